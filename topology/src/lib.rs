@@ -1,0 +1,12 @@
+//! Vocabulary and pure decisions of Flotilla. No IO, no clock, no async: every function here is
+//! a function of its arguments.
+//!
+//! The modules stand in the order in which a reader needs them.
+
+pub mod ids;
+
+pub mod slot;
+
+pub mod stamp;
+
+pub mod api;
