@@ -1,0 +1,55 @@
+# Two commands do everything: `make demo` and `make test`. `make setup` installs what they need
+# and is a part of both. Everything is built with one profile, into a target directory in the
+# user's cache, so that a second checkout does not compile RocksDB again.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flotilla/target
+CARGO_FLAGS := --release --workspace --locked
+BINARY := $(CARGO_TARGET_DIR)/release/flotilla
+export FLOTILLA_BIN := $(BINARY)
+
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+MINUTES ?= 30
+SEED ?=
+
+.PHONY: help setup setup-clients build demo test bench chaos fmt lint
+
+help: ## what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: ## installs missing system packages (apt; sudo where not root)
+	@./.ci/setup
+
+setup-clients: setup ## also the Redis client libraries that the tests drive (pip, npm)
+	@./.ci/setup-clients
+
+build: setup ## builds everything; the last line is the path of the flotilla binary
+	cargo build $(CARGO_FLAGS)
+	@echo $(BINARY)
+
+demo: build ## two datacenters on this machine, with clients, live lag and a dashboard
+	@$(BINARY) demo $(DEMO_ARGS)
+
+test: setup-clients ## formats checked, lints, all tests
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps
+	cargo build $(CARGO_FLAGS)
+	cargo test $(CARGO_FLAGS)
+
+bench: build ## three synced nodes against redis-server, interleaved, as ratios
+	@$(BINARY) bench $(BENCH_ARGS)
+
+chaos: build ## breaks real clusters for MINUTES, from SEED
+	@$(BINARY) chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+fmt: ## formats the code
+	cargo fmt --all
+
+lint: setup ## clippy and rustdoc, warnings as errors
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps
