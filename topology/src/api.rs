@@ -250,6 +250,10 @@ pub enum PdRequest {
         /// Random number made when its directory was created; a known name with another one is
         /// refused, since a replica that lost its log would vote twice.
         directory: u64,
+        /// Epoch of the newest map that the node has seen, 0 for none. A PD that is behind it has
+        /// lost its store and refuses, since it would give out used numbers again.
+        #[serde(default)]
+        seen_epoch: Epoch,
     },
     /// A syncer (re)appears; its earlier tenures end. Answered by [`PdResponse::Registered`].
     RegisterSyncer {
@@ -299,6 +303,16 @@ pub enum PdRequest {
     /// Drops a namespace and all its data.
     DropNamespace {
         /// Its name.
+        name: String,
+    },
+    /// Takes a node out of the map for good. Refused while it is alive or carries replicas.
+    RemoveNode {
+        /// Node name.
+        name: String,
+    },
+    /// Takes a syncer out of the map for good. Refused while it is alive.
+    RemoveSyncer {
+        /// Syncer name.
         name: String,
     },
     /// Everything at once, for `flotilla status` and the page.
@@ -353,6 +367,11 @@ pub enum PdResponse {
     Refused {
         /// The line.
         reason: String,
+    },
+    /// Another PD leads, or none does at the moment; `PdClient` follows by itself.
+    NotLeader {
+        /// RPC address of the one that leads, if it is known.
+        leader: Option<String>,
     },
 }
 
