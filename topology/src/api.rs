@@ -140,7 +140,7 @@ pub struct GroupInfo {
 }
 
 /// A cluster on the other end of links, from the topology file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PeerCluster {
     /// Its id, as in the certificates of its syncers.
     pub id: ClusterId,
@@ -154,7 +154,7 @@ pub struct PeerCluster {
 }
 
 /// The partition map of a cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClusterMap {
     /// Whose map this is.
     pub cluster: ClusterId,
