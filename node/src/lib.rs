@@ -1,1 +1,5 @@
 //! See README.md.
+
+pub mod clock;
+
+pub mod codec;
