@@ -3,3 +3,5 @@
 pub mod clock;
 
 pub mod codec;
+
+pub mod group;
