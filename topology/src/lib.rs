@@ -10,3 +10,5 @@ pub mod slot;
 pub mod stamp;
 
 pub mod api;
+
+pub mod placement;
