@@ -4,4 +4,8 @@ pub mod clock;
 
 pub mod codec;
 
+pub mod resp;
+
+pub mod command;
+
 pub mod group;

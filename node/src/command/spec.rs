@@ -1,0 +1,204 @@
+//! What is known of a command before it runs.
+
+use super::table::Id;
+use std::ops::BitOr;
+
+/// One command of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spec {
+    /// What code matches on.
+    pub id: Id,
+    /// In lower case.
+    pub name: &'static str,
+    /// Number of arguments, the name included; negative: at least so many.
+    pub arity: i16,
+    /// As COMMAND shows them.
+    pub flags: Flags,
+    /// Where the keys stand.
+    pub keys: KeySpec,
+    /// What kind of data it works on.
+    pub family: Family,
+    /// Who carries it out.
+    pub place: Place,
+    /// What becomes of it when its keys lie in several groups.
+    pub split: Split,
+    /// Cost, as Redis documents it.
+    pub complexity: &'static str,
+    /// One line that says what it does.
+    pub summary: &'static str,
+    /// One line: what it means when two clusters do it at once, or one sees it of the other.
+    pub between_clusters: &'static str,
+}
+
+impl Spec {
+    /// Whether a request of `args` arguments, the name included, has the right number.
+    pub fn takes(&self, args: usize) -> bool {
+        arity_fits(self.arity, args)
+    }
+
+    /// Whether it may change data.
+    pub fn is_write(&self) -> bool {
+        self.flags.has(Flags::WRITE)
+    }
+
+    /// Access control categories, as COMMAND shows them.
+    pub fn categories(&self) -> Vec<&'static str> {
+        let mut categories = Vec::new();
+        let mut add = |wanted, category| {
+            if wanted {
+                categories.push(category);
+            }
+        };
+        add(self.family == Family::Keyspace, "@keyspace");
+        add(self.is_write(), "@write");
+        add(self.flags.has(Flags::READONLY), "@read");
+        add(self.family == Family::String, "@string");
+        add(self.family == Family::Hash, "@hash");
+        add(self.flags.has(Flags::FAST), "@fast");
+        add(!self.flags.has(Flags::FAST), "@slow");
+        add(self.family == Family::Connection, "@connection");
+        add(self.id == Id::Info, "@dangerous");
+        categories
+    }
+}
+
+pub(super) fn arity_fits(arity: i16, args: usize) -> bool {
+    let wanted = usize::from(arity.unsigned_abs());
+    if arity < 0 { args >= wanted } else { args == wanted }
+}
+
+/// A set of COMMAND's flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// None of them.
+    pub const NONE: Flags = Flags(0);
+    /// May change data.
+    pub const WRITE: Flags = Flags(1);
+    /// Reads data and never changes it.
+    pub const READONLY: Flags = Flags(1 << 1);
+    /// May make data grow.
+    pub const DENYOOM: Flags = Flags(1 << 2);
+    /// Not allowed in scripts.
+    pub const NOSCRIPT: Flags = Flags(1 << 3);
+    /// Allowed while data is loaded.
+    pub const LOADING: Flags = Flags(1 << 4);
+    /// Allowed on a replica that is behind.
+    pub const STALE: Flags = Flags(1 << 5);
+    /// Constant or logarithmic cost.
+    pub const FAST: Flags = Flags(1 << 6);
+    /// Allowed before AUTH.
+    pub const NO_AUTH: Flags = Flags(1 << 7);
+    /// Allowed while a script runs for too long.
+    pub const ALLOW_BUSY: Flags = Flags(1 << 8);
+
+    const NAMES: [(Flags, &'static str); 9] = [
+        (Flags::WRITE, "write"),
+        (Flags::READONLY, "readonly"),
+        (Flags::DENYOOM, "denyoom"),
+        (Flags::NOSCRIPT, "noscript"),
+        (Flags::LOADING, "loading"),
+        (Flags::STALE, "stale"),
+        (Flags::FAST, "fast"),
+        (Flags::NO_AUTH, "no_auth"),
+        (Flags::ALLOW_BUSY, "allow_busy"),
+    ];
+
+    /// Whether all flags of `other` are in this set.
+    pub const fn has(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both sets together.
+    pub const fn and(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    /// Their names, in the order of Redis.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Flags::NAMES.into_iter().filter(move |(flag, _)| self.has(*flag)).map(|(_, name)| name)
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Flags;
+
+    fn bitor(self, other: Flags) -> Flags {
+        self.and(other)
+    }
+}
+
+/// Where the keys stand among the arguments, as COMMAND shows it: positions from 0 (the name).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeySpec {
+    /// The first key; 0: there are none.
+    pub first: u8,
+    /// The last key; -1: the last argument.
+    pub last: i8,
+    /// From one key to the next.
+    pub step: u8,
+}
+
+impl KeySpec {
+    /// No key.
+    pub const NONE: KeySpec = KeySpec { first: 0, last: 0, step: 0 };
+    /// The first argument.
+    pub const ONE: KeySpec = KeySpec { first: 1, last: 1, step: 1 };
+    /// All arguments.
+    pub const ALL: KeySpec = KeySpec { first: 1, last: -1, step: 1 };
+    /// Every other argument: keys with values.
+    pub const PAIRS: KeySpec = KeySpec { first: 1, last: -1, step: 2 };
+}
+
+/// What kind of data a command works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// Strings.
+    String,
+    /// Keys of any type.
+    Keyspace,
+    /// Hashes.
+    Hash,
+    /// The connection itself.
+    Connection,
+    /// The server and its cluster.
+    Server,
+}
+
+impl Family {
+    /// The group that COMMAND DOCS shows.
+    pub fn group(self) -> &'static str {
+        match self {
+            Family::String => "string",
+            Family::Keyspace => "generic",
+            Family::Hash => "hash",
+            Family::Connection => "connection",
+            Family::Server => "server",
+        }
+    }
+}
+
+/// Who carries a command out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The connection that it came by.
+    Connection,
+    /// The group that owns its keys.
+    Group,
+    /// All groups of the namespace, one after the other or at once.
+    EveryGroup,
+}
+
+/// What becomes of a command whose keys lie in several groups, on the plain port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// It is refused with CROSSSLOT (only commands of one key, so far).
+    No,
+    /// One array; each group answers for its keys, in place (MGET).
+    Values,
+    /// Each group takes its pairs; all answer OK (MSET).
+    Pairs,
+    /// Each group counts its keys, and the counts are added (DEL, UNLINK, EXISTS, TOUCH).
+    Count,
+}

@@ -1,0 +1,138 @@
+//! The table of commands: the only list of them. Arity, flags and key positions are those of Redis
+//! (a test compares them with a running one); what a command means between clusters is ours.
+
+use super::spec::{Family, Flags, KeySpec, Place, Spec, Split};
+use std::sync::LazyLock;
+
+/// The longest name; a longer word is no command.
+const NAME_BYTES_MAX: usize = 16;
+
+const READ: Flags = Flags::READONLY;
+const READ_FAST: Flags = Flags::READONLY.and(Flags::FAST);
+const WRITE: Flags = Flags::WRITE;
+const WRITE_FAST: Flags = Flags::WRITE.and(Flags::FAST);
+const GROW: Flags = Flags::WRITE.and(Flags::DENYOOM);
+const GROW_FAST: Flags = GROW.and(Flags::FAST);
+const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
+const ALWAYS_FAST: Flags = ALWAYS.and(Flags::FAST);
+const STRANGER: Flags = ALWAYS_FAST.and(Flags::NOSCRIPT).and(Flags::NO_AUTH).and(Flags::ALLOW_BUSY);
+
+const LOCAL: &str = "reads what this cluster has merged so far";
+const LATER: &str = "the later write wins";
+const LATER_FIELD: &str = "field by field, the later write wins";
+const ADDS: &str = "both sides' increments add up";
+const REMOVES: &str =
+    "removes what was written before it; a write that it has not seen and that is later survives";
+const EXPIRY: &str =
+    "the later change of the expiry wins; a passed one removes what was written before it";
+const NOTHING: &str = "concerns this connection only";
+const SERVER: &str = "tells of this cluster only";
+
+macro_rules! commands {
+    ($($id:ident $name:literal $arity:literal $flags:expr, $keys:ident, $family:ident,
+       $place:ident, $split:ident, $complexity:literal, $between:expr, $summary:literal;)*) => {
+        /// Names a command in code.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Id {
+            $(#[doc = concat!("`", $name, "`: ", $summary)] $id,)*
+        }
+
+        /// All commands.
+        pub static TABLE: &[Spec] = &[$(Spec {
+            id: Id::$id,
+            name: $name,
+            arity: $arity,
+            flags: $flags,
+            keys: KeySpec::$keys,
+            family: Family::$family,
+            place: Place::$place,
+            split: Split::$split,
+            complexity: $complexity,
+            between_clusters: $between,
+            summary: $summary,
+        },)*];
+    };
+}
+
+commands! {
+    Get "get" 2 READ_FAST, ONE, String, Group, No, "O(1)", LOCAL, "The value of a key.";
+    Set "set" -3 GROW, ONE, String, Group, No, "O(1)", LATER, "Sets a key to a value, with NX, XX, GET, KEEPTTL and the expiry options; whatever the key held before is gone.";
+    Mget "mget" -2 READ_FAST, ALL, String, Group, Values, "O(N) of N keys", LOCAL, "The values of several keys.";
+    Mset "mset" -3 GROW, PAIRS, String, Group, Pairs, "O(N) of N keys", LATER, "Sets several keys.";
+    GetSet "getset" 3 GROW_FAST, ONE, String, Group, No, "O(1)", LATER, "Sets a key and returns its old value.";
+    GetDel "getdel" 2 WRITE_FAST, ONE, String, Group, No, "O(1)", REMOVES, "Returns the value of a key and deletes the key.";
+    GetEx "getex" -2 WRITE_FAST, ONE, String, Group, No, "O(1)", EXPIRY, "Returns the value of a key and changes its expiry.";
+    SetNx "setnx" 3 GROW_FAST, ONE, String, Group, No, "O(1)", "the condition holds in this cluster only; the later write wins", "Sets a key that does not exist.";
+    SetEx "setex" 4 GROW, ONE, String, Group, No, "O(1)", LATER, "Sets a key that expires after so many seconds.";
+    PsetEx "psetex" 4 GROW, ONE, String, Group, No, "O(1)", LATER, "Sets a key that expires after so many milliseconds.";
+    Append "append" 3 GROW_FAST, ONE, String, Group, No, "O(1)", "the later result wins as a whole", "Appends to a value.";
+    StrLen "strlen" 2 READ_FAST, ONE, String, Group, No, "O(1)", LOCAL, "The length of a value.";
+    Incr "incr" 2 GROW_FAST, ONE, String, Group, No, "O(1)", ADDS, "Adds one to an integer.";
+    Decr "decr" 2 GROW_FAST, ONE, String, Group, No, "O(1)", ADDS, "Takes one from an integer.";
+    IncrBy "incrby" 3 GROW_FAST, ONE, String, Group, No, "O(1)", ADDS, "Adds to an integer.";
+    DecrBy "decrby" 3 GROW_FAST, ONE, String, Group, No, "O(1)", ADDS, "Takes from an integer.";
+
+    Del "del" -2 WRITE, ALL, Keyspace, Group, Count, "O(N) of N keys", REMOVES, "Deletes keys.";
+    Unlink "unlink" -2 WRITE_FAST, ALL, Keyspace, Group, Count, "O(N) of N keys", REMOVES, "Deletes keys; the same as DEL, which is as quick here.";
+    Exists "exists" -2 READ_FAST, ALL, Keyspace, Group, Count, "O(N) of N keys", LOCAL, "How many of the keys exist.";
+    Touch "touch" -2 READ_FAST, ALL, Keyspace, Group, Count, "O(N) of N keys", LOCAL, "How many of the keys exist; no access times are kept.";
+    Type "type" 2 READ_FAST, ONE, Keyspace, Group, No, "O(1)", LOCAL, "The type of a key.";
+    Expire "expire" -3 WRITE_FAST, ONE, Keyspace, Group, No, "O(1)", EXPIRY, "Lets a key expire after so many seconds, with NX, XX, GT, LT.";
+    Pexpire "pexpire" -3 WRITE_FAST, ONE, Keyspace, Group, No, "O(1)", EXPIRY, "Lets a key expire after so many milliseconds, with NX, XX, GT, LT.";
+    ExpireAt "expireat" -3 WRITE_FAST, ONE, Keyspace, Group, No, "O(1)", EXPIRY, "Lets a key expire at a Unix time in seconds, with NX, XX, GT, LT.";
+    PexpireAt "pexpireat" -3 WRITE_FAST, ONE, Keyspace, Group, No, "O(1)", EXPIRY, "Lets a key expire at a Unix time in milliseconds, with NX, XX, GT, LT.";
+    ExpireTime "expiretime" 2 READ_FAST, ONE, Keyspace, Group, No, "O(1)", LOCAL, "When a key expires, as a Unix time in seconds.";
+    PexpireTime "pexpiretime" 2 READ_FAST, ONE, Keyspace, Group, No, "O(1)", LOCAL, "When a key expires, as a Unix time in milliseconds.";
+    Ttl "ttl" 2 READ_FAST, ONE, Keyspace, Group, No, "O(1)", LOCAL, "Seconds until a key expires.";
+    Pttl "pttl" 2 READ_FAST, ONE, Keyspace, Group, No, "O(1)", LOCAL, "Milliseconds until a key expires.";
+    Persist "persist" 2 WRITE_FAST, ONE, Keyspace, Group, No, "O(1)", EXPIRY, "Takes the expiry from a key.";
+    Scan "scan" -2 READ, NONE, Keyspace, EveryGroup, No, "O(1) per call, O(N) in all", LOCAL, "Goes through all keys of the namespace, with MATCH, COUNT and TYPE.";
+    DbSize "dbsize" 1 READ_FAST, NONE, Keyspace, EveryGroup, No, "O(groups)", LOCAL, "How many keys the namespace has.";
+
+    Hset "hset" -4 GROW_FAST, ONE, Hash, Group, No, "O(N) of N fields", LATER_FIELD, "Sets fields of a hash.";
+    HsetNx "hsetnx" 4 GROW_FAST, ONE, Hash, Group, No, "O(1)", "the condition holds in this cluster only; the later write wins", "Sets a field that does not exist.";
+    HmSet "hmset" -4 GROW_FAST, ONE, Hash, Group, No, "O(N) of N fields", LATER_FIELD, "Sets fields of a hash; the old name of HSET.";
+    Hget "hget" 3 READ_FAST, ONE, Hash, Group, No, "O(1)", LOCAL, "The value of a field.";
+    HmGet "hmget" -3 READ_FAST, ONE, Hash, Group, No, "O(N) of N fields", LOCAL, "The values of several fields.";
+    HgetAll "hgetall" 2 READ, ONE, Hash, Group, No, "O(N) of N fields", LOCAL, "All fields and values.";
+    Hdel "hdel" -3 WRITE_FAST, ONE, Hash, Group, No, "O(N) of N fields", REMOVES, "Deletes fields.";
+    Hlen "hlen" 2 READ_FAST, ONE, Hash, Group, No, "O(1)", LOCAL, "How many fields a hash has.";
+    Hexists "hexists" 3 READ_FAST, ONE, Hash, Group, No, "O(1)", LOCAL, "Whether a field exists.";
+    HincrBy "hincrby" 4 GROW_FAST, ONE, Hash, Group, No, "O(1)", ADDS, "Adds to an integer in a field.";
+    Hkeys "hkeys" 2 READ, ONE, Hash, Group, No, "O(N) of N fields", LOCAL, "All fields.";
+    Hvals "hvals" 2 READ, ONE, Hash, Group, No, "O(N) of N fields", LOCAL, "All values.";
+
+    Ping "ping" -1 Flags::FAST, NONE, Connection, Connection, No, "O(1)", NOTHING, "Answers PONG, or its argument.";
+    Echo "echo" 2 ALWAYS_FAST, NONE, Connection, Connection, No, "O(1)", NOTHING, "Answers its argument.";
+    Hello "hello" -1 STRANGER, NONE, Connection, Connection, No, "O(1)", NOTHING, "Chooses RESP2 or RESP3, with AUTH and SETNAME; tells of the server.";
+    Auth "auth" -2 STRANGER, NONE, Connection, Connection, No, "O(1)", NOTHING, "Authenticates with the node's password.";
+    Select "select" 2 ALWAYS_FAST, NONE, Connection, Connection, No, "O(1)", NOTHING, "Chooses a namespace by name; 0 is `default`.";
+    Client "client" -2 Flags::NONE, NONE, Connection, Connection, No, "O(1); LIST O(N) of N connections", NOTHING, "ID, GETNAME, SETNAME, SETINFO, INFO, LIST, NO-EVICT, REPLY ON.";
+    Readonly "readonly" 1 ALWAYS_FAST, NONE, Connection, Connection, No, "O(1)", NOTHING, "Allows reads of replicas that do not lead (cluster port).";
+    Readwrite "readwrite" 1 ALWAYS_FAST, NONE, Connection, Connection, No, "O(1)", NOTHING, "Takes READONLY back (cluster port).";
+    Quit "quit" -1 STRANGER, NONE, Connection, Connection, No, "O(1)", NOTHING, "Closes the connection.";
+    Reset "reset" 1 STRANGER, NONE, Connection, Connection, No, "O(1)", NOTHING, "Makes the connection as it was when it began.";
+
+    Command "command" -1 ALWAYS, NONE, Server, Connection, No, "O(N) of N commands", SERVER, "COUNT, DOCS, GETKEYS, INFO, LIST: the commands that there are.";
+    Info "info" -1 ALWAYS, NONE, Server, Connection, No, "O(1)", SERVER, "Facts and counters of this node, by section.";
+    Config "config" -2 Flags::NONE, NONE, Server, Connection, No, "O(N) of N settings", SERVER, "GET settings of this node; SET is refused, since settings live in its file.";
+    Cluster "cluster" -2 Flags::NONE, NONE, Server, Connection, No, "O(N) of N nodes", SERVER, "INFO, KEYSLOT, LINKS, MYID, NODES, SHARDS, SLOTS (cluster port).";
+}
+
+static BY_NAME: LazyLock<Vec<&'static Spec>> = LazyLock::new(|| {
+    let mut specs: Vec<&Spec> = TABLE.iter().collect();
+    specs.sort_unstable_by_key(|spec| spec.name);
+    specs
+});
+
+/// The command of that name, in upper or lower case.
+pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
+    let mut lower = [0u8; NAME_BYTES_MAX];
+    let lower = lower.get_mut(..name.len())?;
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    let lower: &[u8] = lower;
+    let specs = &*BY_NAME;
+    let found = specs.binary_search_by(|spec| spec.name.as_bytes().cmp(lower)).ok()?;
+    Some(specs[found])
+}
