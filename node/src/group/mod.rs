@@ -2,3 +2,5 @@
 //! and read.
 
 pub mod entry;
+
+pub mod remote;
