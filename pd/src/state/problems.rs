@@ -1,0 +1,214 @@
+//! What is wrong, one line each with what to do. Empty means healthy.
+
+use super::State;
+use super::durable::GroupRecord;
+use super::place::cap_per_datacenter;
+use flotilla_topology::api::LinkState;
+use flotilla_topology::ids::{ClusterId, GroupId};
+use std::collections::BTreeMap;
+
+/// Lines at most; more is one more line that says how many.
+const PROBLEMS_MAX: usize = 100;
+
+/// Groups named in a line.
+const NAMED_MAX: usize = 8;
+
+impl State {
+    /// See the module.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        self.bootstrap_problems(&mut lines);
+        self.silence_problems(&mut lines);
+        self.foreign_problems(&mut lines);
+        self.leader_problems(&mut lines);
+        self.placement_problems(&mut lines);
+        self.syncer_problems(&mut lines);
+        self.link_problems(&mut lines);
+        if lines.len() > PROBLEMS_MAX {
+            let more = lines.len() - PROBLEMS_MAX;
+            lines.truncate(PROBLEMS_MAX);
+            lines.push(format!("{more} more problems are not shown: solve the first ones"));
+        }
+        lines
+    }
+
+    fn bootstrap_problems(&self, lines: &mut Vec<String>) {
+        match self.waits_for() {
+            Some(reason) if reason.is_empty() => {}
+            Some(reason) => {
+                lines.push(format!("namespace `default` is not created yet: {reason}; start more"));
+            }
+            None => {
+                // It waits for nothing and yet does not exist: try it and tell what is refused.
+                if let Err(refusal) = self.clone().create_namespace(self.default_spec()) {
+                    lines.push(format!("namespace `default` cannot be created: {}", refusal.0));
+                }
+            }
+        }
+    }
+
+    fn silence_problems(&self, lines: &mut Vec<String>) {
+        let silent_s = |heard_ms: u64| self.live.now_ms.saturating_sub(heard_ms) / 1000;
+        for (name, record) in &self.durable.nodes {
+            if self.live.shown.nodes.contains(name) {
+                continue;
+            }
+            let seconds = self.live.nodes.get(name).map_or(0, |node| silent_s(node.heard_ms));
+            lines.push(format!(
+                "node `{name}` in datacenter `{}` has been silent for {seconds} s: start it, or look \
+                 at its log and at the network to {}",
+                record.info.datacenter, record.info.addresses.rpc
+            ));
+        }
+        for (name, record) in &self.durable.syncers {
+            if self.live.shown.syncers.contains(name) {
+                continue;
+            }
+            let seconds = self.live.syncers.get(name).map_or(0, |s| silent_s(s.heard_ms));
+            lines.push(format!(
+                "syncer `{name}` in datacenter `{}` has been silent for {seconds} s: start it, or \
+                 remove it if it is gone for good",
+                record.info.datacenter
+            ));
+        }
+    }
+
+    fn foreign_problems(&self, lines: &mut Vec<String>) {
+        for (name, node) in &self.live.nodes {
+            if let Some(foreign) = &node.foreign {
+                lines.push(format!(
+                    "node `{name}` carries replica {} of group {}, which this PD never gave out: \
+                     PD's store was lost or is an old copy; give it its store back",
+                    foreign.replica, foreign.group
+                ));
+            }
+        }
+    }
+
+    fn leader_problems(&self, lines: &mut Vec<String>) {
+        for group in self.durable.groups.values().filter(|group| self.leader(group).is_none()) {
+            let (alive, silent): (Vec<&str>, Vec<&str>) = group
+                .replicas
+                .iter()
+                .map(|replica| replica.node.as_str())
+                .partition(|node| self.live.shown.nodes.contains(*node));
+            let what_to_do = if alive.len() * 2 > group.replicas.len() {
+                "a quorum is alive and should elect one within seconds; if not, look at their logs"
+                    .to_owned()
+            } else {
+                format!("start {}", silent.join(" or "))
+            };
+            lines.push(format!(
+                "group {} ({}, slots {}) has no leader, {} of {} replicas are heard of: {what_to_do}",
+                group.id,
+                self.namespace_name(group),
+                group.slots,
+                alive.len(),
+                group.replicas.len()
+            ));
+        }
+    }
+
+    /// The node that leads a group, as heard from itself lately.
+    pub(super) fn leader<'a>(&self, group: &'a GroupRecord) -> Option<&'a str> {
+        group.replicas.iter().map(|replica| replica.node.as_str()).find(|node| {
+            self.live.shown.nodes.contains(*node)
+                && self.live.nodes.get(*node).is_some_and(|live| {
+                    live.replicas.iter().any(|status| status.group == group.id && status.leads)
+                })
+        })
+    }
+
+    fn namespace_name(&self, group: &GroupRecord) -> &str {
+        self.durable.namespaces.get(&group.namespace).map_or("?", |ns| ns.info.spec.name.as_str())
+    }
+
+    fn placement_problems(&self, lines: &mut Vec<String>) {
+        let datacenters = self.datacenters().len();
+        for group in self.durable.groups.values() {
+            let cap = cap_per_datacenter(group.replicas.len(), datacenters);
+            let mut per_datacenter: BTreeMap<&str, usize> = BTreeMap::new();
+            for replica in &group.replicas {
+                let node = self.durable.nodes.get(&replica.node);
+                let datacenter = node.map_or("?", |record| record.info.datacenter.as_str());
+                *per_datacenter.entry(datacenter).or_default() += 1;
+            }
+            if let Some((datacenter, count)) = per_datacenter.iter().find(|(_, n)| **n > cap) {
+                lines.push(format!(
+                    "group {} ({}) has {count} of {} replicas in datacenter `{datacenter}`, at most \
+                     {cap} may stand in one of {datacenters}: move its data to a new namespace, \
+                     which is placed over all of them",
+                    group.id,
+                    self.namespace_name(group),
+                    group.replicas.len()
+                ));
+            }
+        }
+    }
+
+    fn syncer_problems(&self, lines: &mut Vec<String>) {
+        let unserved: Vec<GroupId> = self
+            .durable
+            .groups
+            .values()
+            .filter(|group| self.is_synced(group))
+            .filter(|group| {
+                self.tenure(group)
+                    .is_none_or(|tenure| !self.live.shown.syncers.contains(&tenure.syncer))
+            })
+            .map(|group| group.id)
+            .collect();
+        if !unserved.is_empty() && !self.durable.peers.is_empty() {
+            lines.push(format!(
+                "{} served by no live syncer: start one, writes wait in the log until then",
+                count_groups(&unserved)
+            ));
+        }
+    }
+
+    fn link_problems(&self, lines: &mut Vec<String>) {
+        let mut bad: BTreeMap<(ClusterId, LinkState), (Vec<GroupId>, String)> = BTreeMap::new();
+        for link in self.links() {
+            if matches!(link.state, LinkState::Live | LinkState::CatchingUp) {
+                continue;
+            }
+            let (groups, detail) = bad.entry((link.peer, link.state)).or_default();
+            groups.push(link.group);
+            *detail = link.detail;
+        }
+        for ((peer, state), (groups, detail)) in bad {
+            let name = self.durable.peers.iter().find(|p| p.id == peer).map(|p| p.name.as_str());
+            lines.push(format!(
+                "link to cluster {}: {} {}: {detail:.200}",
+                name.map_or_else(|| peer.to_string(), |name| format!("`{name}`")),
+                count_groups(&groups),
+                state_words(state)
+            ));
+        }
+    }
+}
+
+fn state_words(state: LinkState) -> &'static str {
+    match state {
+        LinkState::Live => "live",
+        LinkState::CatchingUp => "catching up",
+        LinkState::Disconnected => "disconnected, look at the network and the syncers there",
+        LinkState::Stalled => "stalled, look at the log of the syncers on both sides",
+        LinkState::Parked => "parked, set the clocks right",
+        LinkState::Refused => "refused by the receiver",
+        LinkState::NeedsMerge => "need a full-state merge, the log no longer reaches back",
+    }
+}
+
+/// `3 groups (5, 6, 7) are`, with a limit on how many are named.
+fn count_groups(groups: &[GroupId]) -> String {
+    let mut named: Vec<String> =
+        groups.iter().take(NAMED_MAX).map(|group| group.to_string()).collect();
+    if groups.len() > NAMED_MAX {
+        named.push("...".to_owned());
+    }
+    match groups.len() {
+        1 => format!("group {} is", named[0]),
+        n => format!("{n} groups ({}) are", named.join(", ")),
+    }
+}
