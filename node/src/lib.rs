@@ -4,8 +4,8 @@ pub mod clock;
 
 pub mod codec;
 
-pub mod resp;
+pub mod model;
 
-pub mod command;
+pub mod engine;
 
 pub mod group;

@@ -1,0 +1,307 @@
+//! Row keys: their layout and the ranges of rows that belong together.
+//!
+//! | kind | key | value |
+//! |---|---|---|
+//! | 0x10 head | slot, escaped key | `model::Head` |
+//! | 0x20 element | slot, escaped key, type, name | `model::Element` |
+//! | 0x30 expiry index | end in ms (8), slot, key | empty |
+//! | 0x60 cursor | origin, source group | a position in another cluster's log |
+//! | 0x61 link floor | peer cluster | a position that a peer has acknowledged |
+//! | 0x62 range floor | kept for deletes of key ranges | |
+//!
+//! Numbers are big-endian. A key is escaped (0x00 becomes 0x00 0xFF) and ends with 0x00 0x01, so
+//! that rows stand in the order of (slot, key, element) and no key's rows contain another's. The
+//! local tablet number, which the engine puts in front, is not part of a row key: row keys are in
+//! log entries and are the same on all replicas.
+
+use crate::codec::{DecodeError, Decoder, Encoder};
+use crate::model::Type;
+use bytes::Bytes;
+use flotilla_topology::ids::{ClusterId, GroupId, Incarnation, Origin};
+use flotilla_topology::slot::{Slot, SlotRange};
+use std::ops::Range;
+
+/// Head rows: one per key.
+pub const HEAD: u8 = 0x10;
+/// Element rows.
+pub const ELEMENT: u8 = 0x20;
+/// Expiry index rows, local upkeep.
+pub const EXPIRY: u8 = 0x30;
+/// Cursor rows.
+pub const CURSOR: u8 = 0x60;
+/// Link floor rows.
+pub const LINK_FLOOR: u8 = 0x61;
+/// Range floor rows.
+pub const RANGE_FLOOR: u8 = 0x62;
+
+const ESCAPE: u8 = 0x00;
+const ESCAPED_ZERO: u8 = 0xFF;
+const TERMINATOR: u8 = 0x01;
+
+/// A row key taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RowKey {
+    /// The head of a key.
+    Head {
+        /// The key's slot.
+        slot: Slot,
+        /// The key.
+        key: Bytes,
+    },
+    /// An element of a key.
+    Element {
+        /// The key's slot.
+        slot: Slot,
+        /// The key.
+        key: Bytes,
+        /// The type it belongs to.
+        ty: Type,
+        /// Its name.
+        name: Bytes,
+    },
+    /// When a key ends.
+    Expiry {
+        /// The end, in milliseconds since 1970.
+        at: u64,
+        /// The key's slot.
+        slot: Slot,
+        /// The key.
+        key: Bytes,
+    },
+    /// How far another cluster's group has been received.
+    Cursor {
+        /// Where its entries were born.
+        origin: Origin,
+        /// The group there.
+        group: GroupId,
+    },
+    /// How far a peer has acknowledged this group.
+    LinkFloor {
+        /// The peer.
+        peer: ClusterId,
+    },
+    /// A row of a kind whose insides are not known here.
+    Other {
+        /// Its first byte.
+        kind: u8,
+    },
+}
+
+fn start(kind: u8, slot: Slot, key: &[u8], more: usize) -> Vec<u8> {
+    let mut row = Vec::with_capacity(3 + key.len() + 2 + more);
+    row.push(kind);
+    row.extend_from_slice(&slot.0.to_be_bytes());
+    for part in key.split_inclusive(|&byte| byte == ESCAPE) {
+        row.extend_from_slice(part);
+        if part.last() == Some(&ESCAPE) {
+            row.push(ESCAPED_ZERO);
+        }
+    }
+    row.extend_from_slice(&[ESCAPE, TERMINATOR]);
+    row
+}
+
+/// The head row of a key.
+pub fn head(slot: Slot, key: &[u8]) -> Bytes {
+    start(HEAD, slot, key, 0).into()
+}
+
+/// An element row of a key.
+pub fn element(slot: Slot, key: &[u8], ty: Type, name: &[u8]) -> Bytes {
+    let mut row = start(ELEMENT, slot, key, 1 + name.len());
+    row.push(ty.number());
+    row.extend_from_slice(name);
+    row.into()
+}
+
+/// The index row that says when a key ends.
+pub fn expiry(at: u64, slot: Slot, key: &[u8]) -> Bytes {
+    let mut row = Encoder::with_capacity(11 + key.len());
+    row.put_u8(EXPIRY);
+    row.put_u64(at);
+    row.put_slot(slot);
+    row.put_raw(key);
+    row.into_bytes()
+}
+
+/// The cursor row of a source group.
+pub fn cursor(origin: Origin, group: GroupId) -> Bytes {
+    let mut row = Encoder::with_capacity(10);
+    row.put_u8(CURSOR);
+    row.put_cluster(origin.cluster);
+    row.put_u32(origin.incarnation.0);
+    row.put_u32(group.0);
+    row.into_bytes()
+}
+
+/// The row with what a peer has acknowledged.
+pub fn link_floor(peer: ClusterId) -> Bytes {
+    Bytes::copy_from_slice(&[LINK_FLOOR, peer.0])
+}
+
+/// Takes a row key apart.
+pub fn decode(row: &[u8]) -> Result<RowKey, DecodeError> {
+    let mut input = Decoder::new(row);
+    Ok(match input.u8()? {
+        HEAD => {
+            let slot = input.slot()?;
+            let key = unescape(&mut input)?;
+            input.finish()?;
+            RowKey::Head { slot, key }
+        }
+        ELEMENT => {
+            let slot = input.slot()?;
+            let key = unescape(&mut input)?;
+            let unknown = input.error("a type that this release knows");
+            let ty = Type::from_number(input.u8()?).ok_or(unknown)?;
+            RowKey::Element { slot, key, ty, name: input.rest_bytes() }
+        }
+        EXPIRY => {
+            let at = input.u64()?;
+            RowKey::Expiry { at, slot: input.slot()?, key: input.rest_bytes() }
+        }
+        CURSOR => {
+            let cluster = input.cluster()?;
+            let origin = Origin { cluster, incarnation: Incarnation(input.u32()?) };
+            let group = GroupId(input.u32()?);
+            input.finish()?;
+            RowKey::Cursor { origin, group }
+        }
+        LINK_FLOOR => {
+            let peer = input.cluster()?;
+            input.finish()?;
+            RowKey::LinkFloor { peer }
+        }
+        kind => RowKey::Other { kind },
+    })
+}
+
+fn unescape(input: &mut Decoder<'_>) -> Result<Bytes, DecodeError> {
+    let mut key = Vec::with_capacity(input.remaining());
+    loop {
+        let error = input.error("an escaped key");
+        match input.u8()? {
+            ESCAPE => match input.u8()? {
+                ESCAPED_ZERO => key.push(0),
+                TERMINATOR => return Ok(key.into()),
+                _ => return Err(error),
+            },
+            byte => key.push(byte),
+        }
+    }
+}
+
+/// All element rows of one type of a key.
+pub fn elements_of_type(slot: Slot, key: &[u8], ty: Type) -> Range<Bytes> {
+    let mut from = start(ELEMENT, slot, key, 1);
+    let mut to = from.clone();
+    from.push(ty.number());
+    to.push(ty.number() + 1);
+    from.into()..to.into()
+}
+
+/// All element rows of a key, of whatever type.
+pub fn elements(slot: Slot, key: &[u8]) -> Range<Bytes> {
+    let from = start(ELEMENT, slot, key, 0);
+    let mut to = from.clone();
+    if let Some(last) = to.last_mut() {
+        *last = TERMINATOR + 1;
+    }
+    from.into()..to.into()
+}
+
+/// The rows of one kind whose slots are in `slots`; for heads and elements.
+pub fn of_slots(kind: u8, slots: SlotRange) -> Range<Bytes> {
+    debug_assert!(matches!(kind, HEAD | ELEMENT), "kind {kind:#x} does not begin with a slot");
+    let bound = |slot: u16| {
+        let [high, low] = slot.to_be_bytes();
+        Bytes::copy_from_slice(&[kind, high, low])
+    };
+    bound(slots.first.0)..bound(slots.last.0 + 1)
+}
+
+/// The expiry index up to `ms`, included.
+pub fn expiries_until(ms: u64) -> Range<Bytes> {
+    let mut to = vec![EXPIRY];
+    to.extend_from_slice(&ms.saturating_add(1).to_be_bytes());
+    Bytes::from_static(&[EXPIRY])..to.into()
+}
+
+/// All rows of a kind.
+pub fn of_kind(kind: u8) -> Range<Bytes> {
+    Bytes::copy_from_slice(&[kind])..Bytes::copy_from_slice(&[kind + 1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn keys() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![Just(0u8), Just(1), Just(2), Just(0xFE), Just(0xFF), any::<u8>()];
+        proptest::collection::vec(byte, 0..6)
+    }
+
+    fn holds(range: &Range<Bytes>, row: &Bytes) -> bool {
+        range.contains(row)
+    }
+
+    proptest! {
+        #[test]
+        fn rows_stand_in_the_order_of_their_keys(a in keys(), b in keys(), s in 0u16..16_384) {
+            let slot = Slot(s);
+            prop_assert_eq!(head(slot, &a).cmp(&head(slot, &b)), a.cmp(&b));
+            let field = |key: &[u8], name: &[u8]| element(slot, key, Type::Hash, name);
+            prop_assert_eq!(field(&a, b"z").cmp(&field(&b, b"a")), a.cmp(&b).then("z".cmp("a")));
+        }
+
+        #[test]
+        fn row_keys_survive_being_taken_apart(a in keys(), b in keys(), s in 0u16..16_384) {
+            let (slot, key, name) = (Slot(s), Bytes::from(a), Bytes::from(b));
+            let row = head(slot, &key);
+            prop_assert_eq!(decode(&row).unwrap(), RowKey::Head { slot, key: key.clone() });
+            let row = element(slot, &key, Type::Hash, &name);
+            let whole = RowKey::Element { slot, key: key.clone(), ty: Type::Hash, name };
+            prop_assert_eq!(decode(&row).unwrap(), whole);
+            let row = expiry(77, slot, &key);
+            prop_assert_eq!(decode(&row).unwrap(), RowKey::Expiry { at: 77, slot, key });
+        }
+
+        #[test]
+        fn a_range_holds_the_rows_of_its_key_alone(a in keys(), b in keys(), name in keys()) {
+            let slot = Slot(5);
+            let row = element(slot, &a, Type::Hash, &name);
+            prop_assert_eq!(holds(&elements(slot, &b), &row), a == b);
+            prop_assert_eq!(holds(&elements_of_type(slot, &b, Type::Hash), &row), a == b);
+            prop_assert!(!holds(&elements_of_type(slot, &b, Type::String), &row));
+        }
+
+        #[test]
+        fn garbage_is_an_error_or_a_row_key(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let _ = decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn slots_and_ends_bound_their_rows() {
+        let all = of_slots(HEAD, SlotRange::ALL);
+        assert!(holds(&all, &head(Slot(0), b"")) && holds(&all, &head(Slot(16_383), b"\xFF")));
+        let some = of_slots(HEAD, SlotRange { first: Slot(3), last: Slot(4) });
+        let inside = [2, 3, 4, 5].map(|slot| holds(&some, &head(Slot(slot), b"k")));
+        assert_eq!(inside, [false, true, true, false]);
+        let ended = expiries_until(1000);
+        let inside = [0, 1000, 1001].map(|at| holds(&ended, &expiry(at, Slot(9), b"k")));
+        assert_eq!(inside, [true, true, false]);
+    }
+
+    #[test]
+    fn golden_row_keys() {
+        assert_eq!(&head(Slot(0x0102), b"a\0b")[..], b"\x10\x01\x02a\x00\xFFb\x00\x01");
+        let field = element(Slot(1), b"k", Type::Hash, b"f\0");
+        assert_eq!(&field[..], b"\x20\x00\x01k\x00\x01\x02f\x00");
+        assert_eq!(&expiry(258, Slot(1), b"k")[..], b"\x30\0\0\0\0\0\0\x01\x02\x00\x01k");
+        let origin = Origin { cluster: ClusterId(7), incarnation: Incarnation(2) };
+        assert_eq!(&cursor(origin, GroupId(3))[..], b"\x60\x07\0\0\0\x02\0\0\0\x03");
+        assert_eq!(&link_floor(ClusterId(9))[..], b"\x61\x09");
+    }
+}

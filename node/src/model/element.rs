@@ -1,0 +1,223 @@
+//! One element: the value of a string or of a hash field, as a register and counter sums.
+
+use super::floor::Floor;
+use super::integer::{format_integer, parse_integer};
+use bytes::Bytes;
+use flotilla_topology::ids::Origin;
+use flotilla_topology::stamp::Stamp;
+
+/// A value under the stamp of the command that wrote it. Fields are in the order that decides
+/// between equal stamps, which no two commands should ever have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Register {
+    /// When and where it was written.
+    pub stamp: Stamp,
+    /// The value; none when it was removed.
+    pub value: Option<Bytes>,
+}
+
+/// What one cluster, in one of its lives, has added to a counter since `start`. The sum is
+/// cumulative: the latest state says all, so states that were lost in between are not missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sum {
+    /// Who counts here.
+    pub slot: Origin,
+    /// First command of this sum. A floor kills a sum by its start: its later stamps carry
+    /// increments from before the delete.
+    pub start: Stamp,
+    /// Last command of this sum.
+    pub stamp: Stamp,
+    /// What they added. Wider than any value, so that it never wraps.
+    pub sum: i128,
+}
+
+/// A register's memory of a sum that it has absorbed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reset {
+    /// Whose sum.
+    pub slot: Origin,
+    /// The sum's stamp when it was absorbed.
+    pub stamp: Stamp,
+    /// The sum's amount when it was absorbed.
+    pub sum: i128,
+    /// The command that absorbed it.
+    pub by: Stamp,
+}
+
+impl Sum {
+    fn rank(&self) -> (Stamp, Stamp, i128) {
+        (self.stamp, self.start, self.sum)
+    }
+}
+
+impl Reset {
+    fn rank(&self) -> (Stamp, Stamp, i128) {
+        (self.stamp, self.by, self.sum)
+    }
+}
+
+/// A register, what it absorbed, and sums. `resets` and `sums` are sorted by slot, one per slot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Element {
+    /// The last value or removal.
+    pub register: Option<Register>,
+    /// Absorbed sums. Joined on their own, whichever register wins: a later register may come
+    /// from a cluster that never saw the sum which an earlier one absorbed.
+    pub resets: Vec<Reset>,
+    /// Counter sums per cluster.
+    pub sums: Vec<Sum>,
+}
+
+impl Element {
+    /// An element with just a value.
+    pub fn of(stamp: Stamp, value: Bytes) -> Element {
+        let register = Some(Register { stamp, value: Some(value) });
+        Element { register, resets: Vec::new(), sums: Vec::new() }
+    }
+
+    /// Whether nothing was ever written.
+    pub fn is_empty(&self) -> bool {
+        self.register.is_none() && self.resets.is_empty() && self.sums.is_empty()
+    }
+
+    /// The two states as one.
+    pub fn join(self, other: Element) -> Element {
+        Element {
+            register: self.register.max(other.register),
+            resets: join_by_slot(self.resets, other.resets, |r| r.slot, |r| r.rank()),
+            sums: join_by_slot(self.sums, other.sums, |s| s.slot, |s| s.rank()),
+        }
+    }
+
+    /// The register, if it is not hidden.
+    fn counted(&self, floor: Floor) -> Option<&Register> {
+        self.register.as_ref().filter(|register| !floor.hides(register.stamp))
+    }
+
+    /// What a sum adds on top of the register: none if it is hidden or wholly absorbed.
+    fn contribution(&self, sum: &Sum, floor: Floor) -> Option<i128> {
+        if floor.hides(sum.start) {
+            return None;
+        }
+        match self.reset_of(sum.slot) {
+            Some(reset) if sum.stamp <= reset.stamp => None,
+            Some(reset) if sum.start <= reset.stamp => Some(sum.sum.saturating_sub(reset.sum)),
+            _ => Some(sum.sum),
+        }
+    }
+
+    fn reset_of(&self, slot: Origin) -> Option<&Reset> {
+        self.resets.iter().find(|reset| reset.slot == slot)
+    }
+
+    /// All that contributes, or none if no sum does.
+    fn contributions(&self, floor: Floor) -> Option<i128> {
+        let each = self.sums.iter().filter_map(|sum| self.contribution(sum, floor));
+        each.reduce(i128::saturating_add)
+    }
+
+    /// The value under `floor`. Sums do not count on a value that is no integer; past the range
+    /// of an integer the value stays at the end of the range.
+    pub fn value(&self, floor: Floor) -> Option<Bytes> {
+        let value = self.counted(floor).and_then(|register| register.value.as_ref());
+        let added = self.contributions(floor);
+        match (value, added) {
+            (None, None) => None,
+            (Some(value), None) => Some(value.clone()),
+            (None, Some(added)) => Some(format_integer(saturate(added))),
+            (Some(value), Some(added)) => match parse_integer(value) {
+                None => Some(value.clone()),
+                Some(base) => {
+                    Some(format_integer(saturate(added.saturating_add(i128::from(base)))))
+                }
+            },
+        }
+    }
+
+    /// Whether it has a value under `floor`.
+    pub fn exists(&self, floor: Floor) -> bool {
+        self.counted(floor).is_some_and(|register| register.value.is_some())
+            || self.sums.iter().any(|sum| self.contribution(sum, floor).is_some())
+    }
+
+    /// The latest stamp that the value under `floor` comes from.
+    pub fn visible_stamp(&self, floor: Floor) -> Option<Stamp> {
+        let register = self.counted(floor).filter(|register| register.value.is_some());
+        let sums = self.sums.iter().filter(|sum| self.contribution(sum, floor).is_some());
+        register.map(|r| r.stamp).into_iter().chain(sums.map(|s| s.stamp)).max()
+    }
+
+    /// Writes `value` (or its removal) at `stamp`, over all sums now seen.
+    pub fn write(&mut self, stamp: Stamp, value: Option<Bytes>) {
+        let seen = self.sums.iter().map(|sum| Reset {
+            slot: sum.slot,
+            stamp: sum.stamp,
+            sum: sum.sum,
+            by: stamp,
+        });
+        let seen: Vec<Reset> = seen.collect();
+        let resets = std::mem::take(&mut self.resets);
+        self.resets = join_by_slot(resets, seen, |r| r.slot, |r| r.rank());
+        self.register = Some(Register { stamp, value });
+    }
+
+    /// Adds to the own sum of `slot` at `stamp`. A sum that is hidden or absorbed starts anew,
+    /// so that it carries nothing from before.
+    pub fn add(&mut self, slot: Origin, stamp: Stamp, amount: i64, floor: Floor) {
+        let amount = i128::from(amount);
+        let at = self.sums.binary_search_by_key(&slot, |sum| sum.slot);
+        let anew = Sum { slot, start: stamp, stamp, sum: amount };
+        match at {
+            Err(place) => self.sums.insert(place, anew),
+            Ok(place) => {
+                let old = self.sums[place];
+                let goes_on = self.contribution(&old, floor).is_some();
+                let sum = old.sum.saturating_add(amount);
+                self.sums[place] = if goes_on { Sum { stamp, sum, ..old } } else { anew };
+            }
+        }
+    }
+
+    /// Forgets what a real floor hides for ever. A reset goes with the sums that it can concern:
+    /// a sum that starts above it counts in full.
+    pub fn trim(&mut self, floor: Floor) {
+        if self.register.as_ref().is_some_and(|register| floor.hides(register.stamp)) {
+            self.register = None;
+        }
+        self.resets.retain(|reset| !floor.hides(reset.stamp));
+        self.sums.retain(|sum| !floor.hides(sum.start));
+    }
+
+    /// The highest stamp in it.
+    pub fn max_stamp(&self) -> Stamp {
+        let register = self.register.iter().map(|register| register.stamp);
+        let sums = self.sums.iter().map(|sum| sum.stamp);
+        let resets = self.resets.iter().map(|reset| reset.by.max(reset.stamp));
+        register.chain(sums).chain(resets).max().unwrap_or(Stamp::ZERO)
+    }
+}
+
+fn saturate(value: i128) -> i64 {
+    value.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
+}
+
+/// Of two lists sorted by slot, the greater rank per slot.
+fn join_by_slot<T: Copy, R: Ord>(
+    a: Vec<T>,
+    b: Vec<T>,
+    slot: fn(&T) -> Origin,
+    rank: fn(&T) -> R,
+) -> Vec<T> {
+    if b.is_empty() {
+        return a;
+    }
+    let mut joined = a;
+    for item in b {
+        match joined.binary_search_by_key(&slot(&item), slot) {
+            Err(place) => joined.insert(place, item),
+            Ok(place) if rank(&item) > rank(&joined[place]) => joined[place] = item,
+            Ok(_) => {}
+        }
+    }
+    joined
+}
