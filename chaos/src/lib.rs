@@ -4,4 +4,7 @@
 //!
 //! The modules stand in the order in which a scenario uses them.
 
+pub mod process;
 pub mod wan;
+
+pub mod http;

@@ -208,8 +208,10 @@ async fn udp_takes_the_round_trip_time_and_knows_its_clients() {
     let relay = Relay::new(7).unwrap();
     relay.set_rtt("east", "west", 20 * MS);
     let address = relay.forward_udp("east", "west", udp_echo().await).await.unwrap();
-    let (a, b) =
-        (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let (a, b) = (
+        UdpSocket::bind("127.0.0.1:0").await.unwrap(),
+        UdpSocket::bind("127.0.0.1:0").await.unwrap(),
+    );
     let mut times = Vec::new();
     let mut buffer = [0; 64];
     for _ in 0..20 {
@@ -232,8 +234,7 @@ async fn udp_takes_the_round_trip_time_and_knows_its_clients() {
 /// Sends numbered datagrams at a pace that no buffer minds, and returns the numbers that arrived.
 async fn numbered(relay: &Relay, count: u32) -> Vec<u32> {
     let sink = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address =
-        relay.forward_udp("east", "west", sink.local_addr().unwrap()).await.unwrap();
+    let address = relay.forward_udp("east", "west", sink.local_addr().unwrap()).await.unwrap();
     let source = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let received = tokio::spawn(async move {
         let mut received = Vec::new();

@@ -79,11 +79,7 @@ impl Port {
         Ok(Port { socket, state })
     }
 
-    async fn receive(
-        &self,
-        buffers: &mut [Vec<u8>],
-        metas: &mut [RecvMeta],
-    ) -> io::Result<usize> {
+    async fn receive(&self, buffers: &mut [Vec<u8>], metas: &mut [RecvMeta]) -> io::Result<usize> {
         self.socket
             .async_io(Interest::READABLE, || {
                 let mut slices = buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer));

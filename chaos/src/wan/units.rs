@@ -46,11 +46,7 @@ pub fn parse_rate(text: &str) -> Result<Option<u64>, UnitError> {
     Ok(Some(bits as u64))
 }
 
-fn scaled(
-    text: &str,
-    units: &[(&str, f64)],
-    expected: &'static str,
-) -> Result<f64, UnitError> {
+fn scaled(text: &str, units: &[(&str, f64)], expected: &'static str) -> Result<f64, UnitError> {
     let bad = || UnitError { text: text.to_owned(), expected };
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
