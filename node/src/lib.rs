@@ -1,11 +1,23 @@
-//! See README.md.
+//! One Flotilla storage server: RESP in, Raft in the middle, RocksDB at the bottom.
+//!
+//! ```text
+//! write  client -> resp -> command -> router -> group evaluator -> raft -> log (sync) -> commit -> apply -> engine -> reply
+//! read   client -> resp -> command -> router -> read barrier (lease or read index) -> engine -> reply
+//! ```
+//!
+//! The modules stand in the order in which data flows. What a syncer or PD needs is public; see
+//! `README.md` for the invariants and for what this crate leaves to others.
 
-pub mod clock;
+pub mod resp;
 
-pub mod codec;
+pub mod command;
+
+pub mod group;
 
 pub mod model;
 
 pub mod engine;
 
-pub mod group;
+pub mod codec;
+
+pub mod clock;
