@@ -14,6 +14,10 @@ pub mod command;
 
 pub mod group;
 
+pub mod raft;
+
+pub mod log;
+
 pub mod model;
 
 pub mod engine;

@@ -1,0 +1,348 @@
+//! One replica of one group: the handle that the rest of the program holds.
+
+use super::adapter::{Machine, Progress};
+use super::config::{self, Answer, AnswerSender, C, Completions, Payload};
+use super::convert;
+use super::machine::StateMachine;
+use super::network::Links;
+use super::peer::{Network, Reply};
+use super::server::Door;
+use super::status;
+use super::storage::Storage;
+use super::types::{
+    ChangeError, Member, Membership, NotLeader, RaftRole, RaftStatus, Settings, Stopped,
+};
+use crate::log::Log;
+use bytes::Bytes;
+use flotilla_topology::ids::{GroupId, LogId, ReplicaId, Role};
+use openraft::errors::{
+    ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError,
+};
+use openraft::raft::linearizable_read::LinearizerOption;
+use openraft::{ChangeMembers, async_runtime::watch::WatchReceiver};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+/// How long a purge waits until the state machine says how far it is durable.
+const PURGE_MARK_WAIT: Duration = Duration::from_secs(10);
+
+/// A replica cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings contradict themselves.
+    #[error("settings of group {group}: {reason}")]
+    Settings {
+        /// The group.
+        group: GroupId,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Log or state machine could not be read, or do not fit together.
+    #[error("group {group} cannot start: {reason}")]
+    Storage {
+        /// The group.
+        group: GroupId,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// What it takes to start a replica, besides its log and its state.
+pub struct Start {
+    /// The group.
+    pub group: GroupId,
+    /// This replica: one tenure of this process in the group.
+    pub me: ReplicaId,
+    /// Timing and limits.
+    pub settings: Settings,
+    /// Finds the other members.
+    pub network: Arc<dyn Network>,
+    /// Where everything of Raft runs. A runtime of its own, with several threads, so that the load
+    /// of commands never delays a heartbeat.
+    pub runtime: Handle,
+}
+
+type Raft = openraft::Raft<C, Machine>;
+
+/// A replica of a group. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct RaftGroup {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    group: GroupId,
+    me: ReplicaId,
+    settings: Settings,
+    raft: Raft,
+    door: Door,
+    progress: Arc<Progress>,
+    answers: AnswerSender,
+    status: watch::Receiver<RaftStatus>,
+    runtime: Handle,
+}
+
+impl RaftGroup {
+    /// Starts a replica over its log and state, as they were left. It joins what its log says it is
+    /// a member of; a new one waits for [`RaftGroup::initialize`] or for a leader.
+    pub async fn start<L: Log>(
+        start: Start,
+        log: L,
+        machine: Box<dyn StateMachine>,
+    ) -> Result<(RaftGroup, Completions), StartError> {
+        let runtime = start.runtime.clone();
+        let group = start.group;
+        // On the Raft runtime, because the library spawns its tasks on the one that it is called on.
+        let started = runtime.spawn(start_inside(start, log, machine)).await;
+        started.map_err(|error| StartError::Storage { group, reason: error.to_string() })?
+    }
+
+    /// The group.
+    pub fn group(&self) -> GroupId {
+        self.inner.group
+    }
+
+    /// This replica.
+    pub fn me(&self) -> ReplicaId {
+        self.inner.me
+    }
+
+    /// The settings it runs with.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// Gives a newly born group its first members. Every one of them may do so, with the same
+    /// members; done again, or on a replica that has a log already, it does nothing.
+    pub async fn initialize(&self, membership: &Membership) -> Result<(), ChangeError> {
+        let members: BTreeMap<u64, Member> =
+            membership.members.iter().map(|(id, member)| (id.0, member.clone())).collect();
+        self.refuse_syncers(&membership.members)?;
+        match self.inner.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(error)) => Err(ChangeError::Refused(error.to_string())),
+            Err(RaftError::Fatal(fatal)) => Err(stopped(&fatal).into()),
+        }
+    }
+
+    /// Proposes an entry that was evaluated in `term`. Returns when it is queued; what becomes of
+    /// it comes out of [`Completions`] under `tag`. To be called from one task, which must not
+    /// drop the future half way: the order of calls is the order in the log.
+    pub async fn propose(&self, bytes: Bytes, term: u64, tag: u64) -> Result<(), Stopped> {
+        self.inner
+            .raft
+            .write(Payload(bytes))
+            .responder(Answer::new(tag, self.inner.answers.clone()))
+            .with_leader(term)
+            .await
+            .map_err(|fatal| stopped(&fatal))
+    }
+
+    /// What this replica is and knows, followed as it changes.
+    pub fn watch(&self) -> watch::Receiver<RaftStatus> {
+        self.inner.status.clone()
+    }
+
+    /// What this replica is and knows now.
+    pub fn status(&self) -> RaftStatus {
+        self.inner.status.borrow().clone()
+    }
+
+    /// The last applied entry, followed as it changes.
+    pub fn watch_applied(&self) -> watch::Receiver<LogId> {
+        self.inner.progress.applied.subscribe()
+    }
+
+    /// The last applied entry.
+    pub fn applied(&self) -> LogId {
+        *self.inner.progress.applied.borrow()
+    }
+
+    /// Leader only: how far a replica must have applied to answer a read that begins now. Answered
+    /// from the lease while it holds, else after asking a majority. One call serves any number of
+    /// reads that began before it.
+    pub async fn read_index(&self) -> Result<LogId, NotLeader> {
+        let option =
+            LinearizerOption::new(None, true).with_wait_timeout(self.inner.settings.lease());
+        match self.inner.raft.get_read_linearizer(option).await {
+            Ok(linearizer) => Ok(convert::log_id(Some(linearizer.read_log_id().log_id()))),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
+                Err(NotLeader { leader: self.other(to.leader_id, to.leader_node) })
+            }
+            Err(_) => Err(NotLeader { leader: None }),
+        }
+    }
+
+    /// A hint that names this very replica would send the caller in a circle.
+    fn other(&self, id: Option<u64>, member: Option<Member>) -> Option<(ReplicaId, Member)> {
+        let id = ReplicaId(id?);
+        (id != self.inner.me).then_some((id, member?))
+    }
+
+    /// Waits until `log_id` is applied here; false when it takes longer than `within`.
+    pub async fn wait_applied(&self, log_id: LogId, within: Duration) -> bool {
+        let mut applied = self.watch_applied();
+        let reached = applied.wait_for(|at| at.index >= log_id.index);
+        matches!(tokio::time::timeout(within, reached).await, Ok(Ok(_)))
+    }
+
+    /// Leader only: makes `wanted` the learners: adds who is missing, removes who is too much.
+    /// Voters stay what they are; one that is named in `wanted` stays a voter.
+    pub async fn set_learners(
+        &self,
+        wanted: &BTreeMap<ReplicaId, Member>,
+    ) -> Result<(), ChangeError> {
+        let current = self.status().membership;
+        let gone: BTreeSet<u64> = current
+            .learners()
+            .filter(|(id, _)| !wanted.contains_key(id))
+            .map(|(id, _)| id.0)
+            .collect();
+        let missing: BTreeMap<u64, Member> = wanted
+            .iter()
+            .filter(|(id, _)| !current.members.contains_key(id))
+            .map(|(id, member)| (id.0, member.clone()))
+            .collect();
+        let mut changes = Vec::new();
+        if !gone.is_empty() {
+            changes.push(ChangeMembers::RemoveNodes(gone));
+        }
+        if !missing.is_empty() {
+            changes.push(ChangeMembers::AddNodes(missing));
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.change(ChangeMembers::Batch(changes)).await
+    }
+
+    /// Leader only: makes `wanted` the voters, through a joint membership. Each new one must be a
+    /// learner already (and had better be up to date). Who is voter no more is removed.
+    pub async fn set_voters(&self, wanted: &BTreeSet<ReplicaId>) -> Result<(), ChangeError> {
+        let current = self.status().membership;
+        let members =
+            wanted.iter().filter_map(|id| Some((*id, current.members.get(id)?.clone()))).collect();
+        self.refuse_syncers(&members)?;
+        self.change(ChangeMembers::ReplaceAllVoters(wanted.iter().map(|id| id.0).collect())).await
+    }
+
+    fn refuse_syncers(&self, voters: &BTreeMap<ReplicaId, Member>) -> Result<(), ChangeError> {
+        match voters.iter().find(|(_, member)| member.role != Role::Node) {
+            Some((id, member)) => Err(ChangeError::Refused(format!(
+                "replica {id} on {} keeps no data and must never vote",
+                member.name
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    async fn change(&self, changes: ChangeMembers<u64, Member>) -> Result<(), ChangeError> {
+        let (raft, runtime) = (self.inner.raft.clone(), &self.inner.runtime);
+        let changed = runtime.spawn(async move { raft.change_membership(changes, false).await });
+        match changed.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
+                Err(NotLeader { leader: self.other(to.leader_id, to.leader_node) }.into())
+            }
+            Ok(Err(RaftError::APIError(error))) => Err(ChangeError::Refused(error.to_string())),
+            Ok(Err(RaftError::Fatal(fatal))) => Err(stopped(&fatal).into()),
+            Err(error) => Err(Stopped(error.to_string()).into()),
+        }
+    }
+
+    /// Leader only: hands the leadership to `to`, a voter that has the whole log. The evaluator
+    /// must have stopped proposing before, else the target is always a little behind. Returns when
+    /// the target was told; watch the status for what comes of it.
+    pub async fn transfer_leader(&self, to: ReplicaId) -> Result<(), ChangeError> {
+        let status = self.status();
+        if status.role != RaftRole::Leader {
+            return Err(NotLeader { leader: status.leader }.into());
+        }
+        // The library checks nothing: told to transfer to a dead node, it refuses writes for good.
+        if !status.membership.is_voter(to) {
+            return Err(ChangeError::Refused(format!("replica {to} does not vote")));
+        }
+        let matched = status.replication.get(&to).map_or(0, |id| id.index);
+        if matched < status.last_index {
+            return Err(ChangeError::Refused(format!(
+                "replica {to} has {matched} of {} entries: stop proposing, and try again",
+                status.last_index
+            )));
+        }
+        self.inner.raft.trigger().transfer_leader(to.0).await.map_err(|f| stopped(&f).into())
+    }
+
+    /// Lets the log forget entries up to `upto`, as far as the state machine has them durably. To be
+    /// called on every replica, again and again as the floor moves; it acts when it can.
+    pub async fn purge(&self, upto: u64) -> Result<(), Stopped> {
+        let upto = upto.min(self.applied().index);
+        if upto == 0 || self.status().purged.index >= upto {
+            return Ok(());
+        }
+        let raft = &self.inner.raft;
+        let mut metrics = raft.metrics();
+        let marked =
+            |metrics: &openraft::RaftMetrics<C>| convert::log_id(metrics.snapshot.as_ref());
+        let before = marked(&metrics.borrow_and_update());
+        if before.index < upto {
+            raft.trigger().snapshot().await.map_err(|fatal| stopped(&fatal))?;
+            let moved = async {
+                while metrics.changed().await.is_ok() {
+                    if marked(&metrics.borrow_and_update()) > before {
+                        break;
+                    }
+                }
+            };
+            // Nothing new may be durable; then the purge goes as far as it went before.
+            let _ = tokio::time::timeout(PURGE_MARK_WAIT, moved).await;
+        }
+        raft.trigger().purge_log(upto - 1).await.map_err(|fatal| stopped(&fatal))
+    }
+
+    /// Takes one message of another member: see [`super::kind`]. Never blocks; messages of one
+    /// sender must be handed in in the order in which they came.
+    pub fn handle(&self, kind: u16, payload: &Bytes, reply: Reply) {
+        self.inner.door.handle(kind, payload, reply);
+    }
+
+    /// Asks for an election now, for tests and for operators.
+    pub async fn campaign(&self) -> Result<(), Stopped> {
+        self.inner.raft.trigger().elect(false).await.map_err(|fatal| stopped(&fatal))
+    }
+
+    /// Stops this replica. What is in flight ends as unknown.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(group = %self.inner.group, %error, "raft group did not stop cleanly");
+        }
+    }
+}
+
+async fn start_inside<L: Log>(
+    start: Start,
+    log: L,
+    machine: Box<dyn StateMachine>,
+) -> Result<(RaftGroup, Completions), StartError> {
+    let Start { group, me, settings, network, runtime } = start;
+    let storage_error = |reason: String| StartError::Storage { group, reason };
+    let library = config::library_config(format!("group {group}"), &settings)
+        .map_err(|reason| StartError::Settings { group, reason })?;
+    let (machine, progress, receiver) =
+        Machine::new(machine).map_err(|error| storage_error(error.to_string()))?;
+    let links = Links { group, me, settings: settings.clone(), network };
+    let raft = Raft::new(me.0, library, links, Storage::new(log), machine)
+        .await
+        .map_err(|error| storage_error(error.to_string()))?;
+    let (answers, queue) = mpsc::unbounded_channel();
+    let status = status::follow(&raft, progress.clone());
+    let door = Door::new(group, me, raft.clone(), receiver, runtime.clone());
+    let inner = Inner { group, me, settings, raft, door, progress, answers, status, runtime };
+    Ok((RaftGroup { inner: Arc::new(inner) }, Completions { queue }))
+}
+
+fn stopped(fatal: &Fatal<C>) -> Stopped {
+    Stopped(fatal.to_string())
+}

@@ -1,0 +1,268 @@
+//! The sending side: what the library asks us to carry to other members.
+//!
+//! Appends are pipelined: the next ones leave while earlier ones are not answered, within a window,
+//! and each carries its stream's number and its place in it, so that the receiver notices a gap.
+//! Any failure ends the stream; the library then opens a new one behind what was acknowledged. The
+//! library's own deadlines are not used for appends: they are as short as a heartbeat, and a burst
+//! of data is no reason to tear a stream down.
+
+use super::adapter::SnapshotData;
+use super::config::{C, Vote};
+use super::peer::{CallError, Lane, Network, Peer};
+use super::send_snapshot;
+use super::types::{Member, Settings};
+use super::wire::{self, Address, Append, kind};
+use crate::codec::DecodeError;
+use bytes::Bytes;
+use flotilla_topology::ids::{GroupId, ReplicaId};
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, FuturesOrdered};
+use futures::{FutureExt, Stream, StreamExt};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+    StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::storage::Snapshot;
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Appends that one stream has in flight, at most.
+const WINDOW_MESSAGES_MAX: usize = 64;
+/// Bytes that one stream has in flight, at most (one message more may exceed it).
+const WINDOW_BYTES_MAX: usize = 4 << 20;
+
+/// Makes the clients of one group.
+pub(super) struct Links {
+    pub(super) group: GroupId,
+    pub(super) me: ReplicaId,
+    pub(super) settings: Settings,
+    pub(super) network: Arc<dyn Network>,
+}
+
+impl Links {
+    fn link(&self, target: u64, member: &Member, lane: Lane) -> Link {
+        let to = ReplicaId(target);
+        Link {
+            address: Address { group: self.group, to, from: self.me },
+            peer: self.network.peer(to, member),
+            lane,
+            settings: self.settings.clone(),
+        }
+    }
+}
+
+impl RaftNetworkFactory<C> for Links {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: u64, node: &Member) -> Link {
+        self.link(target, node, Lane::Data)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> Link {
+        self.link(target, node, Lane::Control)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &Member) -> Link {
+        self.link(target, node, Lane::Bulk)
+    }
+}
+
+/// A client of one replica, over one lane.
+pub(super) struct Link {
+    pub(super) address: Address,
+    pub(super) peer: Arc<dyn Peer>,
+    pub(super) lane: Lane,
+    pub(super) settings: Settings,
+}
+
+pub(super) fn rpc_error(error: CallError) -> RPCError<C> {
+    match error {
+        // Nobody there, or it does not want to hear us: wait before the next attempt.
+        CallError::Unreachable(_) | CallError::Refused(_) => {
+            RPCError::Unreachable(Unreachable::from_string(error))
+        }
+        CallError::NoAnswer(_) => RPCError::Network(NetworkError::from_string(error)),
+    }
+}
+
+pub(super) fn garbage(error: DecodeError) -> RPCError<C> {
+    RPCError::Unreachable(Unreachable::from_string(format!("answer not understood: {error}")))
+}
+
+impl Link {
+    /// Votes and transfers go over the control lane, whichever client they are asked of.
+    async fn control(
+        &self,
+        kind: u16,
+        payload: Bytes,
+        within: Duration,
+    ) -> Result<Bytes, RPCError<C>> {
+        self.peer.call(Lane::Control, kind, payload, within).await.map_err(rpc_error)
+    }
+
+    fn append_alone(
+        &self,
+        request: AppendEntriesRequest<C>,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, CallError>> {
+        let payload = Append { stream: 0, seq: 0, request }.encode(&self.address);
+        self.peer.call(self.lane, kind::APPEND, payload, within)
+    }
+}
+
+type Answered = (usize, Result<Bytes, CallError>);
+
+/// One stream of appends.
+struct Pipeline<'s, S> {
+    link: &'s Link,
+    input: S,
+    stream: u64,
+    seq: u64,
+    in_flight: FuturesOrdered<BoxFuture<'static, Answered>>,
+    bytes: usize,
+    input_ended: bool,
+}
+
+impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
+    fn new(link: &'s Link, input: S) -> Pipeline<'s, S> {
+        Pipeline {
+            link,
+            input,
+            // 0 is for appends that stand alone.
+            stream: rand::random::<u64>() | 1,
+            seq: 0,
+            in_flight: FuturesOrdered::new(),
+            bytes: 0,
+            input_ended: false,
+        }
+    }
+
+    fn send(&mut self, request: AppendEntriesRequest<C>) {
+        let payload =
+            Append { stream: self.stream, seq: self.seq, request }.encode(&self.link.address);
+        self.seq += 1;
+        let len = payload.len();
+        self.bytes += len;
+        let stall = Duration::from_millis(self.link.settings.append_stall_ms);
+        let answer = self.link.peer.call(self.link.lane, kind::APPEND, payload, stall);
+        self.in_flight.push_back(answer.map(move |answer| (len, answer)).boxed());
+    }
+
+    /// The next answer; meanwhile sends what there is to send. `None`: input and answers ended.
+    async fn next(&mut self) -> Option<Result<StreamAppendResult<C>, RPCError<C>>> {
+        loop {
+            let room = self.in_flight.len() < WINDOW_MESSAGES_MAX && self.bytes < WINDOW_BYTES_MAX;
+            tokio::select! {
+                biased;
+                Some((len, answer)) = self.in_flight.next() => {
+                    self.bytes -= len;
+                    return Some(answer.map_err(rpc_error).and_then(|bytes| {
+                        wire::decode_append_answer(&bytes).map_err(garbage)
+                    }));
+                }
+                request = self.input.next(), if room && !self.input_ended => match request {
+                    Some(request) => self.send(request),
+                    None => self.input_ended = true,
+                },
+                else => return None,
+            }
+        }
+    }
+}
+
+impl RaftNetworkV2<C> for Link {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<C>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
+        let last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
+        let bytes = self.append_alone(rpc, option.hard_ttl()).await.map_err(rpc_error)?;
+        Ok(match wire::decode_append_answer(&bytes).map_err(garbage)? {
+            Ok(matching) if matching == last => AppendEntriesResponse::Success,
+            Ok(matching) => AppendEntriesResponse::PartialSuccess(matching),
+            Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
+            Err(StreamAppendError::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote),
+        })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<C>, RPCError<C>>>, RPCError<C>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<C>> + OptionalSend + Unpin + 'static,
+    {
+        if self.lane == Lane::Control {
+            // A heartbeat: one message without entries, on its own way, to no stream's account.
+            let link = &*self;
+            let answers = input.then(move |request| {
+                let answer = link.append_alone(request, option.hard_ttl());
+                async move {
+                    let bytes = answer.await.map_err(rpc_error)?;
+                    wire::decode_append_answer(&bytes).map_err(garbage)
+                }
+            });
+            return async move { Ok(answers.boxed()) }.boxed();
+        }
+        let pipeline = Pipeline::new(self, input);
+        let answers = futures::stream::unfold(Some(pipeline), |pipeline| async move {
+            let mut pipeline = pipeline?;
+            let answer = pipeline.next().await?;
+            // A refusal of any kind ends the stream: what follows it was built upon it.
+            let goes_on = matches!(answer, Ok(Ok(_)));
+            Some((answer, goes_on.then_some(pipeline)))
+        });
+        async move { Ok(answers.boxed()) }.boxed()
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<C>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
+        let payload = wire::encode_vote_request(&self.address, &rpc);
+        let bytes = self.control(kind::VOTE, payload, option.hard_ttl()).await?;
+        wire::decode_vote_answer(&bytes).map_err(garbage)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<C>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
+        let payload = wire::encode_vote_request(&self.address, &rpc);
+        let bytes = self.control(kind::PRE_VOTE, payload, option.hard_ttl()).await?;
+        wire::decode_vote_answer(&bytes).map_err(garbage)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot<openraft::alias::CommittedLeaderIdOf<C>, u64, Member, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = send_snapshot::send(self, vote, snapshot.snapshot) => sent,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<C>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<C>, RPCError<C>> {
+        let payload = wire::encode_transfer(&self.address, &req);
+        let bytes = self.control(kind::TRANSFER_LEADER, payload, option.hard_ttl()).await?;
+        wire::decode_transfer_answer(&bytes).map_err(garbage)
+    }
+}

@@ -1,0 +1,202 @@
+//! The receiving side: messages of other members, in the order in which they arrived.
+//!
+//! Appends of a stream are fed into the library in order, without waiting for one to be answered
+//! before the next. A stream is one sender's; a new one replaces it; a message out of its place is
+//! refused, which makes the sender open a new stream. Everything else stands alone.
+
+use super::adapter::Machine;
+use super::config::C;
+use super::machine::SnapshotReceiver;
+use super::peer::Reply;
+use super::recv_snapshot::{self, Part};
+use super::wire::{self, Address, Append, SnapshotPart, kind};
+use crate::codec::Decoder;
+use bytes::Bytes;
+use flotilla_topology::ids::{GroupId, ReplicaId};
+use futures::StreamExt;
+use openraft::raft::AppendEntriesRequest;
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+/// Appends of one stream that wait to be taken by the library: a sender's whole window.
+const APPENDS_WAITING_MAX: usize = 128;
+
+/// Streams of one group at a time, at most. Only a leader sends, so more than one is rare.
+const STREAMS_MAX: usize = 16;
+
+type Raft = openraft::Raft<C, Machine>;
+
+/// Takes the messages of one group.
+pub(super) struct Door {
+    group: GroupId,
+    me: ReplicaId,
+    raft: Raft,
+    runtime: Handle,
+    streams: Mutex<HashMap<ReplicaId, AppendStream>>,
+    snapshots: mpsc::Sender<Part>,
+}
+
+struct AppendStream {
+    id: u64,
+    next: u64,
+    queue: mpsc::Sender<(AppendEntriesRequest<C>, Reply)>,
+}
+
+impl Door {
+    pub(super) fn new(
+        group: GroupId,
+        me: ReplicaId,
+        raft: Raft,
+        receiver: Arc<dyn SnapshotReceiver>,
+        runtime: Handle,
+    ) -> Door {
+        let (snapshots, parts) = mpsc::channel(recv_snapshot::PARTS_WAITING_MAX);
+        runtime.spawn(recv_snapshot::run(raft.clone(), receiver, parts));
+        Door { group, me, raft, runtime, streams: Mutex::default(), snapshots }
+    }
+
+    /// Takes one message. Never blocks.
+    pub(super) fn handle(&self, kind: u16, payload: &Bytes, reply: Reply) {
+        let mut input = Decoder::shared(payload);
+        let address = match Address::take(&mut input) {
+            Ok(address) => address,
+            Err(error) => return reply(Err(error.to_string())),
+        };
+        if (address.group, address.to) != (self.group, self.me) {
+            return reply(Err(format!(
+                "this is replica {} of group {}, the message is for replica {} of group {}",
+                self.me, self.group, address.to, address.group
+            )));
+        }
+        if let Err((reply, error)) = self.dispatch(kind, address, input, reply) {
+            reply(Err(error));
+        }
+    }
+
+    fn dispatch(
+        &self,
+        kind: u16,
+        address: Address,
+        input: Decoder<'_>,
+        reply: Reply,
+    ) -> Result<(), (Reply, String)> {
+        macro_rules! take {
+            ($decoded:expr) => {
+                match $decoded {
+                    Ok(message) => message,
+                    Err(error) => return Err((reply, error.to_string())),
+                }
+            };
+        }
+        let raft = self.raft.clone();
+        match kind {
+            kind::APPEND => {
+                let append = take!(Append::take(input));
+                return self.append(address.from, append, reply);
+            }
+            kind::VOTE | kind::PRE_VOTE => {
+                let request = take!(wire::take_vote_request(input));
+                self.runtime.spawn(async move {
+                    let response = match kind {
+                        kind::VOTE => raft.vote(request).await,
+                        _ => raft.pre_vote(request).await,
+                    };
+                    reply(
+                        response.map(|r| wire::encode_vote_answer(&r)).map_err(|e| e.to_string()),
+                    );
+                });
+            }
+            kind::TRANSFER_LEADER => {
+                let request = take!(wire::take_transfer(input));
+                self.runtime.spawn(async move {
+                    let response = raft.handle_transfer_leader(request).await;
+                    reply(
+                        response
+                            .map(|r| wire::encode_transfer_answer(&r))
+                            .map_err(|e| e.to_string()),
+                    );
+                });
+            }
+            kind::SNAPSHOT_BEGIN | kind::SNAPSHOT_CHUNK | kind::SNAPSHOT_END => {
+                let part = take!(SnapshotPart::take(kind, input));
+                return self.snapshots.try_send((part, reply)).map_err(|error| {
+                    let (_, reply) = error.into_inner();
+                    (reply, "too many parts of snapshots wait".to_owned())
+                });
+            }
+            _ => return Err((reply, format!("message kind {kind} is not one of Raft's"))),
+        }
+        Ok(())
+    }
+
+    fn append(&self, from: ReplicaId, append: Append, reply: Reply) -> Result<(), (Reply, String)> {
+        let Append { stream, seq, request } = append;
+        if stream == 0 {
+            let raft = self.raft.clone();
+            self.runtime.spawn(async move {
+                let last = request.entries.last().map(|e| e.log_id).or(request.prev_log_id);
+                let prev = request.prev_log_id;
+                let response = raft.append_entries(request).await;
+                reply(match response {
+                    Ok(response) => {
+                        let result = response.into_stream_result(prev, last);
+                        Ok(wire::encode_append_answer(&result))
+                    }
+                    Err(error) => Err(error.to_string()),
+                });
+            });
+            return Ok(());
+        }
+        let mut streams = self.streams.lock();
+        if seq == 0 {
+            streams.retain(|_, stream| !stream.queue.is_closed());
+            if streams.len() >= STREAMS_MAX {
+                return Err((reply, "too many append streams".to_owned()));
+            }
+            streams.insert(from, self.open_stream(stream));
+        }
+        let Some(open) = streams.get_mut(&from).filter(|open| open.id == stream) else {
+            return Err((reply, "this append stream has ended".to_owned()));
+        };
+        if open.next != seq {
+            let error = format!("append {seq} of its stream, expected {}", open.next);
+            streams.remove(&from);
+            return Err((reply, error));
+        }
+        open.next += 1;
+        open.queue.try_send((request, reply)).map_err(|error| {
+            streams.remove(&from);
+            let (_, reply) = error.into_inner();
+            (reply, "this append stream has ended".to_owned())
+        })
+    }
+
+    fn open_stream(&self, id: u64) -> AppendStream {
+        let (queue, waiting) = mpsc::channel(APPENDS_WAITING_MAX);
+        self.runtime.spawn(run_stream(self.raft.clone(), waiting));
+        AppendStream { id, next: 0, queue }
+    }
+}
+
+/// Feeds a stream into the library and gives its answers, in order. Ends with the first refusal;
+/// who still waits then hears that there is no answer.
+async fn run_stream(raft: Raft, waiting: mpsc::Receiver<(AppendEntriesRequest<C>, Reply)>) {
+    let replies: Arc<Mutex<VecDeque<Reply>>> = Arc::default();
+    let taken = replies.clone();
+    let input = futures::stream::unfold((waiting, taken), |(mut waiting, taken)| async move {
+        let (request, reply) = waiting.recv().await?;
+        taken.lock().push_back(reply);
+        Some((request, (waiting, taken)))
+    });
+    let mut answers = std::pin::pin!(raft.stream_append(input));
+    while let Some(answer) = answers.next().await {
+        let Some(reply) = replies.lock().pop_front() else { return };
+        match answer {
+            Ok(result) => reply(Ok(wire::encode_append_answer(&result))),
+            Err(fatal) => reply(Err(fatal.to_string())),
+        }
+    }
+}
