@@ -24,4 +24,8 @@ pub mod engine;
 
 pub mod codec;
 
+pub mod tls;
+
+pub mod transport;
+
 pub mod clock;

@@ -1,0 +1,41 @@
+//! The numbers of the requests that processes send each other. A number is never reused for
+//! another meaning; the payload's own version byte says how to read it.
+
+/// Raft: append entries, or a heartbeat.
+pub const RAFT_APPEND: u16 = 1;
+/// Raft: ask for a vote.
+pub const RAFT_VOTE: u16 = 2;
+/// Raft: ask whether a vote could be won, without raising terms.
+pub const RAFT_PRE_VOTE: u16 = 3;
+/// Raft: a snapshot begins.
+pub const SNAPSHOT_BEGIN: u16 = 4;
+/// Raft: one chunk of a snapshot.
+pub const SNAPSHOT_CHUNK: u16 = 5;
+/// Raft: a snapshot is complete.
+pub const SNAPSHOT_END: u16 = 6;
+/// Raft: the receiver should take over.
+pub const TRANSFER_LEADER: u16 = 7;
+
+/// Execute forwarded commands.
+pub const EXEC: u16 = 20;
+/// Ask the leader for a read index and the group clock.
+pub const READ_INDEX: u16 = 21;
+/// Ask the leader for an entry that only moves the group clock.
+pub const TICK: u16 = 22;
+
+/// Merge a batch of another cluster's effects.
+pub const REMOTE_BATCH: u16 = 30;
+/// Ask for the cursors of remote streams.
+pub const CURSORS: u16 = 31;
+/// Record what a peer cluster has acknowledged.
+pub const LINK_FLOOR: u16 = 32;
+/// Ask where a link should start.
+pub const LINK_SEED: u16 = 33;
+/// Ask for convergence digests.
+pub const DIGEST: u16 = 34;
+
+/// Change or inspect a group.
+pub const GROUP_ADMIN: u16 = 40;
+
+/// A request to a placement driver.
+pub const PD_CALL: u16 = 100;
