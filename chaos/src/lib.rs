@@ -8,3 +8,8 @@ pub mod process;
 pub mod wan;
 
 pub mod http;
+pub mod resp;
+
+pub mod history;
+
+pub mod checkers;
