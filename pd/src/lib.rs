@@ -3,4 +3,8 @@
 //!
 //! The modules stand in the order in which a request goes through them.
 
+pub mod driver;
+
 pub mod state;
+
+pub mod store;
