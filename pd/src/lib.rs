@@ -8,3 +8,5 @@ pub mod driver;
 pub mod state;
 
 pub mod store;
+
+mod web;

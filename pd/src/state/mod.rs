@@ -13,8 +13,6 @@
 
 pub mod durable;
 
-mod place;
-
 mod live;
 
 mod members;

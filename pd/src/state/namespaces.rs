@@ -2,12 +2,12 @@
 
 use super::durable::{GroupRecord, NamespaceRecord};
 use super::members::check_name;
-use super::place::{Candidate, place};
 use super::{Done, Refusal, State, refuse};
 use flotilla_topology::api::{NamespaceInfo, NamespaceSpec, ReplicaInfo};
 use flotilla_topology::ids::{GroupId, NamespaceId, ReplicaId};
+use flotilla_topology::placement::{GroupLeader, Host, place, ready, spread_leaders};
 use flotilla_topology::slot::SlotRange;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// The namespace of clients that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -69,70 +69,62 @@ impl State {
         Ok(())
     }
 
-    /// For every group the nodes that carry it and, first, the one that should lead it.
+    /// For every group the nodes that carry it and the one that should lead it.
     fn place_groups(&self, spec: &NamespaceSpec) -> Result<Vec<Placed>, Refusal> {
-        let mut candidates = self.candidates();
-        let datacenters = self.datacenters().len();
-        let mut placed = Vec::with_capacity(spec.partitions as usize);
-        for _ in 0..spec.partitions {
-            let chosen = place(&candidates, usize::from(spec.replicas), datacenters)
-                .map_err(|reason| self.cannot_place(spec, &reason))?;
-            let leader = chosen
-                .iter()
-                .copied()
-                .min_by_key(|&i| (candidates[i].leaders, &candidates[i].name))
-                .expect("replicas were checked to be one at least");
-            candidates[leader].leaders += 1;
-            chosen.iter().for_each(|&i| candidates[i].replicas += 1);
-            placed.push(Placed {
-                nodes: chosen.iter().map(|&i| candidates[i].name.clone()).collect(),
-                leader: candidates[leader].name.clone(),
-            });
+        let hosts = self.hosts();
+        let replicas = usize::from(spec.replicas);
+        let refusal = |reason: &dyn std::fmt::Display| {
+            Refusal(format!("namespace `{}` cannot be placed: {reason}", spec.name))
+        };
+        ready(&hosts, &self.settings.datacenters, replicas).map_err(|e| refusal(&e))?;
+        let placed = place(&hosts, replicas, spec.partitions as usize).map_err(|e| refusal(&e))?;
+
+        let first = self.durable.counters.group;
+        let known = self.durable.groups.values().map(|group| GroupLeader {
+            group: group.id,
+            voters: group.replicas.iter().map(|replica| replica.node.clone()).collect(),
+            preferred: Some(group.preferred_leader.clone()),
+        });
+        let new = (first..).zip(&placed).map(|(id, nodes)| GroupLeader {
+            group: GroupId(id),
+            voters: nodes.clone(),
+            preferred: None,
+        });
+        // Leaders of groups that exist are counted and stay where they are: moving them is not
+        // what was asked for.
+        let leaders = spread_leaders(&hosts, &known.chain(new).collect::<Vec<_>>());
+        let with_leader = |(id, nodes): (u32, Vec<String>)| {
+            let leader = leaders.get(&GroupId(id)).or_else(|| nodes.first()).cloned();
+            Placed { leader: leader.expect("a group has one replica at least"), nodes }
+        };
+        Ok((first..).zip(placed).map(with_leader).collect())
+    }
+
+    /// All nodes as placement sees them, and one that is not there for every datacenter that the
+    /// topology file gives the cluster and that has none yet: it counts for the spread.
+    pub(super) fn hosts(&self) -> Vec<Host> {
+        let mut carried: BTreeMap<&str, usize> = BTreeMap::new();
+        for replica in self.durable.groups.values().flat_map(|group| &group.replicas) {
+            *carried.entry(replica.node.as_str()).or_default() += 1;
         }
-        Ok(placed)
-    }
-
-    fn cannot_place(&self, spec: &NamespaceSpec, reason: &str) -> Refusal {
-        let silent: Vec<&str> = self
-            .durable
-            .nodes
-            .keys()
-            .filter(|name| !self.live.shown.nodes.contains(*name))
-            .map(String::as_str)
-            .collect();
-        let silent = if silent.is_empty() { "none".to_owned() } else { silent.join(", ") };
-        Refusal(format!(
-            "namespace `{}`: {reason}. Start nodes (silent ones: {silent}), or ask for fewer replicas",
-            spec.name
-        ))
-    }
-
-    /// Nodes that are alive, with what they carry.
-    fn candidates(&self) -> Vec<Candidate> {
-        let groups = self.durable.groups.values();
-        let alive =
-            self.durable.nodes.values().filter(|n| self.live.shown.nodes.contains(&n.info.name));
-        alive
-            .map(|node| {
-                let name = &node.info.name;
-                Candidate {
-                    name: name.clone(),
-                    datacenter: node.info.datacenter.clone(),
-                    replicas: groups
-                        .clone()
-                        .filter(|group| group.replicas.iter().any(|r| r.node == *name))
-                        .count(),
-                    leaders: groups.clone().filter(|g| g.preferred_leader == *name).count(),
-                }
+        let nodes = self.durable.nodes.values().map(|node| &node.info);
+        let empty = self.settings.datacenters.iter().filter(|datacenter| {
+            !self.durable.nodes.values().any(|node| node.info.datacenter == **datacenter)
+        });
+        nodes
+            .map(|info| Host {
+                name: info.name.clone(),
+                datacenter: info.datacenter.clone(),
+                alive: self.live.shown.nodes.contains(&info.name),
+                replicas: carried.get(info.name.as_str()).copied().unwrap_or(0),
             })
+            .chain(empty.map(|datacenter| Host {
+                name: String::new(),
+                datacenter: datacenter.clone(),
+                alive: false,
+                replicas: 0,
+            }))
             .collect()
-    }
-
-    /// All datacenters that the cluster spans: those of the topology file and those of its nodes.
-    pub(super) fn datacenters(&self) -> BTreeSet<&str> {
-        let configured = self.settings.datacenters.iter().map(String::as_str);
-        let seen = self.durable.nodes.values().map(|node| node.info.datacenter.as_str());
-        configured.chain(seen).collect()
     }
 
     fn write_namespace(&mut self, spec: NamespaceSpec, placed: Vec<Placed>) -> NamespaceInfo {
@@ -213,15 +205,8 @@ impl State {
                 alive.len()
             ));
         }
-        let inhabited: BTreeSet<&str> = self
-            .durable
-            .nodes
-            .values()
-            .filter(|node| alive.contains(&node.info.name))
-            .map(|node| node.info.datacenter.as_str())
-            .collect();
-        let empty = self.settings.datacenters.iter().find(|dc| !inhabited.contains(dc.as_str()));
-        empty.map(|dc| format!("datacenter `{dc}` has no node that is alive"))
+        let replicas = usize::from(self.settings.bootstrap.replicas);
+        ready(&self.hosts(), &self.settings.datacenters, replicas).err().map(|e| e.to_string())
     }
 }
 

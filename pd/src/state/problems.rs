@@ -2,9 +2,9 @@
 
 use super::State;
 use super::durable::GroupRecord;
-use super::place::cap_per_datacenter;
 use flotilla_topology::api::LinkState;
 use flotilla_topology::ids::{ClusterId, GroupId};
+use flotilla_topology::placement::{GroupVoters, Violation, violations};
 use std::collections::BTreeMap;
 
 /// Lines at most; more is one more line that says how many.
@@ -36,7 +36,7 @@ impl State {
         match self.waits_for() {
             Some(reason) if reason.is_empty() => {}
             Some(reason) => {
-                lines.push(format!("namespace `default` is not created yet: {reason}; start more"));
+                lines.push(format!("namespace `default` is not created yet: {reason}"));
             }
             None => {
                 // It waits for nothing and yet does not exist: try it and tell what is refused.
@@ -124,26 +124,20 @@ impl State {
     }
 
     fn placement_problems(&self, lines: &mut Vec<String>) {
-        let datacenters = self.datacenters().len();
-        for group in self.durable.groups.values() {
-            let cap = cap_per_datacenter(group.replicas.len(), datacenters);
-            let mut per_datacenter: BTreeMap<&str, usize> = BTreeMap::new();
-            for replica in &group.replicas {
-                let node = self.durable.nodes.get(&replica.node);
-                let datacenter = node.map_or("?", |record| record.info.datacenter.as_str());
-                *per_datacenter.entry(datacenter).or_default() += 1;
-            }
-            if let Some((datacenter, count)) = per_datacenter.iter().find(|(_, n)| **n > cap) {
-                lines.push(format!(
-                    "group {} ({}) has {count} of {} replicas in datacenter `{datacenter}`, at most \
-                     {cap} may stand in one of {datacenters}: move its data to a new namespace, \
-                     which is placed over all of them",
-                    group.id,
-                    self.namespace_name(group),
-                    group.replicas.len()
-                ));
-            }
-        }
+        let groups: Vec<GroupVoters> = self
+            .durable
+            .groups
+            .values()
+            .map(|group| GroupVoters {
+                group: group.id,
+                voters: group.replicas.iter().map(|replica| replica.node.clone()).collect(),
+                wanted: group.birth.len(),
+            })
+            .collect();
+        let all = violations(&self.hosts(), &groups);
+        // A dead node is told once, and a group that it stops is told as one without a leader.
+        let told = |violation: &&Violation| !matches!(violation, Violation::DeadVoters { .. });
+        lines.extend(all.iter().filter(told).map(Violation::to_string));
     }
 
     fn syncer_problems(&self, lines: &mut Vec<String>) {

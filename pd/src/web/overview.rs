@@ -236,7 +236,8 @@ fn verdict(clusters: &[ClusterView], links: &[LinkView]) -> Verdict {
     let broken = |link: &&LinkView| link.state.is_some_and(|s| weight(s) > 1);
     let most = links.iter().filter(broken).max_by_key(|link| link.state.map(weight));
     if let Some(link) = most {
-        let level = if link.state == Some(LinkState::Disconnected) { Level::Warn } else { Level::Bad };
+        let level =
+            if link.state == Some(LinkState::Disconnected) { Level::Warn } else { Level::Bad };
         return say(level, broken_sentence(link));
     }
     if let Some(cluster) = clusters.iter().find(|cluster| !cluster.silent.is_empty()) {

@@ -1,0 +1,3 @@
+//! PD's http port.
+
+mod overview;
