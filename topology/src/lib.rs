@@ -11,4 +11,15 @@ pub mod stamp;
 
 pub mod api;
 
+pub mod duration;
+
 pub mod placement;
+
+pub mod election;
+
+pub mod file;
+
+pub mod plan;
+
+pub use file::{Mode, TopologyFile};
+pub use plan::Topology;
