@@ -28,4 +28,6 @@ pub mod tls;
 
 pub mod transport;
 
+pub mod http;
+
 pub mod clock;
