@@ -7,6 +7,7 @@
 //!
 //! What a command does is not here: connections answer some (`server`), groups the others.
 
+mod glob;
 mod keys;
 mod markdown;
 mod parse;
@@ -16,6 +17,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use glob::glob_matches;
 pub use markdown::markdown;
 pub use parse::{Command, CommandError};
 pub use spec::{Family, Flags, KeySpec, Place, Spec, Split};

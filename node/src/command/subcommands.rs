@@ -40,7 +40,7 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
     sub(Id::Client, "client|setname", 3),
     sub(Id::Command, "command|count", 2),
     sub(Id::Command, "command|docs", -2),
-    sub(Id::Command, "command|getkeys", -3),
+    sub(Id::Command, "command|getkeys", -4),
     sub(Id::Command, "command|help", 2),
     sub(Id::Command, "command|info", -2),
     sub(Id::Command, "command|list", -2),

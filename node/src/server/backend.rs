@@ -1,0 +1,76 @@
+//! What the connections ask of the rest of the node.
+
+use crate::command::Command;
+use crate::resp::{Protocol, Reply};
+use flotilla_topology::api::ClusterMap;
+use flotilla_topology::ids::NamespaceId;
+use futures::future::BoxFuture;
+use std::sync::Arc;
+
+/// By which port a client came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Any client: commands are forwarded to where they belong.
+    Plain,
+    /// Clients that know of slots: MOVED where a command does not belong.
+    Cluster,
+}
+
+impl Door {
+    /// The word in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Door::Plain => "plain",
+            Door::Cluster => "cluster",
+        }
+    }
+}
+
+/// What executing a run of commands needs to know of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionView {
+    /// The connection; unique for the life of the process.
+    pub client: u64,
+    /// Whose keys are meant.
+    pub namespace: NamespaceId,
+    /// By which port it came.
+    pub door: Door,
+    /// Whether READONLY allows stale reads of replicas (cluster door only).
+    pub readonly: bool,
+    /// The version of the protocol, where a reply depends on it.
+    pub protocol: Protocol,
+    /// Replies of the run should not take more bytes than this in all: a run of many reads of large
+    /// values is answered by an error in place of what would pass it. The connection is closed when
+    /// they take more than twice as much.
+    pub reply_bytes_max: usize,
+}
+
+/// The rest of the node, as connections see it. Nothing but `execute` may wait.
+pub trait Backend: Send + Sync + 'static {
+    /// Executes data commands of one connection in the order given, and returns one reply for
+    /// each. Commands of different groups run in parallel. A connection has one run at a time.
+    fn execute(
+        self: Arc<Self>,
+        session: SessionView,
+        commands: Vec<Command>,
+    ) -> BoxFuture<'static, Vec<Reply>>;
+
+    /// The namespace of that name, if there is one.
+    fn namespace(&self, name: &str) -> Option<NamespaceId>;
+
+    /// The newest partition map; `None` before the first has come.
+    fn map(&self) -> Option<Arc<ClusterMap>>;
+
+    /// This node's name in the map.
+    fn node(&self) -> &str;
+
+    /// The datacenter that this node stands in: clients get the addresses seen from there.
+    fn datacenter(&self) -> &str;
+
+    /// Fields of an INFO section (in lower case), beside those that the server knows by itself or
+    /// in place of them. It is asked for `flotilla` and every section of Redis.
+    fn info(&self, section: &str) -> Vec<(String, String)>;
+
+    /// Settings that CONFIG GET shows, beside those of the server.
+    fn settings(&self) -> Vec<(String, String)>;
+}

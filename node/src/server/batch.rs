@@ -1,0 +1,196 @@
+//! One batch of a connection: what was read becomes replies, in order.
+//!
+//! Commands that the connection answers itself are answered at once; data commands are collected
+//! into a run for the [`Backend`](super::Backend). A run ends where a command changes what the
+//! next run is told of the session. Invariant: reply i answers request i, whoever gave it.
+
+use super::local;
+use super::session::{Session, Silence};
+use crate::command::{Command, CommandError, Flags, Id, Place, Spec};
+use crate::resp::{Protocol, Reply};
+use bytes::Bytes;
+use std::time::Instant;
+
+/// Commands of a connection that are under way at a time.
+pub const COMMANDS_MAX: usize = 1024;
+/// Bytes of commands of a connection that are under way at a time; one command may be larger.
+pub const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A reply, and how it is to be written.
+pub(super) struct Answer {
+    /// `None`: the client does not want to see it.
+    pub(super) reply: Option<Reply>,
+    pub(super) protocol: Protocol,
+}
+
+/// One request of the batch.
+enum Slot {
+    /// Answered, or not to be seen.
+    Done(Answer),
+    /// The next one of the run answers it.
+    Run { spec: &'static Spec, silent: bool },
+}
+
+/// A batch at work.
+pub(super) struct Batch<'s> {
+    session: &'s mut Session,
+    started: Instant,
+    slots: Vec<Slot>,
+    run: Vec<Command>,
+    answers: Vec<Answer>,
+    reply_bytes: usize,
+}
+
+/// The replies of the batch took more than the limit: nothing of it may be sent.
+#[derive(Debug)]
+pub(super) struct OutputLimit;
+
+impl<'s> Batch<'s> {
+    pub(super) fn new(session: &'s mut Session) -> Batch<'s> {
+        Batch {
+            session,
+            started: Instant::now(),
+            slots: Vec::new(),
+            run: Vec::new(),
+            answers: Vec::new(),
+            reply_bytes: 0,
+        }
+    }
+
+    /// Executes requests until one of them closes the connection. Gives the replies, and how many
+    /// bytes they take.
+    pub(super) async fn execute(
+        mut self,
+        requests: Vec<Vec<Bytes>>,
+    ) -> Result<(Vec<Answer>, usize), OutputLimit> {
+        for request in requests {
+            self.request(request).await?;
+            if self.session.closing {
+                break; // what stands behind QUIT is not executed
+            }
+        }
+        self.flush().await?;
+        Ok((self.answers, self.reply_bytes))
+    }
+
+    async fn request(&mut self, request: Vec<Bytes>) -> Result<(), OutputLimit> {
+        if is_http(&request) {
+            // A web page that makes its visitor's browser talk to us: say nothing.
+            tracing::warn!(client = self.session.record.id, "closed a client that speaks HTTP");
+            self.session.closing = true;
+            return Ok(());
+        }
+        let command = match self.check(request) {
+            Ok(command) => command,
+            Err(reply) => {
+                self.session.shared.stats.error(&reply);
+                return self.answer(reply);
+            }
+        };
+        if command.spec.place == Place::Connection {
+            return self.local(command).await;
+        }
+        let silent = self.silent();
+        self.slots.push(Slot::Run { spec: command.spec, silent });
+        self.run.push(command);
+        Ok(())
+    }
+
+    fn check(&self, request: Vec<Bytes>) -> Result<Command, Reply> {
+        let command = Command::parse(request).map_err(|error: CommandError| error.reply())?;
+        if !self.session.authenticated && !command.spec.flags.has(Flags::NO_AUTH) {
+            return Err(Reply::error("NOAUTH Authentication required."));
+        }
+        Ok(command)
+    }
+
+    async fn local(&mut self, command: Command) -> Result<(), OutputLimit> {
+        let spec = command.spec;
+        if changes_view(spec.id) {
+            self.flush().await?;
+        }
+        let was_silent = self.session.silence;
+        let reply = local::execute(self.session, &command);
+        self.session.shared.stats.answered(spec, &reply, self.started.elapsed());
+        if was_silent == Silence::Off && self.session.silence != Silence::Off {
+            // CLIENT REPLY OFF and SKIP are not answered themselves.
+            let protocol = self.session.protocol;
+            self.slots.push(Slot::Done(Answer { reply: None, protocol }));
+            return Ok(());
+        }
+        self.answer(reply)
+    }
+
+    /// Whether the present command's reply is not to be seen.
+    fn silent(&mut self) -> bool {
+        match self.session.silence {
+            Silence::Off => false,
+            Silence::On => true,
+            Silence::Next => {
+                self.session.silence = Silence::Off;
+                true
+            }
+        }
+    }
+
+    fn answer(&mut self, reply: Reply) -> Result<(), OutputLimit> {
+        let silent = self.silent();
+        let protocol = self.session.protocol;
+        self.count(&reply)?;
+        self.slots.push(Slot::Done(Answer { reply: (!silent).then_some(reply), protocol }));
+        Ok(())
+    }
+
+    fn count(&mut self, reply: &Reply) -> Result<(), OutputLimit> {
+        self.reply_bytes += reply.size();
+        let max = self.session.shared.config.output_bytes_max;
+        if self.reply_bytes > max { Err(OutputLimit) } else { Ok(()) }
+    }
+
+    /// Executes the run and puts all replies so far in order.
+    async fn flush(&mut self) -> Result<(), OutputLimit> {
+        let run = std::mem::take(&mut self.run);
+        let replies = self.execute_run(run).await;
+        let protocol = self.session.protocol;
+        let mut replies = replies.into_iter();
+        for slot in std::mem::take(&mut self.slots) {
+            let answer = match slot {
+                Slot::Done(answer) => answer,
+                Slot::Run { spec, silent } => {
+                    let reply = replies.next().expect("as many replies as commands");
+                    self.session.shared.stats.answered(spec, &reply, self.started.elapsed());
+                    self.count(&reply)?;
+                    Answer { reply: (!silent).then_some(reply), protocol }
+                }
+            };
+            self.answers.push(answer);
+        }
+        Ok(())
+    }
+
+    async fn execute_run(&self, run: Vec<Command>) -> Vec<Reply> {
+        if run.is_empty() {
+            return Vec::new();
+        }
+        let commands = run.len();
+        let view = match self.session.view() {
+            Ok(view) => view,
+            Err(reply) => return vec![reply; commands],
+        };
+        let replies = self.session.shared.backend.clone().execute(view, run).await;
+        assert_eq!(replies.len(), commands, "the backend answers each command once");
+        replies
+    }
+}
+
+/// Commands after which the next run is told something else of the session, or whose replies are
+/// written differently.
+fn changes_view(id: Id) -> bool {
+    matches!(id, Id::Select | Id::Readonly | Id::Readwrite | Id::Hello | Id::Reset | Id::Quit)
+}
+
+fn is_http(request: &[Bytes]) -> bool {
+    request.first().is_some_and(|name| {
+        name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+    })
+}

@@ -1,0 +1,88 @@
+//! The commands that a connection answers itself, as Redis 7 does. One file per topic.
+
+pub(in crate::server) mod cluster;
+mod commands;
+mod config;
+mod connection;
+mod info;
+mod process;
+
+use super::backend::Door;
+use super::session::Session;
+use crate::command::{Command, CommandError, Id, Subcommand, lookup, subcommand};
+use crate::resp::Reply;
+use bytes::Bytes;
+
+/// Answers a command whose place is the connection.
+pub(super) fn execute(session: &mut Session, command: &Command) -> Reply {
+    let args = &command.args;
+    match command.spec.id {
+        Id::Ping => connection::ping(args),
+        Id::Echo => Reply::Bulk(args[1].clone()),
+        Id::Hello => connection::hello(session, args),
+        Id::Auth => connection::auth(session, args),
+        Id::Select => connection::select(session, args),
+        Id::Readonly => connection::readonly(session, true),
+        Id::Readwrite => connection::readonly(session, false),
+        Id::Quit => connection::quit(session),
+        Id::Reset => connection::reset(session),
+        Id::Info => info::info(session, args),
+        Id::Client => container(session, command, connection::client),
+        Id::Config => container(session, command, config::config),
+        Id::Cluster => container(session, command, cluster::cluster),
+        Id::Command if args.len() == 1 => commands::all(),
+        Id::Command => container(session, command, commands::command),
+        _ => unreachable!("{} is not answered by connections", command.spec.name),
+    }
+}
+
+type Answerer = fn(&mut Session, &str, &[Bytes]) -> Reply;
+
+/// Finds the subcommand; `answer` gets its name and all arguments.
+fn container(session: &mut Session, command: &Command, answer: Answerer) -> Reply {
+    match subcommand(command.spec.id, &command.args) {
+        Ok(sub) if sub.name() == "help" => help(command),
+        Ok(sub) => answer(session, sub.name(), &command.args),
+        Err(error) => CommandError::reply(&error),
+    }
+}
+
+/// The name that CLIENT LIST shows, with the subcommand.
+pub(super) fn display_name(args: &[Bytes]) -> Option<&'static str> {
+    let spec = lookup(args.first()?)?;
+    match subcommand(spec.id, args) {
+        Ok(sub) => Some(sub.full_name),
+        Err(_) => Some(spec.name),
+    }
+}
+
+fn help(command: &Command) -> Reply {
+    let name = command.spec.name.to_ascii_uppercase();
+    let subs = crate::command::SUBCOMMANDS.iter();
+    let own = subs.filter(|sub| sub.container == command.spec.id);
+    let lines = own.map(|sub: &Subcommand| sub.name().to_ascii_uppercase());
+    let first = format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
+    let lines = std::iter::once(first).chain(lines);
+    Reply::Array(lines.map(|line| Reply::Simple(Bytes::from(line))).collect())
+}
+
+/// What the cluster commands say on the plain door: a client must not switch mode by itself.
+fn needs_cluster_door(session: &Session) -> Result<(), Reply> {
+    match session.door {
+        Door::Cluster => Ok(()),
+        Door::Plain => Err(Reply::error("ERR This instance has cluster support disabled")),
+    }
+}
+
+fn syntax_error() -> Reply {
+    Reply::error("ERR syntax error")
+}
+
+/// A decimal integer as Redis reads it.
+fn integer(arg: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(arg).ok()?;
+    let plain = text.strip_prefix('-').unwrap_or(text);
+    let canonical = plain == "0" && !text.starts_with('-')
+        || plain.starts_with(|c: char| ('1'..='9').contains(&c));
+    if canonical { text.parse().ok() } else { None }
+}
