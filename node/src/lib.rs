@@ -8,6 +8,8 @@
 //! The modules stand in the order in which data flows. What a syncer or PD needs is public; see
 //! `README.md` for the invariants and for what this crate leaves to others.
 
+pub mod server;
+
 pub mod resp;
 
 pub mod command;
