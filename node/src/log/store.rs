@@ -89,6 +89,16 @@ impl LogStore {
         Ok(())
     }
 
+    /// Syncs since the store was opened.
+    pub fn syncs(&self) -> u64 {
+        self.shared.syncs.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of recent entries in memory.
+    pub fn tail_bytes(&self) -> usize {
+        self.shared.tail_bytes.load(Ordering::Relaxed)
+    }
+
     /// Bytes of log files in use.
     pub fn disk_bytes(&self) -> usize {
         self.engine.get_used_size()
@@ -162,5 +172,44 @@ fn reclaim(engine: &Engine) {
         // Their entries were copied forward; a purge would have been cheaper.
         Ok(groups) => tracing::debug!(?groups, "groups hold old log files"),
         Err(error) => tracing::warn!(%error, "log files could not be reclaimed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Log, Record, RecordKind};
+    use bytes::Bytes;
+    use flotilla_topology::ids::LogId;
+
+    #[tokio::test]
+    async fn purged_files_are_reclaimed_and_an_idle_group_survives_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = crate::log::tests::small();
+        let store = LogStore::open(dir.path(), &config).unwrap();
+        let append = async |group, index, len: usize| {
+            let id = LogId { term: 1, index };
+            let payload = Bytes::from(vec![7; len]);
+            let record = Record { id, kind: RecordKind::Normal, payload };
+            let (tell, told) = tokio::sync::oneshot::channel();
+            let log = store.group(GroupId(group)).unwrap();
+            log.append(vec![record], crate::log::tests::signal(tell)).await;
+            told.await.unwrap();
+            log
+        };
+        append(1, 1, 10).await; // idle from now on
+        for index in 1..=100 {
+            let log = append(2, index, 100 << 10).await;
+            log.purge(LogId { term: 1, index });
+        }
+        let before = store.disk_bytes();
+        assert!(before > 8 << 20, "{before}");
+        reclaim(&store.engine);
+        assert!(store.disk_bytes() <= 4 << 20, "{} of {before}", store.disk_bytes());
+        drop(store);
+        let store = LogStore::open(dir.path(), &config).unwrap();
+        let idle = store.group(GroupId(1)).unwrap();
+        assert_eq!(idle.read(1, 2, 1).await.unwrap()[0].payload, &[7; 10][..]);
+        assert_eq!(store.group(GroupId(2)).unwrap().state().purged.index, 100);
     }
 }

@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use raft_engine::{Command, Engine, LogBatch};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 use tokio::sync::Semaphore;
 
@@ -61,6 +61,8 @@ pub(super) struct Shared {
     pub(super) config: LogConfig,
     /// Bytes in the tails of all groups.
     pub(super) tail_bytes: AtomicUsize,
+    /// Syncs so far.
+    pub(super) syncs: AtomicU64,
     queue: Mutex<Queue>,
     wake: Condvar,
     room: Semaphore,
@@ -79,6 +81,7 @@ impl Shared {
         Shared {
             config,
             tail_bytes: AtomicUsize::new(0),
+            syncs: AtomicU64::new(0),
             queue: Mutex::default(),
             wake: Condvar::new(),
             room: Semaphore::new(room_total as usize),
@@ -181,6 +184,7 @@ fn write(engine: &Engine, shared: &Shared, mut jobs: Vec<Job>) {
         Err(error) => stop_process(&format!("writing the log failed: {error}")),
     };
     if must_sync {
+        shared.syncs.fetch_add(1, Ordering::Relaxed);
         metrics::counter!("flotilla_log_syncs_total").increment(1);
         metrics::histogram!("flotilla_log_sync_seconds").record(start.elapsed().as_secs_f64());
         metrics::histogram!("flotilla_log_batch_entries").record(entries as f64);
