@@ -5,7 +5,7 @@ use super::config::{self, Answer, AnswerSender, C, Completions, Payload};
 use super::convert;
 use super::machine::StateMachine;
 use super::network::Links;
-use super::peer::{Network, Reply};
+use super::peer::Network;
 use super::server::Door;
 use super::status;
 use super::storage::Storage;
@@ -13,6 +13,7 @@ use super::types::{
     ChangeError, Member, Membership, NotLeader, RaftRole, RaftStatus, Settings, Stopped,
 };
 use crate::log::Log;
+use crate::transport::ReplyTo;
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, LogId, ReplicaId, Role};
 use openraft::errors::{
@@ -302,9 +303,9 @@ impl RaftGroup {
         raft.trigger().purge_log(upto - 1).await.map_err(|fatal| stopped(&fatal))
     }
 
-    /// Takes one message of another member: see [`super::kind`]. Never blocks; messages of one
+    /// Takes one message of another member: see [`crate::transport::kinds`]. Never blocks; messages of one
     /// sender must be handed in in the order in which they came.
-    pub fn handle(&self, kind: u16, payload: &Bytes, reply: Reply) {
+    pub fn handle(&self, kind: u16, payload: &Bytes, reply: ReplyTo) {
         self.inner.door.handle(kind, payload, reply);
     }
 

@@ -33,10 +33,10 @@ pub use group::{RaftGroup, Start, StartError};
 pub use machine::{
     CHUNK_BYTES_MAX, SnapshotCut, SnapshotReceiver, SnapshotSink, SnapshotSource, StateMachine,
 };
-pub use peer::{CallError, Lane, Network, Peer, Reply};
+pub use peer::{Network, Peer};
 pub use registry::RaftGroups;
 pub use types::{
     Applied, Body, ChangeError, Committed, Completion, Member, Membership, NotLeader, Outcome,
     RaftRole, RaftStatus, Settings, Stopped, Verdict,
 };
-pub use wire::{group_of, kind};
+pub use wire::group_of;

@@ -8,11 +8,12 @@
 
 use super::adapter::SnapshotData;
 use super::config::{C, Vote};
-use super::peer::{CallError, Lane, Network, Peer};
+use super::peer::Network;
 use super::send_snapshot;
 use super::types::{Member, Settings};
-use super::wire::{self, Address, Append, kind};
+use super::wire::{self, Address, Append};
 use crate::codec::DecodeError;
+use crate::transport::{Class, RpcError, RpcRefused, kinds};
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, ReplicaId};
 use futures::future::BoxFuture;
@@ -44,12 +45,13 @@ pub(super) struct Links {
 }
 
 impl Links {
-    fn link(&self, target: u64, member: &Member, lane: Lane) -> Link {
+    fn link(&self, target: u64, member: &Member, class: Class) -> Link {
         let to = ReplicaId(target);
         Link {
             address: Address { group: self.group, to, from: self.me },
-            peer: self.network.peer(to, member),
-            lane,
+            member: member.clone(),
+            network: self.network.clone(),
+            class,
             settings: self.settings.clone(),
         }
     }
@@ -59,62 +61,83 @@ impl RaftNetworkFactory<C> for Links {
     type Network = Link;
 
     async fn new_client(&mut self, target: u64, node: &Member) -> Link {
-        self.link(target, node, Lane::Data)
+        self.link(target, node, Class::Data)
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> Link {
-        self.link(target, node, Lane::Control)
+        self.link(target, node, Class::Control)
     }
 
     async fn new_snapshot_client(&mut self, target: u64, node: &Member) -> Link {
-        self.link(target, node, Lane::Bulk)
+        self.link(target, node, Class::Bulk)
     }
 }
 
-/// A client of one replica, over one lane.
+/// A client of one replica, over one class of connection.
 pub(super) struct Link {
     pub(super) address: Address,
-    pub(super) peer: Arc<dyn Peer>,
-    pub(super) lane: Lane,
+    member: Member,
+    network: Arc<dyn Network>,
+    class: Class,
     pub(super) settings: Settings,
 }
 
-pub(super) fn rpc_error(error: CallError) -> RPCError<C> {
+fn rpc_error(error: RpcError) -> RPCError<C> {
     match error {
+        // Its stream or task ended without an answer: try again at once, on a new stream.
+        RpcError::Refused(RpcRefused { code: RpcRefused::DROPPED, .. })
+        | RpcError::Lost(_)
+        | RpcError::Timeout => RPCError::Network(NetworkError::from_string(error)),
         // Nobody there, or it does not want to hear us: wait before the next attempt.
-        CallError::Unreachable(_) | CallError::Refused(_) => {
+        RpcError::Unreachable(_) | RpcError::Refused(_) => {
             RPCError::Unreachable(Unreachable::from_string(error))
         }
-        CallError::NoAnswer(_) => RPCError::Network(NetworkError::from_string(error)),
     }
 }
 
-pub(super) fn garbage(error: DecodeError) -> RPCError<C> {
+fn garbage(error: DecodeError) -> RPCError<C> {
     RPCError::Unreachable(Unreachable::from_string(format!("answer not understood: {error}")))
 }
 
 impl Link {
-    /// Votes and transfers go over the control lane, whichever client they are asked of.
+    /// Queues a message before it returns, as [`super::Peer::call`] does.
+    pub(super) fn call(
+        &self,
+        class: Class,
+        kind: u16,
+        payload: Bytes,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, RpcError>> {
+        match self.network.peer(self.address.to, &self.member) {
+            Some(peer) => peer.call(class, kind, payload, within),
+            None => {
+                let reason = format!("no address of {} is known", self.member.name);
+                futures::future::ready(Err(RpcError::Unreachable(reason.into()))).boxed()
+            }
+        }
+    }
+
+    /// Votes and transfers go over the control connection, whichever client they are asked of.
     async fn control(
         &self,
         kind: u16,
         payload: Bytes,
         within: Duration,
     ) -> Result<Bytes, RPCError<C>> {
-        self.peer.call(Lane::Control, kind, payload, within).await.map_err(rpc_error)
+        self.call(Class::Control, kind, payload, within).await.map_err(rpc_error)
     }
 
     fn append_alone(
         &self,
         request: AppendEntriesRequest<C>,
         within: Duration,
-    ) -> BoxFuture<'static, Result<Bytes, CallError>> {
+    ) -> BoxFuture<'static, Result<Bytes, RpcError>> {
         let payload = Append { stream: 0, seq: 0, request }.encode(&self.address);
-        self.peer.call(self.lane, kind::APPEND, payload, within)
+        self.call(self.class, kinds::RAFT_APPEND, payload, within)
     }
 }
 
-type Answered = (usize, Result<Bytes, CallError>);
+type Answered = (usize, Result<Bytes, RpcError>);
 
 /// One stream of appends.
 struct Pipeline<'s, S> {
@@ -148,7 +171,7 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
         let len = payload.len();
         self.bytes += len;
         let stall = Duration::from_millis(self.link.settings.append_stall_ms);
-        let answer = self.link.peer.call(self.link.lane, kind::APPEND, payload, stall);
+        let answer = self.link.call(self.link.class, kinds::RAFT_APPEND, payload, stall);
         self.in_flight.push_back(answer.map(move |answer| (len, answer)).boxed());
     }
 
@@ -200,7 +223,7 @@ impl RaftNetworkV2<C> for Link {
     where
         S: Stream<Item = AppendEntriesRequest<C>> + OptionalSend + Unpin + 'static,
     {
-        if self.lane == Lane::Control {
+        if self.class == Class::Control {
             // A heartbeat: one message without entries, on its own way, to no stream's account.
             let link = &*self;
             let answers = input.then(move |request| {
@@ -229,7 +252,7 @@ impl RaftNetworkV2<C> for Link {
         option: RPCOption,
     ) -> Result<VoteResponse<C>, RPCError<C>> {
         let payload = wire::encode_vote_request(&self.address, &rpc);
-        let bytes = self.control(kind::VOTE, payload, option.hard_ttl()).await?;
+        let bytes = self.control(kinds::RAFT_VOTE, payload, option.hard_ttl()).await?;
         wire::decode_vote_answer(&bytes).map_err(garbage)
     }
 
@@ -239,7 +262,7 @@ impl RaftNetworkV2<C> for Link {
         option: RPCOption,
     ) -> Result<VoteResponse<C>, RPCError<C>> {
         let payload = wire::encode_vote_request(&self.address, &rpc);
-        let bytes = self.control(kind::PRE_VOTE, payload, option.hard_ttl()).await?;
+        let bytes = self.control(kinds::RAFT_PRE_VOTE, payload, option.hard_ttl()).await?;
         wire::decode_vote_answer(&bytes).map_err(garbage)
     }
 
@@ -262,7 +285,7 @@ impl RaftNetworkV2<C> for Link {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<C>, RPCError<C>> {
         let payload = wire::encode_transfer(&self.address, &req);
-        let bytes = self.control(kind::TRANSFER_LEADER, payload, option.hard_ttl()).await?;
+        let bytes = self.control(kinds::TRANSFER_LEADER, payload, option.hard_ttl()).await?;
         wire::decode_transfer_answer(&bytes).map_err(garbage)
     }
 }

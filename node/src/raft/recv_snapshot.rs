@@ -8,9 +8,10 @@ use super::adapter::{Machine, SnapshotData};
 use super::config::{C, Vote};
 use super::convert;
 use super::machine::{SnapshotReceiver, SnapshotSink};
-use super::peer::Reply;
+use super::server::refused;
 use super::types::Applied;
 use super::wire::{SnapshotAnswer, SnapshotPart};
+use crate::transport::ReplyTo;
 use bytes::Bytes;
 use openraft::storage::Snapshot;
 use std::io;
@@ -27,7 +28,7 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 type Raft = openraft::Raft<C, Machine>;
 
 /// A part and who waits for the answer.
-pub(super) type Part = (SnapshotPart, Reply);
+pub(super) type Part = (SnapshotPart, ReplyTo);
 
 struct Incoming {
     transfer: u64,
@@ -65,11 +66,11 @@ pub(super) async fn run(
         };
         let Some((part, reply)) = part else { return };
         match receiver.take(part).await {
-            Ok(answer) => reply(Ok(answer.encode())),
+            Ok(answer) => reply.send(Ok(answer.encode())),
             Err(error) => {
                 tracing::error!(%error, "receiving a snapshot failed");
                 receiver.incoming = None;
-                reply(Err(error.to_string()));
+                reply.send(Err(refused(error)));
             }
         }
     }

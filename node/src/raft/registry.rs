@@ -1,8 +1,9 @@
 //! All groups of one process, by number: hands each message to its group.
 
 use super::group::RaftGroup;
-use super::peer::Reply;
+use super::server::refused;
 use super::wire;
+use crate::transport::ReplyTo;
 use bytes::Bytes;
 use flotilla_topology::ids::GroupId;
 use parking_lot::RwLock;
@@ -37,14 +38,14 @@ impl RaftGroups {
     }
 
     /// Takes a message of another process. Never blocks; to be called in the order of arrival.
-    pub fn handle(&self, kind: u16, payload: &Bytes, reply: Reply) {
+    pub fn handle(&self, kind: u16, payload: &Bytes, reply: ReplyTo) {
         let group = match wire::group_of(payload) {
             Ok(group) => group,
-            Err(error) => return reply(Err(error.to_string())),
+            Err(error) => return reply.send(Err(refused(error))),
         };
         match self.get(group) {
             Some(raft) => raft.handle(kind, payload, reply),
-            None => reply(Err(format!("group {group} is not here"))),
+            None => reply.send(Err(refused(format!("group {group} is not here")))),
         }
     }
 }

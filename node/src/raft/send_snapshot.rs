@@ -9,8 +9,8 @@ use super::adapter::SnapshotData;
 use super::config::{C, Vote};
 use super::machine::{SnapshotCut, SnapshotSource};
 use super::network::Link;
-use super::peer::{CallError, Lane};
 use super::wire::{SnapshotAnswer, SnapshotPart};
+use crate::transport::{Class, RpcError, RpcRefused};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -85,12 +85,12 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    fn call(&self, part: &SnapshotPart) -> BoxFuture<'static, Result<Bytes, CallError>> {
+    fn call(&self, part: &SnapshotPart) -> BoxFuture<'static, Result<Bytes, RpcError>> {
         let deadline = match part {
             SnapshotPart::End { .. } => END_DEADLINE,
             _ => PART_DEADLINE,
         };
-        self.link.peer.call(Lane::Bulk, part.kind(), part.encode(&self.link.address), deadline)
+        self.link.call(Class::Bulk, part.kind(), part.encode(&self.link.address), deadline)
     }
 
     async fn run(&mut self) -> Result<SnapshotResponse<C>, StreamingError<C>> {
@@ -146,11 +146,13 @@ impl<'a> Transfer<'a> {
     /// Splits failures: what another attempt may mend is the inner error.
     fn answer(
         &self,
-        answer: Result<Bytes, CallError>,
+        answer: Result<Bytes, RpcError>,
     ) -> Result<Result<SnapshotAnswer, String>, StreamingError<C>> {
         match answer {
             Ok(bytes) => SnapshotAnswer::decode(&bytes).map(Ok).map_err(give_up),
-            Err(CallError::Refused(reason)) => Err(give_up(reason)),
+            Err(RpcError::Refused(refused)) if refused.code != RpcRefused::DROPPED => {
+                Err(give_up(refused))
+            }
             Err(error) => Ok(Err(error.to_string())),
         }
     }

@@ -7,10 +7,10 @@
 use super::adapter::Machine;
 use super::config::C;
 use super::machine::SnapshotReceiver;
-use super::peer::Reply;
 use super::recv_snapshot::{self, Part};
-use super::wire::{self, Address, Append, SnapshotPart, kind};
+use super::wire::{self, Address, Append, SnapshotPart};
 use crate::codec::Decoder;
+use crate::transport::{ReplyTo, RpcRefused, kinds};
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, ReplicaId};
 use futures::StreamExt;
@@ -29,6 +29,13 @@ const STREAMS_MAX: usize = 16;
 
 type Raft = openraft::Raft<C, Machine>;
 
+/// Code of every refusal by Raft: the sender does the same whatever the reason.
+const REFUSED: u16 = RpcRefused::FIRST_FREE;
+
+pub(super) fn refused(reason: impl ToString) -> RpcRefused {
+    RpcRefused::new(REFUSED, reason.to_string())
+}
+
 /// Takes the messages of one group.
 pub(super) struct Door {
     group: GroupId,
@@ -42,7 +49,7 @@ pub(super) struct Door {
 struct AppendStream {
     id: u64,
     next: u64,
-    queue: mpsc::Sender<(AppendEntriesRequest<C>, Reply)>,
+    queue: mpsc::Sender<(AppendEntriesRequest<C>, ReplyTo)>,
 }
 
 impl Door {
@@ -59,20 +66,20 @@ impl Door {
     }
 
     /// Takes one message. Never blocks.
-    pub(super) fn handle(&self, kind: u16, payload: &Bytes, reply: Reply) {
+    pub(super) fn handle(&self, kind: u16, payload: &Bytes, reply: ReplyTo) {
         let mut input = Decoder::shared(payload);
         let address = match Address::take(&mut input) {
             Ok(address) => address,
-            Err(error) => return reply(Err(error.to_string())),
+            Err(error) => return reply.send(Err(refused(error))),
         };
         if (address.group, address.to) != (self.group, self.me) {
-            return reply(Err(format!(
+            return reply.send(Err(refused(format!(
                 "this is replica {} of group {}, the message is for replica {} of group {}",
                 self.me, self.group, address.to, address.group
-            )));
+            ))));
         }
         if let Err((reply, error)) = self.dispatch(kind, address, input, reply) {
-            reply(Err(error));
+            reply.send(Err(refused(error)));
         }
     }
 
@@ -81,8 +88,8 @@ impl Door {
         kind: u16,
         address: Address,
         input: Decoder<'_>,
-        reply: Reply,
-    ) -> Result<(), (Reply, String)> {
+        reply: ReplyTo,
+    ) -> Result<(), (ReplyTo, String)> {
         macro_rules! take {
             ($decoded:expr) => {
                 match $decoded {
@@ -93,34 +100,28 @@ impl Door {
         }
         let raft = self.raft.clone();
         match kind {
-            kind::APPEND => {
+            kinds::RAFT_APPEND => {
                 let append = take!(Append::take(input));
                 return self.append(address.from, append, reply);
             }
-            kind::VOTE | kind::PRE_VOTE => {
+            kinds::RAFT_VOTE | kinds::RAFT_PRE_VOTE => {
                 let request = take!(wire::take_vote_request(input));
                 self.runtime.spawn(async move {
                     let response = match kind {
-                        kind::VOTE => raft.vote(request).await,
+                        kinds::RAFT_VOTE => raft.vote(request).await,
                         _ => raft.pre_vote(request).await,
                     };
-                    reply(
-                        response.map(|r| wire::encode_vote_answer(&r)).map_err(|e| e.to_string()),
-                    );
+                    reply.send(response.map(|r| wire::encode_vote_answer(&r)).map_err(refused));
                 });
             }
-            kind::TRANSFER_LEADER => {
+            kinds::TRANSFER_LEADER => {
                 let request = take!(wire::take_transfer(input));
                 self.runtime.spawn(async move {
                     let response = raft.handle_transfer_leader(request).await;
-                    reply(
-                        response
-                            .map(|r| wire::encode_transfer_answer(&r))
-                            .map_err(|e| e.to_string()),
-                    );
+                    reply.send(response.map(|r| wire::encode_transfer_answer(&r)).map_err(refused));
                 });
             }
-            kind::SNAPSHOT_BEGIN | kind::SNAPSHOT_CHUNK | kind::SNAPSHOT_END => {
+            kinds::SNAPSHOT_BEGIN | kinds::SNAPSHOT_CHUNK | kinds::SNAPSHOT_END => {
                 let part = take!(SnapshotPart::take(kind, input));
                 return self.snapshots.try_send((part, reply)).map_err(|error| {
                     let (_, reply) = error.into_inner();
@@ -132,7 +133,12 @@ impl Door {
         Ok(())
     }
 
-    fn append(&self, from: ReplicaId, append: Append, reply: Reply) -> Result<(), (Reply, String)> {
+    fn append(
+        &self,
+        from: ReplicaId,
+        append: Append,
+        reply: ReplyTo,
+    ) -> Result<(), (ReplyTo, String)> {
         let Append { stream, seq, request } = append;
         if stream == 0 {
             let raft = self.raft.clone();
@@ -140,12 +146,12 @@ impl Door {
                 let last = request.entries.last().map(|e| e.log_id).or(request.prev_log_id);
                 let prev = request.prev_log_id;
                 let response = raft.append_entries(request).await;
-                reply(match response {
+                reply.send(match response {
                     Ok(response) => {
                         let result = response.into_stream_result(prev, last);
                         Ok(wire::encode_append_answer(&result))
                     }
-                    Err(error) => Err(error.to_string()),
+                    Err(error) => Err(refused(error)),
                 });
             });
             return Ok(());
@@ -183,8 +189,8 @@ impl Door {
 
 /// Feeds a stream into the library and gives its answers, in order. Ends with the first refusal;
 /// who still waits then hears that there is no answer.
-async fn run_stream(raft: Raft, waiting: mpsc::Receiver<(AppendEntriesRequest<C>, Reply)>) {
-    let replies: Arc<Mutex<VecDeque<Reply>>> = Arc::default();
+async fn run_stream(raft: Raft, waiting: mpsc::Receiver<(AppendEntriesRequest<C>, ReplyTo)>) {
+    let replies: Arc<Mutex<VecDeque<ReplyTo>>> = Arc::default();
     let taken = replies.clone();
     let input = futures::stream::unfold((waiting, taken), |(mut waiting, taken)| async move {
         let (request, reply) = waiting.recv().await?;
@@ -195,8 +201,8 @@ async fn run_stream(raft: Raft, waiting: mpsc::Receiver<(AppendEntriesRequest<C>
     while let Some(answer) = answers.next().await {
         let Some(reply) = replies.lock().pop_front() else { return };
         match answer {
-            Ok(result) => reply(Ok(wire::encode_append_answer(&result))),
-            Err(fatal) => reply(Err(fatal.to_string())),
+            Ok(result) => reply.send(Ok(wire::encode_append_answer(&result))),
+            Err(fatal) => reply.send(Err(refused(fatal))),
         }
     }
 }

@@ -11,6 +11,7 @@ use super::convert::{self, log_id, put_vote, raft_log_id, take_vote};
 use super::types::Applied;
 use crate::codec::{DecodeError, Decoder, Encoder, unseal_bytes};
 use crate::log::{Record, RecordKind};
+use crate::transport::kinds;
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, ReplicaId};
 use openraft::raft::{
@@ -19,24 +20,6 @@ use openraft::raft::{
 };
 
 const VERSION: u8 = 1;
-
-/// Numbers of the messages, as the transport carries them.
-pub mod kind {
-    /// Entries, or a heartbeat.
-    pub const APPEND: u16 = 1;
-    /// Asks for a vote.
-    pub const VOTE: u16 = 2;
-    /// Asks whether a vote would be given.
-    pub const PRE_VOTE: u16 = 3;
-    /// A snapshot is coming.
-    pub const SNAPSHOT_BEGIN: u16 = 4;
-    /// A part of it.
-    pub const SNAPSHOT_CHUNK: u16 = 5;
-    /// That was all of it.
-    pub const SNAPSHOT_END: u16 = 6;
-    /// Become the leader.
-    pub const TRANSFER_LEADER: u16 = 7;
-}
 
 /// Entries in one message, at most: what a reader accepts, above what a sender sends.
 const ENTRIES_MAX: usize = 16 << 10;
@@ -281,9 +264,9 @@ pub(super) enum SnapshotPart {
 impl SnapshotPart {
     pub(super) fn kind(&self) -> u16 {
         match self {
-            SnapshotPart::Begin { .. } => kind::SNAPSHOT_BEGIN,
-            SnapshotPart::Chunk { .. } => kind::SNAPSHOT_CHUNK,
-            SnapshotPart::End { .. } => kind::SNAPSHOT_END,
+            SnapshotPart::Begin { .. } => kinds::SNAPSHOT_BEGIN,
+            SnapshotPart::Chunk { .. } => kinds::SNAPSHOT_CHUNK,
+            SnapshotPart::End { .. } => kinds::SNAPSHOT_END,
         }
     }
 
@@ -325,7 +308,7 @@ impl SnapshotPart {
 
     /// Reads what stands behind the address in a message of that kind.
     pub(super) fn take(kind: u16, mut input: Decoder<'_>) -> Decoded<SnapshotPart> {
-        if kind == kind::SNAPSHOT_CHUNK {
+        if kind == kinds::SNAPSHOT_CHUNK {
             let body = unseal_bytes(&input.rest_bytes())?;
             let mut input = Decoder::shared(&body);
             let (transfer, seq) = (input.u64()?, input.varint()?);
@@ -335,7 +318,7 @@ impl SnapshotPart {
         }
         let transfer = input.u64()?;
         let vote = take_vote(&mut input)?;
-        let part = if kind == kind::SNAPSHOT_BEGIN {
+        let part = if kind == kinds::SNAPSHOT_BEGIN {
             let applied = convert::take_applied(&mut input)?;
             SnapshotPart::Begin { transfer, vote, applied }
         } else {
