@@ -11,5 +11,9 @@ pub mod http;
 pub mod resp;
 
 pub mod history;
+pub mod workload;
 
 pub mod checkers;
+
+#[cfg(test)]
+mod fake;
