@@ -15,5 +15,7 @@ pub mod workload;
 
 pub mod checkers;
 
+pub mod scenario;
+
 #[cfg(test)]
 mod fake;

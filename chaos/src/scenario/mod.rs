@@ -1,0 +1,183 @@
+//! Scenarios: load, a fault, recovery, and then the checkers.
+//!
+//! A scenario runs over a `World`, which the demo implements with real processes. It needs no fresh
+//! one: keys of each trial are its own. The seed decides the victims and what the clients do; time
+//! and the network decide the rest, so a replay is likely to show the same, not certain.
+
+mod report;
+mod trial;
+mod world;
+
+#[cfg(test)]
+mod tests;
+
+pub use report::{Report, SERVES};
+pub use trial::{Settings, Trial};
+pub use world::{Member, World};
+
+use flotilla_topology::ids::Role;
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+/// What breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scenario {
+    /// kill -9 of the node that leads most groups of a cluster.
+    KillLeader,
+    /// kill -9 of another node.
+    KillFollower,
+    /// kill -9 of a syncer.
+    KillSyncer,
+    /// kill -9 of a placement driver.
+    KillPd,
+    /// kill -9 of all processes of a cluster at once.
+    KillCluster,
+    /// kill -9 of all processes in a datacenter of a cluster that spans several.
+    KillDatacenter,
+    /// SIGSTOP of the node that leads most groups: it wakes up as a stale leader.
+    PauseLeader,
+    /// The WAN is cut in one direction: from the first datacenter to another.
+    CutThere,
+    /// The WAN is cut in the other direction.
+    CutBack,
+}
+
+impl Scenario {
+    /// All of them.
+    pub const ALL: [Scenario; 9] = [
+        Scenario::KillLeader,
+        Scenario::KillFollower,
+        Scenario::KillSyncer,
+        Scenario::KillPd,
+        Scenario::KillCluster,
+        Scenario::KillDatacenter,
+        Scenario::PauseLeader,
+        Scenario::CutThere,
+        Scenario::CutBack,
+    ];
+
+    /// The word on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scenario::KillLeader => "kill-leader",
+            Scenario::KillFollower => "kill-follower",
+            Scenario::KillSyncer => "kill-syncer",
+            Scenario::KillPd => "kill-pd",
+            Scenario::KillCluster => "kill-cluster",
+            Scenario::KillDatacenter => "kill-datacenter",
+            Scenario::PauseLeader => "pause-leader",
+            Scenario::CutThere => "cut-there",
+            Scenario::CutBack => "cut-back",
+        }
+    }
+
+    /// Whether this world has what it breaks.
+    pub fn applies(self, world: &dyn World) -> bool {
+        let members = world.members();
+        let has = |role: Role| members.iter().any(|member| member.role == role);
+        match self {
+            Scenario::KillLeader | Scenario::KillFollower | Scenario::PauseLeader => {
+                !world::clusters_with_quorum(&members).is_empty()
+            }
+            Scenario::KillSyncer => has(Role::Syncer),
+            Scenario::KillPd => has(Role::Pd),
+            Scenario::KillCluster => has(Role::Node),
+            Scenario::KillDatacenter => !world::spanning_clusters(&members).is_empty(),
+            Scenario::CutThere | Scenario::CutBack => world::datacenters(&members).len() > 1,
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// There is no such scenario.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no scenario `{asked}`; there are {}", Scenario::ALL.map(Scenario::name).join(", "))]
+pub struct NoSuchScenario {
+    asked: String,
+}
+
+impl FromStr for Scenario {
+    type Err = NoSuchScenario;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = Scenario::ALL.into_iter().find(|scenario| scenario.name() == text);
+        known.ok_or_else(|| NoSuchScenario { asked: text.to_owned() })
+    }
+}
+
+/// Runs one scenario.
+pub async fn run(world: &dyn World, scenario: Scenario, seed: u64, settings: &Settings) -> Report {
+    let mut dice = SmallRng::seed_from_u64(seed);
+    let mut trial = Trial::begin(world, scenario.name(), seed, settings).await;
+    trial.strike(scenario, &mut dice).await;
+    trial.finish().await
+}
+
+/// Kills one process at a time, any of nodes, syncers and placement drivers, until there were that
+/// many kills and that many acknowledged writes.
+pub async fn storm(
+    world: &dyn World,
+    seed: u64,
+    kills: usize,
+    writes: u64,
+    settings: &Settings,
+) -> Report {
+    let mut dice = SmallRng::seed_from_u64(seed);
+    let mut trial = Trial::begin(world, "storm", seed, settings).await;
+    let mut killed = 0;
+    while trial.is_sound() && (killed < kills || trial.writes() < writes) {
+        if killed < kills {
+            let names: Vec<String> = world.members().into_iter().map(|one| one.name).collect();
+            let Some(victim) = names.choose(&mut dice) else { break };
+            trial.kill_and_restart(std::slice::from_ref(victim)).await;
+            killed += 1;
+        }
+        // Spread the kills over the writes.
+        let part = writes.checked_div(kills as u64).unwrap_or(writes).max(1);
+        let clusters = trial.clusters();
+        trial.more_writes(&clusters, part / clusters.len().max(1) as u64).await;
+    }
+    trial.tell(format!("{killed} kills, {} acknowledged writes", trial.writes()));
+    trial.finish().await
+}
+
+/// Runs scenarios, one after the other, until the time is over or a promise is broken. Each report
+/// is handed to `tell` as it comes. Returns the last report that failed.
+pub async fn hunt(
+    world: &dyn World,
+    time: Duration,
+    seed: u64,
+    settings: &Settings,
+    mut tell: impl FnMut(&Report),
+) -> Option<Report> {
+    let mut dice = SmallRng::seed_from_u64(seed);
+    let fitting: Vec<Scenario> =
+        Scenario::ALL.into_iter().filter(|scenario| scenario.applies(world)).collect();
+    let until = Instant::now() + time;
+    // All of them in random order, again and again, so that a short hunt is not one-sided.
+    let mut left: BTreeSet<Scenario> = BTreeSet::new();
+    while Instant::now() < until {
+        if left.is_empty() {
+            left.extend(&fitting);
+        }
+        let choice: Vec<Scenario> = left.iter().copied().collect();
+        let scenario = *choice.choose(&mut dice)?;
+        left.remove(&scenario);
+        let report = run(world, scenario, dice.random(), settings).await;
+        tell(&report);
+        if !report.passed() {
+            return Some(report);
+        }
+    }
+    None
+}

@@ -1,0 +1,103 @@
+//! What a scenario acts on.
+
+use crate::checkers::converge::Verified;
+use crate::checkers::replicas_equal::ReplicaDigest;
+use anyhow::Result;
+use flotilla_topology::ids::Role;
+use futures::future::BoxFuture;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A process of the world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its unique name.
+    pub name: String,
+    /// What it is.
+    pub role: Role,
+    /// The cluster that it belongs to.
+    pub cluster: String,
+    /// The datacenter that it stands in.
+    pub datacenter: String,
+    /// `host:port` where clients reach it; nodes only.
+    pub resp: Option<String>,
+}
+
+/// Clusters that can be broken.
+pub trait World: Send + Sync {
+    /// All processes, running or not.
+    fn members(&self) -> Vec<Member>;
+
+    /// The node that leads most groups of a cluster.
+    fn leader(&self, cluster: &str) -> BoxFuture<'_, Result<String>>;
+
+    /// Waits until all groups have leaders and all links are live, or says why not.
+    fn settled(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// kill -9; returns when the process is gone.
+    fn kill(&self, name: &str) -> BoxFuture<'_, Result<()>>;
+
+    /// Starts a dead process again; returns when it runs, ready or not.
+    fn restart(&self, name: &str) -> BoxFuture<'_, Result<()>>;
+
+    /// SIGSTOP.
+    fn pause(&self, name: &str) -> Result<()>;
+
+    /// SIGCONT.
+    fn resume(&self, name: &str) -> Result<()>;
+
+    /// Drops what travels from one datacenter to another.
+    fn cut(&self, from: &str, to: &str) -> Result<()>;
+
+    /// Lifts all cuts.
+    fn heal(&self) -> Result<()>;
+
+    /// Compares the clusters, once. With one cluster there is nothing to compare: equal.
+    fn verify(&self) -> BoxFuture<'_, Result<Verified>>;
+
+    /// What the replicas of all groups say of themselves; empty where they cannot be asked.
+    fn replica_digests(&self) -> BoxFuture<'_, Result<Vec<ReplicaDigest>>> {
+        Box::pin(std::future::ready(Ok(vec![])))
+    }
+
+    /// Processes that died without being told to, since this was last asked.
+    fn unexpected_deaths(&self) -> Vec<String>;
+}
+
+/// Datacenters in order of their first appearance.
+pub(super) fn datacenters(members: &[Member]) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for member in members {
+        if !found.contains(&member.datacenter) {
+            found.push(member.datacenter.clone());
+        }
+    }
+    found
+}
+
+/// The addresses of the nodes of each cluster.
+pub(super) fn clusters(members: &[Member]) -> BTreeMap<String, Vec<String>> {
+    let mut clusters: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for member in members {
+        if let (Role::Node, Some(resp)) = (member.role, &member.resp) {
+            clusters.entry(member.cluster.clone()).or_default().push(resp.clone());
+        }
+    }
+    clusters
+}
+
+/// Clusters that keep a quorum when one of their nodes is gone.
+pub(super) fn clusters_with_quorum(members: &[Member]) -> Vec<String> {
+    let clusters = clusters(members).into_iter();
+    clusters.filter(|(_, nodes)| nodes.len() >= 3).map(|(name, _)| name).collect()
+}
+
+/// Clusters whose nodes stand in several datacenters.
+pub(super) fn spanning_clusters(members: &[Member]) -> Vec<String> {
+    let mut found: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for member in members.iter().filter(|member| member.role == Role::Node) {
+        found.entry(&member.cluster).or_default().insert(&member.datacenter);
+    }
+    // Over two datacenters one of them holds the majority; losing it may stop the cluster.
+    let spanning = found.into_iter().filter(|(_, datacenters)| datacenters.len() >= 3);
+    spanning.map(|(name, _)| name.to_owned()).collect()
+}
