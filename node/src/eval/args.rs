@@ -1,0 +1,89 @@
+//! Arguments of commands, and how a command stops early.
+
+use crate::model::parse_integer;
+use crate::resp::Reply;
+use std::io;
+
+/// A command's answer, or why it stopped.
+pub(super) type Outcome = Result<Reply, Stop>;
+
+/// Why a command stopped before its end, having written nothing.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// With this answer.
+    Reply(Reply),
+    /// Rows could not be read.
+    Io(io::Error),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Stop {
+        Stop::Io(error)
+    }
+}
+
+impl Stop {
+    /// An error line.
+    pub(super) fn error(line: String) -> Stop {
+        Stop::Reply(Reply::error(line))
+    }
+
+    fn fixed(line: &'static str) -> Stop {
+        Stop::Reply(Reply::error(line))
+    }
+
+    /// The options make no sense.
+    pub(super) fn syntax() -> Stop {
+        Stop::fixed("ERR syntax error")
+    }
+
+    /// The key holds another type.
+    pub(super) fn wrong_type() -> Stop {
+        Stop::fixed("WRONGTYPE Operation against a key holding the wrong kind of value")
+    }
+
+    /// A value or argument is no 64-bit integer.
+    pub(super) fn not_an_integer() -> Stop {
+        Stop::fixed("ERR value is not an integer or out of range")
+    }
+
+    /// A field's value is no 64-bit integer.
+    pub(super) fn hash_value_not_an_integer() -> Stop {
+        Stop::fixed("ERR hash value is not an integer")
+    }
+
+    /// The sum would leave 64 bits.
+    pub(super) fn overflow() -> Stop {
+        Stop::fixed("ERR increment or decrement would overflow")
+    }
+
+    /// The negation of a decrement would leave 64 bits.
+    pub(super) fn decrement_overflow() -> Stop {
+        Stop::fixed("ERR decrement would overflow")
+    }
+
+    /// The value would be longer than one may be.
+    pub(super) fn too_long() -> Stop {
+        Stop::fixed("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
+    }
+
+    /// The number of arguments is wrong in a way that the table cannot tell.
+    pub(super) fn arity(name: &str) -> Stop {
+        Stop::error(format!("ERR wrong number of arguments for '{name}' command"))
+    }
+
+    /// The expiry is not positive or too far away.
+    pub(super) fn invalid_expire(name: &str) -> Stop {
+        Stop::error(format!("ERR invalid expire time in '{name}' command"))
+    }
+}
+
+/// An integer argument.
+pub(super) fn integer(arg: &[u8]) -> Result<i64, Stop> {
+    parse_integer(arg).ok_or_else(Stop::not_an_integer)
+}
+
+/// Whether an option is this word, in upper or lower case.
+pub(super) fn is(option: &[u8], word: &str) -> bool {
+    option.eq_ignore_ascii_case(word.as_bytes())
+}

@@ -1,0 +1,125 @@
+//! Commands on hashes.
+
+use super::args::{Outcome, Stop, integer};
+use super::txn::{Key, Txn};
+use crate::model::{Type, format_integer, parse_integer};
+use crate::resp::Reply;
+use bytes::Bytes;
+
+/// A key that is a hash or does not exist.
+fn load(txn: &mut Txn<'_>, name: &Bytes) -> Result<Key, Stop> {
+    let key = txn.load(name)?;
+    match key.ty {
+        None | Some(Type::Hash) => Ok(key),
+        Some(_) => Err(Stop::wrong_type()),
+    }
+}
+
+/// The same, for a write: a count that is open is closed if that is cheap.
+fn load_to_write(txn: &mut Txn<'_>, name: &Bytes) -> Result<Key, Stop> {
+    let mut key = load(txn, name)?;
+    txn.settle_count(&mut key)?;
+    Ok(key)
+}
+
+/// HSET and HMSET, which differ in their answer.
+pub(super) fn hset(txn: &mut Txn<'_>, args: &[Bytes], name: &str) -> Outcome {
+    if !args.len().is_multiple_of(2) {
+        return Err(Stop::arity(name));
+    }
+    let mut key = load_to_write(txn, &args[1])?;
+    txn.claim(&mut key, Type::Hash);
+    let mut created = 0;
+    for pair in args[2..].chunks_exact(2) {
+        created += i64::from(txn.set_field(&mut key, &pair[0], pair[1].clone())?);
+    }
+    txn.save(key);
+    Ok(if name == "hmset" { Reply::Ok } else { Reply::Int(created) })
+}
+
+pub(super) fn hsetnx(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let mut key = load_to_write(txn, &args[1])?;
+    if txn.field(&key, &args[2])?.is_some() {
+        return Ok(Reply::Int(0));
+    }
+    txn.claim(&mut key, Type::Hash);
+    txn.set_field(&mut key, &args[2], args[3].clone())?;
+    txn.save(key);
+    Ok(Reply::Int(1))
+}
+
+pub(super) fn hget(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let key = load(txn, &args[1])?;
+    Ok(Reply::bulk_or_null(txn.field(&key, &args[2])?))
+}
+
+pub(super) fn hmget(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let key = load(txn, &args[1])?;
+    let mut values = Vec::with_capacity(args.len() - 2);
+    for name in &args[2..] {
+        values.push(Reply::bulk_or_null(txn.field(&key, name)?));
+    }
+    Ok(Reply::Array(values))
+}
+
+/// Fields of a hash in order; none if the key does not exist.
+fn fields(txn: &mut Txn<'_>, name: &Bytes) -> Result<Vec<(Bytes, Bytes)>, Stop> {
+    let key = load(txn, name)?;
+    match key.ty {
+        None => Ok(Vec::new()),
+        Some(_) => Ok(txn.fields(&key).collect::<Result<_, _>>()?),
+    }
+}
+
+pub(super) fn hgetall(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let pairs = fields(txn, &args[1])?.into_iter();
+    Ok(Reply::Map(pairs.map(|(name, value)| (Reply::Bulk(name), Reply::Bulk(value))).collect()))
+}
+
+pub(super) fn hkeys(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    Ok(Reply::bulks(fields(txn, &args[1])?.into_iter().map(|(name, _)| name)))
+}
+
+pub(super) fn hvals(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    Ok(Reply::bulks(fields(txn, &args[1])?.into_iter().map(|(_, value)| value)))
+}
+
+pub(super) fn hdel(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let mut key = load_to_write(txn, &args[1])?;
+    if key.ty.is_none() {
+        return Ok(Reply::Int(0));
+    }
+    let mut deleted = 0;
+    for name in &args[2..] {
+        deleted += i64::from(txn.remove_field(&mut key, name)?);
+    }
+    if deleted > 0 {
+        txn.save_or_drop(key)?;
+    }
+    Ok(Reply::Int(deleted))
+}
+
+pub(super) fn hlen(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let key = load(txn, &args[1])?;
+    let count = if key.ty.is_some() { txn.count(&key)? } else { 0 };
+    Ok(Reply::Int(count as i64))
+}
+
+pub(super) fn hexists(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let key = load(txn, &args[1])?;
+    Ok(Reply::Int(i64::from(txn.field(&key, &args[2])?.is_some())))
+}
+
+pub(super) fn hincrby(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let amount = integer(&args[3])?;
+    let mut key = load_to_write(txn, &args[1])?;
+    let old = match txn.field(&key, &args[2])? {
+        Some(value) => parse_integer(&value).ok_or_else(Stop::hash_value_not_an_integer)?,
+        None => 0,
+    };
+    let new = old.checked_add(amount).ok_or_else(Stop::overflow)?;
+    txn.claim(&mut key, Type::Hash);
+    txn.add_to_field(&mut key, &args[2], amount, format_integer(new))?;
+    txn.save(key);
+    Ok(Reply::Int(new))
+}

@@ -1,0 +1,129 @@
+//! Evaluation: what a command does, decided once by a group's leader.
+//!
+//! A [`Txn`] evaluates one command against a [`View`](crate::engine::view::View) and leaves final
+//! rows in its overlay, from which the group builds a log entry. What must always hold:
+//! * No clock, no randomness, no IO but the view's rows: time and stamp come with [`EvalContext`].
+//! * A command that answers with an error has written nothing.
+//! * In a synced namespace every write is a join with the row's state, and names the parts that
+//!   other clusters need. In one that is not synced, rows carry no stamps and deletes are physical.
+//!
+//! Effects of other clusters take the same road ([`remote`]): their join with this cluster's state
+//! is evaluated here, and counts and index rows are made anew, since they are each cluster's own.
+//!
+//! Replies and errors are those of Redis 7.0, and a test compares them with it.
+
+mod args;
+mod deadlines;
+mod digest;
+mod due;
+mod glob;
+mod hashes;
+mod keyspace;
+mod mix;
+mod remote;
+mod scan;
+mod set;
+mod strings;
+#[cfg(test)]
+mod tests;
+mod txn;
+
+pub use digest::{SlotDigest, digest};
+pub use due::{DueOutcome, expire_due};
+pub use glob::glob_match;
+pub use remote::{Loser, LoserKind, Losers, remote};
+pub use scan::{ScanCursor, ScanOptions, ScanPage, db_size, scan};
+pub use txn::{EvalContext, Txn};
+
+use crate::command::{Command, Family, Id};
+use crate::resp::Reply;
+use args::{Outcome, Stop};
+use std::io;
+
+/// Largest value that a command may make, in bytes: an entry of the log takes it with its key.
+pub const VALUE_BYTES_MAX: usize = 16 << 20;
+
+/// Largest write that one command may be, counted as the rows that it would make.
+pub const WRITE_BYTES_MAX: usize = 20 << 20;
+
+/// What a row takes besides its key and value, about.
+const ROW_OVERHEAD_BYTES: usize = 48;
+
+/// Evaluates one command whose keys all belong to this group. Errors of the client are replies;
+/// an `Err` means that stored rows could not be read.
+pub fn command(txn: &mut Txn<'_>, command: &Command) -> io::Result<Reply> {
+    let outcome = check_size(command).and_then(|()| dispatch(txn, command));
+    match outcome {
+        Ok(reply) | Err(Stop::Reply(reply)) => Ok(reply),
+        Err(Stop::Io(error)) => Err(error),
+    }
+}
+
+/// An entry holds a command whole, and a hash's key stands in every row of its fields.
+fn check_size(command: &Command) -> Result<(), Stop> {
+    if !command.spec.is_write() {
+        return Ok(());
+    }
+    let args: usize = command.args.iter().map(|arg| arg.len()).sum();
+    let key = match command.spec.family {
+        Family::Hash => command.first_key().map_or(0, |key| key.len()),
+        _ => 0,
+    };
+    let rows = command.args.len().saturating_mul(key + ROW_OVERHEAD_BYTES);
+    let value = command.args.iter().map(|arg| arg.len()).max().unwrap_or(0);
+    if value > VALUE_BYTES_MAX || args.saturating_add(rows) > WRITE_BYTES_MAX {
+        let line = format!(
+            "ERR a command may write {WRITE_BYTES_MAX} bytes, values {VALUE_BYTES_MAX}: split it"
+        );
+        return Err(Stop::Reply(Reply::error(line)));
+    }
+    Ok(())
+}
+
+fn dispatch(txn: &mut Txn<'_>, command: &Command) -> Outcome {
+    let (args, name) = (&command.args[..], command.spec.name);
+    match command.spec.id {
+        Id::Get => strings::get(txn, args),
+        Id::Set => set::set(txn, args),
+        Id::Mget => strings::mget(txn, args),
+        Id::Mset => strings::mset(txn, args),
+        Id::GetSet => strings::getset(txn, args),
+        Id::GetDel => strings::getdel(txn, args),
+        Id::GetEx => set::getex(txn, args),
+        Id::SetNx => strings::setnx(txn, args),
+        Id::SetEx => set::setex(txn, args, set::Unit::Seconds, name),
+        Id::PsetEx => set::setex(txn, args, set::Unit::Milliseconds, name),
+        Id::Append => strings::append(txn, args),
+        Id::StrLen => strings::strlen(txn, args),
+        Id::Incr => strings::incr(txn, args, 1),
+        Id::Decr => strings::incr(txn, args, -1),
+        Id::IncrBy => strings::incrby(txn, args),
+        Id::DecrBy => strings::decrby(txn, args),
+        Id::Del | Id::Unlink => keyspace::del(txn, args),
+        Id::Exists | Id::Touch => keyspace::exists(txn, args),
+        Id::Type => keyspace::type_of(txn, args),
+        Id::Expire => deadlines::expire(txn, args, deadlines::EXPIRE, name),
+        Id::Pexpire => deadlines::expire(txn, args, deadlines::PEXPIRE, name),
+        Id::ExpireAt => deadlines::expire(txn, args, deadlines::EXPIREAT, name),
+        Id::PexpireAt => deadlines::expire(txn, args, deadlines::PEXPIREAT, name),
+        Id::Ttl => deadlines::ttl(txn, args, deadlines::EXPIRE),
+        Id::Pttl => deadlines::ttl(txn, args, deadlines::PEXPIRE),
+        Id::ExpireTime => deadlines::ttl(txn, args, deadlines::EXPIREAT),
+        Id::PexpireTime => deadlines::ttl(txn, args, deadlines::PEXPIREAT),
+        Id::Persist => deadlines::persist(txn, args),
+        Id::Hset => hashes::hset(txn, args, name),
+        Id::HmSet => hashes::hset(txn, args, name),
+        Id::HsetNx => hashes::hsetnx(txn, args),
+        Id::Hget => hashes::hget(txn, args),
+        Id::HmGet => hashes::hmget(txn, args),
+        Id::HgetAll => hashes::hgetall(txn, args),
+        Id::Hdel => hashes::hdel(txn, args),
+        Id::Hlen => hashes::hlen(txn, args),
+        Id::Hexists => hashes::hexists(txn, args),
+        Id::HincrBy => hashes::hincrby(txn, args),
+        Id::Hkeys => hashes::hkeys(txn, args),
+        Id::Hvals => hashes::hvals(txn, args),
+        // SCAN and DBSIZE go over groups: the router calls `scan` and `db_size` in each.
+        _ => Err(Stop::error(format!("ERR '{name}' is not carried out by a group"))),
+    }
+}

@@ -1,0 +1,7 @@
+//! Tests of evaluation: stories of single rules, Redis as the oracle of replies, and a simulation
+//! of clusters that must agree.
+
+mod cases;
+mod redis;
+mod scans;
+mod world;

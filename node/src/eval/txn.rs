@@ -1,0 +1,461 @@
+//! One command's work on keys: loading and saving heads, and the rules of writing.
+//!
+//! Rules of a synced namespace, all from the model (`crate::model`):
+//! * Every value write raises the claim to the command's stamp, also when the value is unchanged:
+//!   another cluster's older removal must lose against it.
+//! * DEL is a floor, and only on a key that exists; an overwrite is a floor and a value under one
+//!   stamp; removing an element is a register without a value and no claim.
+//! * A write that creates a key voids the expiry that an emptied one may have left.
+//! * A passed expiry is never made a floor: it hides by itself.
+
+use crate::codec::DecodeError;
+use crate::engine::keys::{self, RowKey};
+use crate::engine::view::View;
+use crate::model::{Claim, Count, Element, Expiry, Floor, Head, Parts, Type};
+use crate::model::{decode_element, decode_head, encode_element, encode_head};
+use bytes::Bytes;
+use flotilla_topology::ids::Origin;
+use flotilla_topology::slot::{Slot, SlotRange};
+use flotilla_topology::stamp::Stamp;
+use std::cell::Cell;
+use std::io;
+use std::ops::Range;
+
+/// Most element rows that a command counts to repair a count; beyond it the count stays open.
+const RECOUNT_ROWS_MAX: usize = 1024;
+
+/// When, where and how a command is evaluated.
+#[derive(Debug, Clone, Copy)]
+pub struct EvalContext {
+    /// This cluster in its present life: whose sums its increments go to.
+    pub origin: Origin,
+    /// Whether the namespace is synced.
+    pub synced: bool,
+    /// The command's stamp, above every stamp in the group. Ignored where nothing is synced.
+    pub stamp: Stamp,
+    /// The group's clock. While a synced namespace is written it is the stamp's.
+    pub now_ms: u64,
+    /// The group's clock as applied: keys that ended up to here have ended for good.
+    pub applied_clock_ms: u64,
+}
+
+/// Evaluates one command.
+pub struct Txn<'a> {
+    pub(super) view: View<'a>,
+    pub(super) context: EvalContext,
+    needs_tick: Cell<bool>,
+    wrote: bool,
+}
+
+/// A key as a command sees it.
+pub(super) struct Key {
+    pub(super) name: Bytes,
+    pub(super) slot: Slot,
+    pub(super) head: Head,
+    /// Its type, if it is visible.
+    pub(super) ty: Option<Type>,
+    /// What hides its rows now.
+    pub(super) floor: Floor,
+    /// Parts of the head that this command has written.
+    parts: Parts,
+    /// Whether there is a head row.
+    stored: bool,
+    /// The end that the expiry index has for it.
+    indexed: u64,
+}
+
+impl Key {
+    /// The value, if it is a visible string.
+    pub(super) fn string(&self) -> Option<Bytes> {
+        self.head.string.value(self.floor).filter(|_| self.ty == Some(Type::String))
+    }
+}
+
+/// Rows that cannot be decoded are a broken disk or a newer release, never the client's fault.
+pub(super) fn corrupt(error: DecodeError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+impl<'a> Txn<'a> {
+    /// Starts one command on a view.
+    pub fn new(view: View<'a>, context: EvalContext) -> Txn<'a> {
+        Txn { view, context, needs_tick: Cell::new(false), wrote: false }
+    }
+
+    /// Whether a key was found ended that applied state does not know to have ended: before the
+    /// answer leaves, a tick at this time must be in the log, or a later leader could revive it.
+    /// An entry with this command's stamp is such a tick.
+    pub fn needs_tick(&self) -> bool {
+        self.needs_tick.get()
+    }
+
+    /// Whether the command wrote anything.
+    pub fn wrote(&self) -> bool {
+        self.wrote
+    }
+
+    /// The stamp of what this command writes.
+    pub(super) fn stamp(&self) -> Stamp {
+        if self.context.synced { self.context.stamp } else { Stamp::ZERO }
+    }
+
+    /// Reads a key.
+    pub(super) fn load(&self, name: &Bytes) -> io::Result<Key> {
+        let slot = Slot::of(name);
+        let row = self.view.get(&keys::head(slot, name))?;
+        let head = row.as_ref().map(decode_head).transpose().map_err(corrupt)?;
+        self.open(name.clone(), slot, head)
+    }
+
+    /// A key whose head row is known.
+    pub(super) fn open(&self, name: Bytes, slot: Slot, head: Option<Head>) -> io::Result<Key> {
+        let mut key = self.open_unseen(name, slot, head);
+        if self.has_elements(&key)? {
+            key.ty = key.head.ty();
+        }
+        Ok(key)
+    }
+
+    /// Reads a key without finding out whether it is visible: joins do not ask.
+    pub(super) fn load_unseen(&self, slot: Slot, name: &Bytes) -> io::Result<Key> {
+        let row = self.view.get(&keys::head(slot, name))?;
+        let head = row.as_ref().map(decode_head).transpose().map_err(corrupt)?;
+        Ok(self.open_unseen(name.clone(), slot, head))
+    }
+
+    fn open_unseen(&self, name: Bytes, slot: Slot, head: Option<Head>) -> Key {
+        let now = self.context.now_ms;
+        let stored = head.is_some();
+        let head = head.unwrap_or_default();
+        if head.due(self.context.applied_clock_ms, now) {
+            self.needs_tick.set(true);
+        }
+        let floor = head.floor_at(now);
+        let indexed = head.expiry.map_or(0, |expiry| expiry.at);
+        Key { name, slot, head, ty: None, floor, parts: Parts::NONE, stored, indexed }
+    }
+
+    fn has_elements(&self, key: &Key) -> io::Result<bool> {
+        match key.head.ty() {
+            None => Ok(false),
+            Some(Type::String) => Ok(key.head.string.exists(key.floor)),
+            Some(Type::Hash) => match key.head.known_count(self.context.now_ms) {
+                Some(count) => Ok(count > 0),
+                None => Ok(self.fields(key).next().transpose()?.is_some()),
+            },
+        }
+    }
+
+    /// All keys of some slots, visible or not, in order.
+    pub(super) fn keys(&self, slots: SlotRange) -> impl Iterator<Item = io::Result<Key>> {
+        self.keys_in(keys::of_slots(keys::HEAD, slots))
+    }
+
+    /// The same, by a range of head rows.
+    pub(super) fn keys_in(&self, range: Range<Bytes>) -> impl Iterator<Item = io::Result<Key>> {
+        self.view.scan(range, false).map(|row| {
+            let (row, value) = row?;
+            match keys::decode(&row).map_err(corrupt)? {
+                RowKey::Head { slot, key } => {
+                    self.open(key, slot, Some(decode_head(&value).map_err(corrupt)?))
+                }
+                _ => Err(io::Error::new(io::ErrorKind::InvalidData, "not a head row")),
+            }
+        })
+    }
+
+    /// Writes the head and its index row. Call it once, after the last change of the key.
+    pub(super) fn save(&mut self, mut key: Key) {
+        key.head.trim();
+        let end = key.head.expiry.map_or(0, |expiry| expiry.at);
+        self.reindex(&key, end);
+        let row = keys::head(key.slot, &key.name);
+        self.view.put(row, encode_head(&key.head), key.parts);
+        self.wrote = true;
+    }
+
+    /// Keeps the invariant: a key is in the expiry index iff its head has an expiry with an end.
+    fn reindex(&mut self, key: &Key, end: u64) {
+        if key.indexed == end {
+            return;
+        }
+        if key.indexed != 0 {
+            self.view.delete(keys::expiry(key.indexed, key.slot, &key.name));
+        }
+        if end != 0 {
+            let row = keys::expiry(end, key.slot, &key.name);
+            self.view.put(row, Bytes::new(), Parts::NONE);
+        }
+    }
+
+    /// Deletes a key that exists.
+    pub(super) fn delete(&mut self, mut key: Key) {
+        if self.context.synced {
+            self.raise_floor(&mut key);
+            self.save(key);
+        } else {
+            self.erase(&mut key);
+            self.reindex(&key, 0);
+            self.view.delete(keys::head(key.slot, &key.name));
+            self.wrote = true;
+        }
+    }
+
+    fn raise_floor(&mut self, key: &mut Key) {
+        key.head.floor = key.head.floor.max(Floor::below(self.stamp()));
+        key.parts |= Parts::FLOOR;
+        key.head.count = None;
+        key.floor = key.head.floor_at(self.context.now_ms);
+        key.ty = None;
+    }
+
+    /// Physically: only where nothing is synced.
+    fn erase(&mut self, key: &mut Key) {
+        debug_assert!(!self.context.synced, "a synced key is deleted by a floor");
+        if key.head.ty() == Some(Type::Hash) {
+            self.view.delete_range(keys::elements(key.slot, &key.name));
+        }
+        key.head = Head::default();
+        key.floor = Floor::NONE;
+        key.ty = None;
+    }
+
+    /// Empties a key, whatever it holds, for a value that replaces all of it.
+    pub(super) fn overwrite(&mut self, key: &mut Key) {
+        if self.context.synced {
+            self.raise_floor(key);
+        } else {
+            self.erase(key);
+        }
+    }
+
+    /// Claims a key for a value write of type `ty`; the key is of that type or does not exist.
+    pub(super) fn claim(&mut self, key: &mut Key, ty: Type) {
+        debug_assert!(key.ty.is_none_or(|is| is == ty), "a type is checked before it is claimed");
+        let creates = key.ty.is_none();
+        if creates && !self.context.synced && key.stored {
+            self.erase(key); // it has lapsed
+        } else if creates {
+            self.void_inherited_expiry(key, ty);
+        }
+        key.head.join_claim(Claim { stamp: self.stamp(), ty });
+        key.parts |= Parts::CLAIM;
+        key.floor = key.head.floor_at(self.context.now_ms);
+        key.ty = Some(ty);
+        if creates {
+            // Nothing of it was visible, so nothing but what follows is.
+            key.head.count = match ty {
+                Type::String => None,
+                Type::Hash => Some(Count { live: 0, under: key.floor }),
+            };
+        }
+    }
+
+    /// An emptied key keeps its expiry register, and a created one must not inherit it.
+    fn void_inherited_expiry(&mut self, key: &mut Key, ty: Type) {
+        let (stamp, now, floor) = (self.stamp(), self.context.now_ms, key.head.floor);
+        let inherited = key.head.expiry.filter(|e| e.ty == ty && !floor.hides(e.stamp));
+        if let Some(old) = inherited.filter(|e| e.at > now) {
+            key.head.expiry = Some(Expiry { stamp, ty, at: 0, low: old.low });
+            key.parts |= Parts::EXPIRY;
+        }
+    }
+
+    /// Lets a visible key end at `at`, or never if 0.
+    pub(super) fn set_expiry(&mut self, key: &mut Key, at: u64) {
+        let Some(ty) = key.head.ty() else { return };
+        let low = key.head.low(self.context.now_ms);
+        key.head.expiry = match at {
+            0 if !self.context.synced => None,
+            at => Some(Expiry { stamp: self.stamp(), ty, at, low }),
+        };
+        key.parts |= Parts::EXPIRY;
+    }
+
+    /// Writes a string's value over what the key has seen. Claim the key before.
+    pub(super) fn write_string(&mut self, key: &mut Key, value: Bytes) {
+        key.head.string.write(self.stamp(), Some(value));
+        key.parts |= Parts::REGISTER;
+    }
+
+    /// Adds to a string's counter, which then shows `shown`. Claim the key before.
+    pub(super) fn add_to_string(&mut self, key: &mut Key, amount: i64, shown: Bytes) {
+        if self.context.synced {
+            let (origin, stamp) = (self.context.origin, self.stamp());
+            key.head.string.add(origin, stamp, amount, key.floor);
+            key.parts |= Parts::SUM;
+        } else {
+            self.write_string(key, shown);
+        }
+    }
+
+    /// The state of a field, empty if there is none.
+    fn element(&self, key: &Key, name: &[u8]) -> io::Result<Element> {
+        let row = self.view.get(&keys::element(key.slot, &key.name, Type::Hash, name))?;
+        Ok(row.as_ref().map(decode_element).transpose().map_err(corrupt)?.unwrap_or_default())
+    }
+
+    /// The value of a field, if key and field are visible.
+    pub(super) fn field(&self, key: &Key, name: &[u8]) -> io::Result<Option<Bytes>> {
+        match key.ty {
+            Some(Type::Hash) => Ok(self.element(key, name)?.value(key.floor)),
+            _ => Ok(None),
+        }
+    }
+
+    /// All visible fields with their values, in order.
+    pub(super) fn fields(&self, key: &Key) -> impl Iterator<Item = io::Result<(Bytes, Bytes)>> {
+        let range = keys::elements_of_type(key.slot, &key.name, Type::Hash);
+        let (prefix, floor) = (range.start.len(), key.floor);
+        self.view.scan(range, false).filter_map(move |row| {
+            let (row, value) = match row {
+                Ok(row) => row,
+                Err(error) => return Some(Err(error)),
+            };
+            match decode_element(&value) {
+                Ok(element) => Some(Ok((row.slice(prefix..), element.value(floor)?))),
+                Err(error) => Some(Err(corrupt(error))),
+            }
+        })
+    }
+
+    /// How many fields are visible.
+    pub(super) fn count(&self, key: &Key) -> io::Result<u64> {
+        match key.head.known_count(self.context.now_ms) {
+            Some(count) => Ok(count),
+            None => self.fields(key).try_fold(0, |count, field| field.map(|_| count + 1)),
+        }
+    }
+
+    /// Counts a hash whose count is open, if it is small: then the next look is quick again.
+    pub(super) fn settle_count(&mut self, key: &mut Key) -> io::Result<()> {
+        let open = key.head.known_count(self.context.now_ms).is_none();
+        if key.ty != Some(Type::Hash) || !open {
+            return Ok(());
+        }
+        let range = keys::elements_of_type(key.slot, &key.name, Type::Hash);
+        if self.view.scan(range, false).nth(RECOUNT_ROWS_MAX).is_none() {
+            let live = self.count(key)?;
+            key.head.count = Some(Count { live, under: key.floor });
+        }
+        Ok(())
+    }
+
+    fn put_element(&mut self, key: &Key, name: &[u8], mut element: Element, parts: Parts) {
+        element.trim(key.head.floor);
+        let row = keys::element(key.slot, &key.name, Type::Hash, name);
+        self.view.put(row, encode_element(&element), parts);
+        self.wrote = true;
+    }
+
+    /// Keeps the count, if it is known, after one more or fewer visible field.
+    fn count_by(&self, key: &mut Key, delta: i64) {
+        let now = key.floor;
+        if let Some(count) = key.head.count.as_mut().filter(|count| count.under == now) {
+            count.live = count.live.saturating_add_signed(delta);
+        }
+    }
+
+    /// Sets a field; whether it is new. Claim the key before.
+    pub(super) fn set_field(
+        &mut self,
+        key: &mut Key,
+        name: &Bytes,
+        value: Bytes,
+    ) -> io::Result<bool> {
+        let mut element = self.element(key, name)?;
+        let creates = !element.exists(key.floor);
+        element.write(self.stamp(), Some(value));
+        self.put_element(key, name, element, Parts::REGISTER);
+        self.count_by(key, i64::from(creates));
+        Ok(creates)
+    }
+
+    /// Adds to a field's counter, which then shows `shown`. Claim the key before.
+    pub(super) fn add_to_field(
+        &mut self,
+        key: &mut Key,
+        name: &Bytes,
+        amount: i64,
+        shown: Bytes,
+    ) -> io::Result<()> {
+        if !self.context.synced {
+            return self.set_field(key, name, shown).map(|_| ());
+        }
+        let mut element = self.element(key, name)?;
+        let creates = !element.exists(key.floor);
+        element.add(self.context.origin, self.stamp(), amount, key.floor);
+        self.put_element(key, name, element, Parts::SUM);
+        self.count_by(key, i64::from(creates));
+        Ok(())
+    }
+
+    /// Removes a field; whether it was there.
+    pub(super) fn remove_field(&mut self, key: &mut Key, name: &Bytes) -> io::Result<bool> {
+        let mut element = self.element(key, name)?;
+        if !element.exists(key.floor) {
+            return Ok(false);
+        }
+        if self.context.synced {
+            element.write(self.stamp(), None);
+            self.put_element(key, name, element, Parts::REGISTER);
+        } else {
+            self.view.delete(keys::element(key.slot, &key.name, Type::Hash, name));
+            self.wrote = true;
+        }
+        self.count_by(key, -1);
+        Ok(true)
+    }
+
+    /// Saves a hash after fields were removed; where nothing is synced an empty one goes.
+    pub(super) fn save_or_drop(&mut self, key: Key) -> io::Result<()> {
+        if !self.context.synced && self.count(&key)? == 0 {
+            self.delete(key);
+        } else {
+            self.save(key);
+        }
+        Ok(())
+    }
+
+    /// Joins a state of the head that came from another cluster, and makes the local parts anew.
+    pub(super) fn join_head(&mut self, key: &mut Key, theirs: Head) {
+        let type_before = key.head.ty();
+        let head = std::mem::take(&mut key.head);
+        key.head = head.join(theirs);
+        key.floor = key.head.floor_at(self.context.now_ms);
+        if key.head.ty() != type_before {
+            // The losing type's claim was above every element of the winner that is known here,
+            // and the floor rose to it, so nothing of the winner is visible yet.
+            key.head.count = match key.head.ty() {
+                Some(Type::Hash) => Some(Count { live: 0, under: key.floor }),
+                _ => None,
+            };
+        }
+    }
+
+    /// Joins a state of a field that came from another cluster; the field's state after it.
+    pub(super) fn join_field(
+        &mut self,
+        key: &mut Key,
+        name: &Bytes,
+        theirs: Element,
+    ) -> io::Result<Element> {
+        let ours = self.element(key, name)?;
+        let existed = ours.exists(key.floor);
+        let mut joined = ours.clone().join(theirs);
+        joined.trim(key.head.floor);
+        if joined == ours {
+            return Ok(joined);
+        }
+        let delta = i64::from(joined.exists(key.floor)) - i64::from(existed);
+        if joined.is_empty() {
+            self.view.delete(keys::element(key.slot, &key.name, Type::Hash, name));
+        } else {
+            self.put_element(key, name, joined.clone(), Parts::NONE);
+        }
+        if key.head.ty() == Some(Type::Hash) {
+            self.count_by(key, delta);
+        }
+        Ok(joined)
+    }
+}
