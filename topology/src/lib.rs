@@ -21,5 +21,10 @@ pub mod file;
 
 pub mod plan;
 
+pub mod check;
+
 pub use file::{Mode, TopologyFile};
 pub use plan::Topology;
+
+#[cfg(test)]
+mod testing;

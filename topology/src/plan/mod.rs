@@ -136,7 +136,7 @@ fn resolve(draft: Draft, problems: &mut Vec<Problem>) -> Option<Topology> {
     } else if let Some(mode) = file.mode {
         select::by_mode(file, mode, draft.mode_line, problems)
     } else {
-        draft.times_known.then(|| select::by_wants(file, &distances))
+        draft.times_known.then(|| select::by_wants(&draft, &distances))
     }?;
     wants::check(&draft, &selected.clusters, &distances, problems);
     let links = if file.links.is_empty() { mesh(&selected.clusters) } else { file.links.clone() };

@@ -1,7 +1,9 @@
 //! Which mode, and why: one sentence that a person can disagree with.
 
 use super::latency::{Damage, Distances, estimate};
+use super::wants;
 use crate::election::NEAR_RTT_MS;
+use crate::file::validate::Draft;
 use crate::file::{
     CLUSTER_DATACENTERS_MAX, Cluster, Mode, Problem, REPLICAS_DEFAULT, TopologyFile,
 };
@@ -90,10 +92,32 @@ pub(super) fn by_mode(
     Some(Selected { mode, why: "the file says so".to_owned(), clusters: clusters(file, mode) })
 }
 
-/// Stretched where that loses nothing at a bearable price, else async.
-pub(super) fn by_wants(file: &TopologyFile, distances: &Distances) -> Selected {
+/// Stretched where that loses nothing at a bearable price, else async; the other one where only
+/// that holds.
+pub(super) fn by_wants(draft: &Draft, distances: &Distances) -> Selected {
+    let file = &draft.file;
     let (mode, why) = weigh(file, distances);
-    Selected { mode, why, clusters: clusters(file, mode) }
+    let selected = Selected { mode, why, clusters: clusters(file, mode) };
+    let Some(problem) = first_problem(draft, &selected.clusters, distances) else {
+        return selected;
+    };
+    let n = file.datacenters.len();
+    let other = match mode {
+        Mode::Stretched => Mode::Async,
+        _ if (3..=CLUSTER_DATACENTERS_MAX).contains(&n) => Mode::Stretched,
+        _ => return selected,
+    };
+    let clusters = clusters(file, other);
+    if first_problem(draft, &clusters, distances).is_some() {
+        return selected;
+    }
+    Selected { mode: other, why: format!("{mode} would not do, because {problem}"), clusters }
+}
+
+fn first_problem(draft: &Draft, clusters: &[Cluster], distances: &Distances) -> Option<String> {
+    let mut problems = Vec::new();
+    wants::check(draft, clusters, distances, &mut problems);
+    problems.into_iter().next().map(|problem| problem.message)
 }
 
 fn weigh(file: &TopologyFile, distances: &Distances) -> (Mode, String) {

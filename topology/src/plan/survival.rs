@@ -222,14 +222,14 @@ fn summary(
                 .collect()
         };
         if held(a).intersection(&held(b)).next().is_none() {
-            parts.push("its links wait and their lag grows until it heals".to_owned());
+            parts.push("links over it wait and their lag grows until it heals".to_owned());
         }
     }
     match (out_of_reach, reachable) {
         (false, _) => {}
         (true, true) => parts.push(
             "groups led on one side are out of reach of clients on the other until their leaders \
-             move to a third datacenter"
+             are moved to a third datacenter"
                 .to_owned(),
         ),
         (true, false) => {

@@ -58,8 +58,8 @@ fn remedy(clusters: &[Cluster], outcome: &Outcome) -> &'static str {
             "one replica does not survive its datacenter: use replicas = 3"
         }
         Some(c) if c.datacenters.len() == 2 => {
-            "two datacenters cannot hold a majority after the loss of either: add a third (a small \
-             one will do) to the cluster, or give each datacenter a cluster of its own (mode = \
+            "two datacenters cannot keep a majority when either is lost or they are cut apart: add \
+             a third (a small one will do) to the cluster, or give each datacenter a cluster of its own (mode = \
              \"async\")"
         }
         _ => {

@@ -2,7 +2,7 @@
 
 use super::super::raw::{At, RawCluster, RawFile};
 use super::super::{CLUSTER_DATACENTERS_MAX, Cluster, Datacenter, REPLICAS_DEFAULT};
-use super::Checker;
+use super::{Checker, UNNAMED};
 use crate::ids::ClusterId;
 use std::collections::BTreeMap;
 use toml::Spanned;
@@ -27,7 +27,7 @@ pub(super) fn clusters(
     let clusters: Vec<At<Cluster>> = raw
         .clusters
         .iter()
-        .filter_map(|table| cluster(checker, &mut seen, &known, linked, table))
+        .map(|table| cluster(checker, &mut seen, &known, linked, table))
         .collect();
     // A datacenter that only a broken cluster mentions is not left over.
     let mentioned = |name: &str| {
@@ -51,17 +51,16 @@ fn cluster(
     known: &[&str],
     linked: bool,
     table: &Spanned<RawCluster>,
-) -> Option<At<Cluster>> {
+) -> At<Cluster> {
     let At { line, value } = checker.lines.locate(table);
+    // What a cluster is called and how it is reached does not change what its loss would mean.
+    let before = checker.problems.len();
     let name = checker.name("cluster", line, value.name.as_ref());
     if let Some(name) = &name {
         checker.unique("cluster", &mut seen.names, name.value.clone(), name.line);
     }
-    let label =
-        name.as_ref().map_or("the cluster".to_owned(), |name| format!("cluster {}", name.value));
+    let label = name.as_ref().map_or(UNNAMED.to_owned(), |name| format!("cluster {}", name.value));
     let id = id(checker, &mut seen.ids, &label, line, value.id.as_ref());
-    let datacenters = stands_in(checker, known, &label, line, &value.datacenters);
-    let before = checker.problems.len();
     let pd = addresses(checker, &mut seen.pd, "PD address", &value.pd);
     if value.pd.is_empty() {
         let message = format!("{label} has no PD");
@@ -73,10 +72,14 @@ fn cluster(
         checker.problem(line, message, "add syncers = [\"host:port\"]");
     }
     checker.aside += checker.problems.len() - before;
+
+    let datacenters = stands_in(checker, known, &label, line, &value.datacenters);
     let replicas = replicas(checker, value.replicas.as_ref());
-    let (id, name) = (id?, name?);
+    // Placeholders go no further: there is a problem, so nobody gets to see the topology.
+    let id = id.unwrap_or(ClusterId(0));
+    let name = name.unwrap_or(At { line, value: label });
     let value = Cluster { id, name: name.value, datacenters, pd, syncers, replicas };
-    Some(At { line: name.line, value })
+    At { line: name.line, value }
 }
 
 fn id(

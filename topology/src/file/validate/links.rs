@@ -1,9 +1,9 @@
-//! Links: a full mesh or none are the two that hold.
+//! Links: all of them or none listed, since anything less than a full mesh does not hold.
 
 use super::super::raw::{At, RawFile};
 use super::super::{Cluster, Link};
-use super::Checker;
-use std::collections::BTreeMap;
+use super::{Checker, UNNAMED};
+use std::collections::{BTreeMap, BTreeSet};
 use toml::Spanned;
 
 pub(super) fn links(
@@ -13,8 +13,10 @@ pub(super) fn links(
 ) -> Vec<Link> {
     let Some(first) = raw.links.first() else { return Vec::new() };
     let first_line = checker.lines.locate(first).line;
-    let known: Vec<&str> = clusters.iter().map(|c| c.value.name.as_str()).collect();
+    let names: BTreeSet<&str> = clusters.iter().map(|c| c.value.name.as_str()).collect();
+    let known: Vec<&str> = names.into_iter().filter(|name| *name != UNNAMED).collect();
     let mut seen: BTreeMap<Link, usize> = BTreeMap::new();
+    let mut links = Vec::new();
     let before = checker.problems.len();
     for table in &raw.links {
         let At { line, value } = checker.lines.locate(table);
@@ -34,6 +36,7 @@ pub(super) fn links(
             );
             checker.problem(line, message, "delete one of the two");
         } else {
+            links.push(link.clone());
             seen.insert(link, line);
         }
     }
@@ -41,7 +44,7 @@ pub(super) fn links(
     if checker.problems.len() == before {
         complete(checker, first_line, &known, &seen);
     }
-    seen.into_keys().collect()
+    links
 }
 
 fn end(

@@ -12,7 +12,7 @@ pub(crate) mod wants;
 use super::problem::Problem;
 use super::raw::{self, At, Lines, RawFile};
 use super::{Mode, TopologyFile};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use toml::Spanned;
 
@@ -77,6 +77,8 @@ fn mode(checker: &mut Checker<'_>, raw: &RawFile) -> (Option<Mode>, usize) {
     (mode, line)
 }
 
+/// Stands in for the name of a cluster that has none: no name has a space.
+const UNNAMED: &str = "the cluster";
 /// Longest name.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -143,7 +145,9 @@ impl Checker<'_> {
         let remedy = if known.is_empty() {
             format!("declare it; the file has no {what}")
         } else {
-            format!("declare it, or use one of {}", known.join(", "))
+            let names: Vec<&str> =
+                known.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+            format!("declare it, or use one of {}", names.join(", "))
         };
         self.problem(name.line, format!("{what} {:?} is unknown", name.value), remedy);
         false
