@@ -35,9 +35,8 @@ fn every_key_of_the_file_stands_in_the_example() {
     }
 }
 
-#[test]
-fn everything_wrong_is_told_at_once() {
-    let text = r#"mode = "fast"
+/// Wrong in every section.
+const BROKEN: &str = r#"mode = "fast"
 regions = ["eu", "eu", "link"]
 [wants]
 rpo = "soon"
@@ -84,6 +83,9 @@ to = "one"
 [[link]]
 from = "two"
 "#;
+
+#[test]
+fn everything_wrong_is_told_at_once() {
     let expected = r#"line 1: mode "fast" does not exist: write "async" or "stretched", or leave mode out to have it selected
 line 2: a region cannot be named "link", which means any one of them: give it another name
 line 2: region eu stands on line 2 already: change or delete one of the two
@@ -115,12 +117,12 @@ line 41: syncer address s:1 stands on line 35 already: change or delete one of t
 line 42: a link from one to itself: name two clusters, or delete it
 line 45: a link without `to`: add to = "...", the name of a cluster
 line 46: cluster "two" is unknown: declare it, or use one of one"#;
-    assert_eq!(refused(text).join("\n"), expected);
+    assert_eq!(refused(BROKEN).join("\n"), expected);
 }
 
 #[test]
 fn what_is_no_topology_file_is_refused_with_its_line() {
-    let one = |text: &str| refused(text).join("\n");
+    let one = |text: &str| refused(BROKEN).join("\n");
     assert_eq!(
         one("mode = \"async\"\n[[link]]\nfrom = \"a\"\ntls = false\n"),
         "line 4: unknown field `tls`, expected `from` or `to`: correct its spelling or delete it"

@@ -235,7 +235,11 @@ mod tests {
     proptest! {
         /// The plan speaks of the placement that PD makes.
         #[test]
-        fn spreads_are_those_of_placement(datacenters in 1usize..7, replicas in prop::sample::select(vec![1usize, 3, 5]), groups in 1usize..9) {
+        fn spreads_are_those_of_placement(
+            datacenters in 1usize..7,
+            replicas in prop::sample::select(vec![1usize, 3, 5]),
+            groups in 1usize..9,
+        ) {
             let hosts: Vec<Host> = (0..datacenters * replicas)
                 .map(|n| Host {
                     name: format!("n{n}"),

@@ -163,7 +163,8 @@ fn weigh(file: &TopologyFile, distances: &Distances) -> (Mode, String) {
         }
         None if apart <= NEAR_RTT_MS => {
             let why = format!(
-                "the datacenters are at most {apart:.1} ms apart, so that losing nothing costs little"
+                "the datacenters are at most {apart:.1} ms apart, so that losing nothing costs \
+                 little"
             );
             (Mode::Stretched, why)
         }

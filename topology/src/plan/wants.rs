@@ -59,8 +59,8 @@ fn remedy(clusters: &[Cluster], outcome: &Outcome) -> &'static str {
         }
         Some(c) if c.datacenters.len() == 2 => {
             "two datacenters cannot keep a majority when either is lost or they are cut apart: add \
-             a third (a small one will do) to the cluster, or give each datacenter a cluster of its own (mode = \
-             \"async\")"
+             a third (a small one will do) to the cluster, or give each datacenter a cluster of \
+             its own (mode = \"async\")"
         }
         _ => {
             "add a datacenter that does not fail with it, with a cluster of its own (mode = \
