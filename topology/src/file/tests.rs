@@ -122,7 +122,7 @@ line 46: cluster "two" is unknown: declare it, or use one of one"#;
 
 #[test]
 fn what_is_no_topology_file_is_refused_with_its_line() {
-    let one = |text: &str| refused(BROKEN).join("\n");
+    let one = |text: &str| refused(text).join("\n");
     assert_eq!(
         one("mode = \"async\"\n[[link]]\nfrom = \"a\"\ntls = false\n"),
         "line 4: unknown field `tls`, expected `from` or `to`: correct its spelling or delete it"
