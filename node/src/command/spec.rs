@@ -56,7 +56,9 @@ impl Spec {
         add(self.family == Family::Hash, "@hash");
         add(self.flags.has(Flags::FAST), "@fast");
         add(!self.flags.has(Flags::FAST), "@slow");
-        add(self.family == Family::Connection, "@connection");
+        // Redis puts the subcommands of CLIENT there, not CLIENT itself; and COMMAND.
+        let connection = self.family == Family::Connection && self.id != Id::Client;
+        add(connection || self.id == Id::Command, "@connection");
         add(self.id == Id::Info, "@dangerous");
         categories
     }

@@ -109,32 +109,34 @@ impl<'s> Batch<'s> {
         if changes_view(spec.id) {
             self.flush().await?;
         }
-        let was_silent = self.session.silence;
+        if self.session.silence == Silence::Next {
+            self.session.silence = Silence::This;
+        }
         let reply = local::execute(self.session, &command);
         self.session.shared.stats.answered(spec, &reply, self.started.elapsed());
-        if was_silent == Silence::Off && self.session.silence != Silence::Off {
-            // CLIENT REPLY OFF and SKIP are not answered themselves.
-            let protocol = self.session.protocol;
-            self.slots.push(Slot::Done(Answer { reply: None, protocol }));
-            return Ok(());
+        // As it is now: CLIENT REPLY OFF and SKIP are not answered themselves, ON always is.
+        let silent = self.session.silence != Silence::Off;
+        if self.session.silence == Silence::This {
+            self.session.silence = Silence::Off;
         }
-        self.answer(reply)
+        self.done(reply, silent)
     }
 
-    /// Whether the present command's reply is not to be seen.
+    /// Whether a command that does not change this is not to be answered.
     fn silent(&mut self) -> bool {
-        match self.session.silence {
-            Silence::Off => false,
-            Silence::On => true,
-            Silence::Next => {
-                self.session.silence = Silence::Off;
-                true
-            }
+        let silence = self.session.silence;
+        if silence == Silence::Next {
+            self.session.silence = Silence::Off;
         }
+        silence != Silence::Off
     }
 
     fn answer(&mut self, reply: Reply) -> Result<(), OutputLimit> {
         let silent = self.silent();
+        self.done(reply, silent)
+    }
+
+    fn done(&mut self, reply: Reply, silent: bool) -> Result<(), OutputLimit> {
         let protocol = self.session.protocol;
         self.count(&reply)?;
         self.slots.push(Slot::Done(Answer { reply: (!silent).then_some(reply), protocol }));

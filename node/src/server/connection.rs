@@ -232,6 +232,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Ends our side, and takes for a moment what the client still sends.
     async fn linger(&mut self) {
+        (self.input, self.output) = (BytesMut::new(), BytesMut::new());
+        let _ = self.charge.set(0); // always granted
         linger(&mut self.stream).await;
     }
 }

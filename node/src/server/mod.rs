@@ -22,6 +22,8 @@ mod local;
 mod memory;
 mod session;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 pub use backend::{Backend, Door, SessionView};
 pub use batch::{BATCH_BYTES_MAX, COMMANDS_MAX};

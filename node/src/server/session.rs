@@ -21,6 +21,8 @@ pub(super) enum Silence {
     On,
     /// None for the command behind this one.
     Next,
+    /// None for this command, and then all again.
+    This,
 }
 
 /// One connection's state.

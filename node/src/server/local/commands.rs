@@ -27,7 +27,7 @@ fn info(name: &[u8]) -> Reply {
     match (lookup(name), find_subcommand(name)) {
         (Some(spec), _) => entry(spec),
         (None, Some(sub)) => sub_entry(sub),
-        (None, None) => Reply::NullArray,
+        (None, None) => Reply::Null,
     }
 }
 

@@ -113,7 +113,7 @@ pub(super) fn hello(session: &mut Session, args: &[Bytes]) -> Reply {
     if !session.authenticated {
         return Reply::error(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
-             HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
+             HELLO AUTH <user> <pass> option can be used to authenticate the client and \
              select the RESP protocol version at the same time",
         );
     }
@@ -229,8 +229,8 @@ fn reply(session: &mut Session, mode: &Bytes) -> Reply {
     session.silence = match mode.to_ascii_lowercase().as_slice() {
         b"on" => Silence::Off,
         b"off" => Silence::On,
-        b"skip" if session.silence == Silence::Off => Silence::Next,
-        b"skip" => session.silence,
+        b"skip" if session.silence == Silence::On => Silence::On,
+        b"skip" => Silence::Next,
         _ => return syntax_error(),
     };
     Reply::Ok
