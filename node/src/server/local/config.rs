@@ -61,7 +61,7 @@ fn get(session: &Session, patterns: &[Bytes]) -> Reply {
 /// Settings live in the node's file. Setting one to the value that it has is no change.
 fn set(session: &Session, pairs: &[Bytes]) -> Reply {
     let settings = settings(session);
-    if pairs.len() % 2 != 0 {
+    if !pairs.len().is_multiple_of(2) {
         return super::syntax_error();
     }
     for pair in pairs.chunks(2) {
