@@ -39,7 +39,7 @@ pub fn expire_due(txn: &mut Txn<'_>, limit: usize) -> io::Result<DueOutcome> {
             deleted += 1;
         } else {
             // No head says so; an index row alone must not stay in front of the others for ever.
-            txn.view.delete(row);
+            txn.drop_row(row);
         }
     }
     Ok(DueOutcome { deleted, more })

@@ -164,14 +164,23 @@ impl<'a> Txn<'a> {
         })
     }
 
+    fn put_row(&mut self, row: Bytes, value: Bytes, parts: Parts) {
+        self.view.put(row, value, parts);
+        self.wrote = true;
+    }
+
+    pub(super) fn drop_row(&mut self, row: Bytes) {
+        self.view.delete(row);
+        self.wrote = true;
+    }
+
     /// Writes the head and its index row. Call it once, after the last change of the key.
     pub(super) fn save(&mut self, mut key: Key) {
         key.head.trim();
         let end = key.head.expiry.map_or(0, |expiry| expiry.at);
         self.reindex(&key, end);
         let row = keys::head(key.slot, &key.name);
-        self.view.put(row, encode_head(&key.head), key.parts);
-        self.wrote = true;
+        self.put_row(row, encode_head(&key.head), key.parts);
     }
 
     /// Keeps the invariant: a key is in the expiry index iff its head has an expiry with an end.
@@ -180,11 +189,11 @@ impl<'a> Txn<'a> {
             return;
         }
         if key.indexed != 0 {
-            self.view.delete(keys::expiry(key.indexed, key.slot, &key.name));
+            self.drop_row(keys::expiry(key.indexed, key.slot, &key.name));
         }
         if end != 0 {
             let row = keys::expiry(end, key.slot, &key.name);
-            self.view.put(row, Bytes::new(), Parts::NONE);
+            self.put_row(row, Bytes::new(), Parts::NONE);
         }
     }
 
@@ -196,8 +205,7 @@ impl<'a> Txn<'a> {
         } else {
             self.erase(&mut key);
             self.reindex(&key, 0);
-            self.view.delete(keys::head(key.slot, &key.name));
-            self.wrote = true;
+            self.drop_row(keys::head(key.slot, &key.name));
         }
     }
 
@@ -214,6 +222,7 @@ impl<'a> Txn<'a> {
         debug_assert!(!self.context.synced, "a synced key is deleted by a floor");
         if key.head.ty() == Some(Type::Hash) {
             self.view.delete_range(keys::elements(key.slot, &key.name));
+            self.wrote = true;
         }
         key.head = Head::default();
         key.floor = Floor::NONE;
@@ -344,8 +353,7 @@ impl<'a> Txn<'a> {
     fn put_element(&mut self, key: &Key, name: &[u8], mut element: Element, parts: Parts) {
         element.trim(key.head.floor);
         let row = keys::element(key.slot, &key.name, Type::Hash, name);
-        self.view.put(row, encode_element(&element), parts);
-        self.wrote = true;
+        self.put_row(row, encode_element(&element), parts);
     }
 
     /// Keeps the count, if it is known, after one more or fewer visible field.
@@ -400,8 +408,7 @@ impl<'a> Txn<'a> {
             element.write(self.stamp(), None);
             self.put_element(key, name, element, Parts::REGISTER);
         } else {
-            self.view.delete(keys::element(key.slot, &key.name, Type::Hash, name));
-            self.wrote = true;
+            self.drop_row(keys::element(key.slot, &key.name, Type::Hash, name));
         }
         self.count_by(key, -1);
         Ok(true)
@@ -449,7 +456,7 @@ impl<'a> Txn<'a> {
         }
         let delta = i64::from(joined.exists(key.floor)) - i64::from(existed);
         if joined.is_empty() {
-            self.view.delete(keys::element(key.slot, &key.name, Type::Hash, name));
+            self.drop_row(keys::element(key.slot, &key.name, Type::Hash, name));
         } else {
             self.put_element(key, name, joined.clone(), Parts::NONE);
         }

@@ -2,6 +2,8 @@
 //! of clusters that must agree.
 
 mod cases;
+mod merge_cases;
 mod redis;
 mod scans;
+mod simulation;
 mod world;

@@ -1,0 +1,232 @@
+//! Histories that broke earlier rules of merging, one test each.
+
+use super::world::World;
+use crate::eval::LoserKind;
+use crate::model::Effect;
+
+/// Clusters with one group each, and what each has shipped and taken.
+struct Clusters {
+    worlds: Vec<World>,
+    shipped: Vec<Vec<Vec<Effect>>>,
+    taken: Vec<Vec<usize>>,
+}
+
+impl Clusters {
+    fn new(count: usize) -> Clusters {
+        Clusters {
+            worlds: (1..=count).map(|id| World::new(id as u8, true)).collect(),
+            shipped: vec![Vec::new(); count],
+            taken: vec![vec![0; count]; count],
+        }
+    }
+
+    /// Runs a command in a cluster at a time; its reply.
+    fn run(&mut self, cluster: usize, ms: u64, line: &str) -> String {
+        let (reply, effects) = self.worlds[cluster].at(ms).ship(line);
+        self.shipped[cluster].push(effects);
+        super::world::show(&reply)
+    }
+
+    /// Delivers all that `from` has shipped to `to`.
+    fn send(&mut self, from: usize, to: usize) {
+        for entry in self.taken[to][from]..self.shipped[from].len() {
+            self.worlds[to].take(&self.shipped[from][entry]);
+        }
+        self.taken[to][from] = self.shipped[from].len();
+    }
+
+    /// Delivers everything; all must then be equal, and a read answers the same everywhere.
+    fn settle(&mut self, ms: u64, read: &str) -> String {
+        let count = self.worlds.len();
+        for (from, to) in (0..count).flat_map(|from| (0..count).map(move |to| (from, to))) {
+            if from != to {
+                self.send(from, to);
+            }
+        }
+        let answers: Vec<String> =
+            self.worlds.iter_mut().map(|world| world.at(ms).cmd(read)).collect();
+        let now = self.worlds.iter().map(|world| world.clock.ms()).max().unwrap();
+        for world in &mut self.worlds {
+            world.at(now);
+        }
+        for later in [0, 1, 1000] {
+            let first = self.worlds[0].digest(now + later);
+            assert!(self.worlds.iter_mut().all(|world| world.digest(now + later) == first));
+        }
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+        answers[0].clone()
+    }
+}
+
+/// A reset is joined per slot, whichever register wins: cluster 1 removes a counter that cluster 0
+/// had counted; a register of cluster 1 which knows nothing of the counter must not revive it.
+#[test]
+fn f1_a_later_register_does_not_undo_a_reset() {
+    for zero_first in [true, false] {
+        let mut clusters = Clusters::new(3);
+        clusters.run(0, 26, "HINCRBY h f 4");
+        clusters.run(0, 27, "HDEL h f");
+        clusters.run(1, 57, "HSET h f 10");
+        if zero_first {
+            clusters.send(0, 2);
+        } else {
+            clusters.send(1, 2);
+        }
+        assert_eq!(clusters.settle(60, "HGET h f"), "\"10\"");
+    }
+}
+
+/// What a passed expiry hid stays hidden when the expiry is replaced.
+#[test]
+fn f2_a_new_expiry_does_not_reveal_what_lapsed() {
+    let mut clusters = Clusters::new(2);
+    clusters.run(0, 4, "HSET h f1 a");
+    clusters.run(0, 5, "PEXPIREAT h 10");
+    clusters.send(0, 1);
+    clusters.run(0, 12, "HSET h f2 b");
+    clusters.run(0, 13, "PEXPIREAT h 1000");
+    assert_eq!(clusters.run(0, 14, "HGETALL h"), "{\"f2\"=\"b\"}");
+    clusters.run(0, 15, "PERSIST h");
+    assert_eq!(clusters.settle(20, "HGETALL h"), "{\"f2\"=\"b\"}");
+    assert_eq!(clusters.settle(2000, "HLEN h"), "1");
+}
+
+/// A hash that was emptied field by field and created anew has no expiry.
+#[test]
+fn f3_a_created_key_does_not_inherit_an_expiry() {
+    let mut clusters = Clusters::new(2);
+    clusters.run(0, 4, "HSET h f a");
+    clusters.run(0, 5, "PEXPIREAT h 100");
+    clusters.send(0, 1);
+    clusters.run(1, 6, "HDEL h f");
+    clusters.run(1, 7, "HSET h g b");
+    assert_eq!(clusters.run(1, 8, "TTL h"), "-1");
+    assert_eq!(clusters.settle(9, "TTL h"), "-1");
+    assert_eq!(clusters.settle(200, "HGETALL h"), "{\"g\"=\"b\"}");
+}
+
+/// Floor and value of an overwrite have one stamp: a floor hides what is below it only.
+#[test]
+fn a14_an_overwrite_does_not_hide_its_own_value() {
+    let mut clusters = Clusters::new(2);
+    clusters.run(0, 1, "HSET k f a");
+    clusters.run(0, 2, "SET k v");
+    assert_eq!(clusters.settle(3, "GET k"), "\"v\"");
+    assert_eq!(clusters.settle(3, "TYPE k"), "string");
+}
+
+/// Two lives of a cluster that issue one stamp twice still agree: the greater encoding wins.
+#[test]
+fn a14_equal_stamps_fall_back_to_the_greater_value() {
+    let mut clusters = Clusters::new(2);
+    clusters.worlds[1].origin = clusters.worlds[0].origin;
+    clusters.run(0, 5, "SET k a");
+    clusters.run(1, 5, "SET k b");
+    assert_eq!(clusters.settle(9, "GET k"), "\"b\"");
+}
+
+/// Every value write raises the claim, so the later write decides the type, and what the losing
+/// type wrote before its claim is gone for good.
+#[test]
+fn a15_the_later_claim_decides_the_type() {
+    for string_first in [true, false] {
+        let mut clusters = Clusters::new(3);
+        clusters.run(0, 1, "HSET k f1 a");
+        clusters.run(1, 2, "INCRBY k 7");
+        clusters.run(0, 3, "HSET k f2 b");
+        if string_first {
+            clusters.send(1, 2);
+        }
+        clusters.send(0, 2);
+        assert_eq!(clusters.settle(5, "HGETALL k"), "{\"f2\"=\"b\"}");
+        clusters.run(2, 6, "HDEL k f2");
+        assert_eq!(clusters.settle(7, "TYPE k"), "none");
+        assert_eq!(clusters.run(2, 8, "INCR k"), "1", "the sum of the losing type is gone");
+        assert_eq!(clusters.settle(9, "GET k"), "\"1\"");
+    }
+}
+
+/// A loser of a type conflict is told.
+#[test]
+fn a15_the_losing_type_is_told() {
+    let mut clusters = Clusters::new(2);
+    clusters.run(0, 1, "INCR k");
+    clusters.run(1, 2, "HSET k f v");
+    let losers = clusters.worlds[1].take(&clusters.shipped[0][0].clone());
+    let kinds: Vec<LoserKind> = losers.told.iter().map(|loser| loser.kind).collect();
+    assert_eq!(kinds, [LoserKind::Type, LoserKind::Floor]);
+    assert_eq!(losers.total(), 2);
+}
+
+/// Increments of both sides add up; a value written over them absorbs just those it saw.
+#[test]
+fn a16_a_value_absorbs_the_increments_that_it_saw() {
+    let mut clusters = Clusters::new(2);
+    clusters.run(0, 1, "INCRBY n 5");
+    clusters.run(1, 1, "INCRBY n 7");
+    assert_eq!(clusters.settle(2, "GET n"), "\"12\"");
+    clusters.run(1, 3, "INCRBY n 100");
+    clusters.run(0, 4, "APPEND n 0"); // 120, without the 100
+    assert_eq!(clusters.settle(5, "GET n"), "\"220\"");
+    clusters.run(0, 6, "INCR n");
+    clusters.run(1, 6, "INCR n");
+    assert_eq!(clusters.settle(7, "GET n"), "\"222\"");
+}
+
+/// A sum is killed by its start: increments from before a delete do not ride on a later one.
+#[test]
+fn a16_a_late_increment_does_not_bring_deleted_ones_back() {
+    let mut clusters = Clusters::new(2);
+    clusters.run(1, 1, "HINCRBY h f 5");
+    clusters.send(1, 0);
+    clusters.run(0, 2, "DEL h");
+    clusters.run(1, 3, "HINCRBY h f 1"); // has not seen the delete
+    assert_eq!(clusters.settle(4, "HGET h f"), "nil", "an increment at the same time is lost");
+    clusters.run(1, 5, "HINCRBY h f 1");
+    assert_eq!(clusters.settle(6, "HGET h f"), "\"1\"");
+}
+
+/// Negative increments: sums are never compared by size.
+#[test]
+fn a16_a_counter_may_fall() {
+    let mut clusters = Clusters::new(2);
+    clusters.run(0, 1, "INCRBY n 5");
+    clusters.run(0, 2, "DECRBY n 9");
+    clusters.run(1, 2, "DECR n");
+    assert_eq!(clusters.settle(3, "GET n"), "\"-5\"");
+}
+
+/// A write of the value that is there already still counts as a write.
+#[test]
+fn a20_an_unchanged_value_is_stamped_anew() {
+    let mut clusters = Clusters::new(2);
+    clusters.run(0, 1, "HSET h f v");
+    clusters.send(0, 1);
+    clusters.run(1, 3, "HDEL h f");
+    clusters.run(0, 5, "HSET h f v");
+    assert_eq!(clusters.settle(6, "HGET h f"), "\"v\"");
+}
+
+/// A refused condition is no write: it does not beat another cluster's delete.
+#[test]
+fn a20_a_failed_condition_stamps_nothing() {
+    let mut clusters = Clusters::new(2);
+    clusters.run(0, 1, "SET k v");
+    clusters.send(0, 1);
+    clusters.run(1, 3, "DEL k");
+    clusters.run(0, 5, "SET k w NX");
+    clusters.run(0, 5, "HSETNX h f v");
+    assert_eq!(clusters.settle(6, "GET k"), "nil");
+}
+
+/// SET with KEEPTTL leaves the expiry register alone: another cluster's later change counts.
+#[test]
+fn keepttl_leaves_the_expiry_to_others() {
+    let mut clusters = Clusters::new(2);
+    clusters.run(0, 1, "SET k v PXAT 5000");
+    clusters.send(0, 1);
+    clusters.run(1, 2, "PEXPIREAT k 9000");
+    clusters.run(0, 3, "SET k w KEEPTTL");
+    assert_eq!(clusters.settle(4, "PEXPIRETIME k"), "9000");
+    assert_eq!(clusters.settle(4, "GET k"), "\"w\"");
+}

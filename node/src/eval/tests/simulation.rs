@@ -1,0 +1,220 @@
+//! Clusters with one to three groups run random commands and exchange what they ship, in random
+//! order between streams and with repeats. In the end all must show the same; and at every step a
+//! command must do what it does in a namespace that is not synced, which Redis itself has judged.
+
+use super::redis::Dice;
+use super::world::World;
+use crate::model::Effect;
+use flotilla_topology::slot::{Slot, SlotRange};
+
+/// Histories of an ordinary run; `FLOTILLA_MERGE_SEEDS=100000` hunts.
+const SEEDS: u64 = 1500;
+const STEPS: usize = 90;
+const KEYS: [&str; 3] = ["a", "b", "c"];
+const FIELDS: [&str; 2] = ["f", "g"];
+
+struct Group {
+    world: World,
+    slots: SlotRange,
+    /// Effects of each entry that was born here.
+    log: Vec<Vec<Effect>>,
+    /// Entries taken, per cluster and source group.
+    cursors: Vec<Vec<usize>>,
+}
+
+struct Simulation {
+    dice: Dice,
+    clusters: Vec<Vec<Group>>,
+    skew: Vec<u64>,
+    now: u64,
+    history: Vec<String>,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Simulation {
+        let mut dice = Dice::new(seed);
+        let count = 2 + dice.roll(2);
+        let groups: Vec<u32> = (0..count).map(|_| 1 + dice.roll(3) as u32).collect();
+        let group = |cluster: usize, index: u32, flight_max: usize| {
+            let mut world = World::new(cluster as u8 + 1, true);
+            world.flight_max = flight_max;
+            let slots = SlotRange::partition(index, groups[cluster]);
+            let cursors = groups.iter().map(|count| vec![0; *count as usize]).collect();
+            Group { world, slots, log: Vec::new(), cursors }
+        };
+        let mut clusters = Vec::new();
+        for cluster in 0..count {
+            let indices = 0..groups[cluster];
+            clusters.push(indices.map(|index| group(cluster, index, dice.roll(3))).collect());
+        }
+        let skew = (0..count).map(|_| dice.roll(6) as u64).collect();
+        Simulation { dice, clusters, skew, now: 10, history: Vec::new() }
+    }
+
+    fn command(&mut self) -> (&'static str, String) {
+        let key = KEYS[self.dice.roll(KEYS.len())];
+        let field = FIELDS[self.dice.roll(FIELDS.len())];
+        let value = self.dice.roll(40);
+        let end = self.now + 1 + self.dice.roll(12) as u64;
+        let line = match self.dice.roll(22) {
+            0 => format!("SET {key} {value}"),
+            1 => format!("SET {key} {value} PXAT {end}"),
+            2 => format!("SET {key} {value} KEEPTTL"),
+            3 => format!("SET {key} {value} NX"),
+            4 | 5 => format!("INCRBY {key} {}", value as i64 - 20),
+            6 => format!("APPEND {key} {value}"),
+            7 | 8 => format!("DEL {key}"),
+            9 => format!("GETEX {key} PXAT {end}"),
+            10..=12 => format!("HSET {key} {field} {value}"),
+            13 | 14 => format!("HDEL {key} {field}"),
+            15 | 16 => format!("HINCRBY {key} {field} {}", value as i64 - 20),
+            17..=19 => format!("PEXPIREAT {key} {end}"),
+            20 => format!("PERSIST {key}"),
+            _ => format!("GETDEL {key}"),
+        };
+        (key, line)
+    }
+
+    fn write(&mut self) {
+        let cluster = self.dice.roll(self.clusters.len());
+        let (key, line) = self.command();
+        let ms = self.now + self.skew[cluster];
+        let slot = Slot::of(key.as_bytes());
+        let groups = &mut self.clusters[cluster];
+        let Some(group) = groups.iter_mut().find(|group| group.slots.contains(slot)) else {
+            panic!("no group of cluster {cluster} owns {slot}");
+        };
+        group.world.at(ms);
+        let before = look(&mut group.world, key);
+        let (reply, effects) = group.world.ship(&line);
+        let reply = super::world::show(&reply);
+        let at = group.world.clock.ms();
+        group.log.push(effects);
+        let after = look(&mut group.world, key);
+        self.history.push(format!("{cluster} @{at} {line} -> {reply} {after:?}"));
+        let want = unsynced(&before, at, key, &line);
+        assert_eq!((reply, after), want, "{}", self.history.join("\n"));
+    }
+
+    /// Delivers some of one source group's entries to one target group.
+    fn deliver(&mut self, to: (usize, usize), from: (usize, usize), all: bool) {
+        let log = &self.clusters[from.0][from.1].log;
+        let cursor = self.clusters[to.0][to.1].cursors[from.0][from.1];
+        let start = cursor - self.dice.roll(cursor.min(3) + 1);
+        let left = log.len() - cursor;
+        let end = if all { log.len() } else { cursor + self.dice.roll(left.min(4) + 1) };
+        let slots = self.clusters[to.0][to.1].slots;
+        // What lies at or below the cursor is skipped, entry by entry.
+        let fresh = log[start..end].iter().skip(cursor - start);
+        let effects: Vec<Effect> =
+            fresh.flatten().filter(|effect| slots.contains(effect.slot())).cloned().collect();
+        let group = &mut self.clusters[to.0][to.1];
+        group.cursors[from.0][from.1] = end;
+        if !effects.is_empty() {
+            group.world.take(&effects);
+            self.history.push(format!("{to:?} <- {from:?} up to {end}"));
+        }
+        if self.dice.roll(8) == 0 {
+            // A repeat that the cursor would have stopped changes nothing that can be seen.
+            let ms = self.now;
+            let before = group.world.digest(ms);
+            group.world.take(&effects);
+            assert_eq!(group.world.digest(ms), before, "{}", self.history.join("\n"));
+        }
+    }
+
+    fn deliver_some(&mut self) {
+        let to = self.dice.roll(self.clusters.len());
+        let from = self.dice.roll(self.clusters.len());
+        if from != to {
+            let source = self.dice.roll(self.clusters[from].len());
+            let target = self.dice.roll(self.clusters[to].len());
+            self.deliver((to, target), (from, source), false);
+        }
+    }
+
+    fn settle(&mut self) {
+        let groups = |clusters: &[Vec<Group>]| -> Vec<(usize, usize)> {
+            let each = clusters.iter().enumerate();
+            each.flat_map(|(c, groups)| (0..groups.len()).map(move |g| (c, g))).collect()
+        };
+        let mut pairs = Vec::new();
+        for to in groups(&self.clusters) {
+            pairs.extend(groups(&self.clusters).into_iter().map(|from| (to, from)));
+        }
+        while !pairs.is_empty() {
+            let (to, from) = pairs.swap_remove(self.dice.roll(pairs.len()));
+            if to.0 != from.0 {
+                self.deliver(to, from, true);
+            }
+        }
+    }
+
+    /// Digests of all slots of a cluster at `ms`.
+    fn digest(&mut self, cluster: usize, ms: u64) -> Vec<crate::eval::SlotDigest> {
+        self.clusters[cluster].iter_mut().flat_map(|group| group.world.digest(ms)).collect()
+    }
+
+    fn run(mut self, seed: u64) {
+        for _ in 0..STEPS {
+            self.now += self.dice.roll(3) as u64 / 2;
+            match self.dice.roll(5) {
+                0..3 => self.write(),
+                _ => self.deliver_some(),
+            }
+        }
+        self.settle();
+        let clocks = self.clusters.iter().flatten().map(|group| group.world.clock.ms());
+        let now = clocks.max().unwrap_or(0);
+        for ms in [now, now + 1, now + 5, now + 100] {
+            let first = self.digest(0, ms);
+            for cluster in 1..self.clusters.len() {
+                let digest = self.digest(cluster, ms);
+                let history = self.history.join("\n");
+                assert_eq!(digest, first, "seed {seed}, cluster {cluster} at {ms}\n{history}");
+            }
+        }
+    }
+}
+
+/// What a client can see of a key: type, value or fields, number of fields, end.
+fn look(world: &mut World, key: &str) -> Vec<String> {
+    let ty = world.cmd(&format!("TYPE {key}"));
+    let mut seen = match ty.as_str() {
+        "string" => vec![world.cmd(&format!("GET {key}"))],
+        "hash" => vec![world.cmd(&format!("HGETALL {key}")), world.cmd(&format!("HLEN {key}"))],
+        _ => vec![],
+    };
+    seen.push(world.cmd(&format!("PEXPIRETIME {key}")));
+    seen.insert(0, ty);
+    seen
+}
+
+/// What a command does to a key that is seen as `before`, where nothing is synced.
+fn unsynced(before: &[String], ms: u64, key: &str, line: &str) -> (String, Vec<String>) {
+    let mut world = World::new(1, false);
+    let bare = |text: &str| text.replace(['"', '{', '}'], "");
+    match before[0].as_str() {
+        "string" => {
+            world.cmd(&format!("SET {key} {}", bare(&before[1])));
+        }
+        "hash" => {
+            world.cmd(&format!("HSET {key} {}", bare(&before[1]).replace('=', " ")));
+        }
+        _ => {}
+    }
+    if let Some(end) = before.last().filter(|end| !end.starts_with('-')) {
+        world.cmd(&format!("PEXPIREAT {key} {end}"));
+    }
+    let reply = world.at(ms).cmd(line);
+    let after = look(&mut world, key);
+    (reply, after)
+}
+
+#[test]
+fn clusters_agree_and_every_command_does_what_it_says() {
+    let seeds = std::env::var("FLOTILLA_MERGE_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    for seed in 1..=seeds.unwrap_or(SEEDS) {
+        Simulation::new(seed).run(seed);
+    }
+}
