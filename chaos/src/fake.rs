@@ -65,7 +65,7 @@ impl FakeRedis {
         let number = self.commands.fetch_add(1, Relaxed) + 1;
         let every = |period: &AtomicU64| match period.load(Relaxed) {
             0 => None,
-            period => (number % period == 0).then_some(number / period),
+            period => number.is_multiple_of(period).then_some(number / period),
         };
         if every(&self.refuse_every).is_some() {
             return Some("-TRYAGAIN no leader\r\n".into());

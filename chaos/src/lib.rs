@@ -17,5 +17,7 @@ pub mod checkers;
 
 pub mod scenario;
 
+pub mod bench;
+
 #[cfg(test)]
 mod fake;
