@@ -14,7 +14,19 @@ pub mod resp;
 
 pub mod command;
 
+pub mod router;
+
+pub mod rpc;
+
+pub mod node;
+
+pub mod config;
+
+pub mod pd_client;
+
 pub mod group;
+
+pub mod eval;
 
 pub mod raft;
 

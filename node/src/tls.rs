@@ -38,7 +38,8 @@ pub const LINK_ALPN: &[u8] = b"flotilla-link/1";
 const PEM_BYTES_MAX: u64 = 1 << 20;
 
 /// Where a process finds its certificates, all PEM.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct TlsFiles {
     /// The authorities whose certificates are believed, one or more.
     pub ca: PathBuf,
@@ -197,7 +198,10 @@ fn unusable(error: impl std::fmt::Display) -> TlsError {
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let failed = |source| TlsError::File { verb: "read", path: path.display().to_string(), source };
     if std::fs::metadata(path).map_err(failed)?.len() > PEM_BYTES_MAX {
-        return Err(TlsError::Pem { what: path.display().to_string(), wanted: "certificate or key" });
+        return Err(TlsError::Pem {
+            what: path.display().to_string(),
+            wanted: "certificate or key",
+        });
     }
     std::fs::read(path).map_err(failed)
 }

@@ -1,5 +1,14 @@
-//! Where rows lie: their keys, and the one way in which evaluation and reads see them.
+//! Where rows lie: their keys, the one way in which evaluation and reads see them, and the store
+//! under it.
 
 pub mod keys;
 
 pub mod view;
+
+pub mod meta;
+
+pub mod rocks;
+
+pub mod rows;
+
+pub mod snapshot;

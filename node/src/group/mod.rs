@@ -1,5 +1,8 @@
 //! One Raft group on one node: what its log holds, how its leader evaluates, how its replicas apply
 //! and read.
+//!
+//! [`Group`] is the handle that the router, the RPC service and maintenance use. Everything that
+//! writes goes through its evaluator's queue; everything that reads waits for a [`Barrier`] first.
 
 pub mod cursor;
 
@@ -7,4 +10,222 @@ pub mod entry;
 
 pub mod exec;
 
+pub mod digest;
+
 pub mod remote;
+
+pub mod run;
+
+mod merge;
+
+mod evaluator;
+
+mod apply;
+
+mod read;
+
+pub use apply::{AppliedState, Machine};
+pub use evaluator::Work;
+pub use read::ReadError;
+
+use crate::engine::keys;
+use crate::engine::rocks::Engine;
+use crate::engine::rows::TabletRows;
+use crate::engine::view::Rows;
+use crate::group::evaluator::Evaluator;
+use crate::group::exec::{Barrier, Outcome};
+use crate::group::remote::{Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatch};
+use crate::group::run::Verdict;
+use crate::raft::{Completions, Membership, RaftGroup, RaftRole, RaftStatus};
+use flotilla_topology::ids::{GroupId, LogId, Origin, ReplicaId};
+use flotilla_topology::slot::SlotRange;
+use flotilla_topology::stamp::{Hlc, Stamp};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Work that waits for a group's evaluator, at most: one batch of each of many connections.
+pub const WORK_QUEUE_MAX: usize = 4096;
+/// How long a replica waits for its state to reach a barrier before it gives the read back.
+const APPLY_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What everything inside a group needs to know of it.
+pub struct GroupContext {
+    /// Its number.
+    pub group: GroupId,
+    /// The slots that it carries.
+    pub slots: SlotRange,
+    /// Whether its namespace is kept in step with other clusters.
+    pub synced: bool,
+    /// This cluster in its present life.
+    pub origin: Origin,
+    /// Where its rows are.
+    pub engine: Arc<Engine>,
+    /// Stamps of other clusters that run further ahead of this clock are parked.
+    pub max_skew_ms: u64,
+}
+
+impl GroupContext {
+    /// A stamp of this cluster.
+    pub fn stamp(&self, hlc: Hlc) -> Stamp {
+        Stamp { hlc, cluster: self.origin.cluster }
+    }
+
+    /// This cluster's first stamp of a millisecond.
+    pub fn stamp_at_ms(&self, ms: u64) -> Stamp {
+        self.stamp(Hlc::from_ms(ms))
+    }
+}
+
+/// A group on this node.
+pub struct Group {
+    /// What it is.
+    pub context: Arc<GroupContext>,
+    /// Which replica this node carries.
+    pub replica: ReplicaId,
+    /// Its Raft.
+    pub raft: RaftGroup,
+    status: watch::Receiver<RaftStatus>,
+    applied: watch::Receiver<AppliedState>,
+    work: mpsc::Sender<Work>,
+}
+
+impl Group {
+    /// Puts the parts together and starts the evaluator on the current runtime.
+    pub fn start(
+        context: Arc<GroupContext>,
+        replica: ReplicaId,
+        raft: RaftGroup,
+        applied: watch::Receiver<AppliedState>,
+        completions: Completions,
+    ) -> Arc<Group> {
+        let (work, queue) = mpsc::channel(WORK_QUEUE_MAX);
+        let evaluator =
+            Evaluator::new(context.clone(), raft.clone(), applied.clone(), queue, completions);
+        tokio::spawn(evaluator.drive());
+        let status = raft.watch();
+        Arc::new(Group { context, replica, raft, status, applied, work })
+    }
+
+    /// Where the applied state is.
+    pub fn applied(&self) -> AppliedState {
+        *self.applied.borrow()
+    }
+
+    /// Its applied rows, as they are at the moment of each call.
+    pub fn rows(&self) -> TabletRows {
+        TabletRows::new(&self.context.engine, self.applied().tablet)
+    }
+
+    /// What each peer has acknowledged of this group's log.
+    pub fn link_floors(&self) -> io::Result<Vec<LinkFloor>> {
+        let rows = self.rows();
+        rows.scan(keys::of_kind(keys::LINK_FLOOR), false)
+            .map(|row| LinkFloor::decode(&row?.1).map_err(io::Error::other))
+            .collect()
+    }
+
+    /// Whether this replica leads and evaluates.
+    pub fn leads(&self) -> bool {
+        self.status.borrow().ready()
+    }
+
+    /// The node that leads, as this replica knows it.
+    pub fn leader(&self) -> Option<String> {
+        self.status.borrow().leader.as_ref().map(|(_, member)| member.name.clone())
+    }
+
+    /// Whether this replica has no log, so that the group may still have to be born.
+    pub fn is_unborn(&self) -> bool {
+        let status = self.raft.status();
+        status.last_index == 0 && status.membership == Membership::default()
+    }
+
+    /// Whether it was stopped, or stopped itself on an error.
+    pub fn is_stopped(&self) -> bool {
+        self.raft.status().role == RaftRole::Stopped
+    }
+
+    /// Queues work without waiting, so that work is evaluated in the order of the calls. Gives it
+    /// back when the queue is full.
+    pub fn submit(&self, work: Work) -> Result<(), Work> {
+        self.work.try_send(work).map_err(|error| error.into_inner())
+    }
+
+    /// Evaluates commands here, if this replica leads.
+    pub async fn exec(&self, commands: Vec<crate::command::Command>) -> Vec<Outcome> {
+        let count = commands.len();
+        let (answer, outcomes) = oneshot::channel();
+        if self.work.send(Work::Exec { commands, answer }).await.is_err() {
+            return vec![Outcome::NotApplied { leader: None }; count];
+        }
+        // A dropped answer means that the evaluator went away with the commands in it.
+        outcomes.await.unwrap_or_else(|_| vec![Outcome::Unknown; count])
+    }
+
+    /// Merges a batch of another cluster, if this replica leads.
+    pub async fn merge(&self, batch: RemoteBatch) -> RemoteAnswer {
+        let (answer, outcome) = oneshot::channel();
+        if self.work.send(Work::Remote { batch, answer }).await.is_err() {
+            return self.not_leader();
+        }
+        outcome.await.unwrap_or_else(|_| self.not_leader())
+    }
+
+    /// Keeps what a peer has acknowledged, if this replica leads.
+    pub async fn write_floor(&self, floor: LinkFloor) -> Answer<()> {
+        let (answer, verdict) = oneshot::channel();
+        if self.work.send(Work::LinkFloor { floor, answer }).await.is_err() {
+            return self.not_leader();
+        }
+        match verdict.await {
+            Ok(Verdict::Applied(_)) => Answer::Done(()),
+            _ => self.not_leader(),
+        }
+    }
+
+    /// What a question that only the leader may answer gets here.
+    pub fn not_leader<T>(&self) -> Answer<T> {
+        let status = self.raft.status();
+        let node = status.leader.map(|(_, member)| member.name);
+        Answer::NotLeader(LeaderIs { node, term: status.term })
+    }
+
+    /// The barrier that a linearizable read anywhere must wait for. Leader only; the error names
+    /// the leader, if one is known.
+    pub async fn barrier(&self) -> Result<Barrier, Option<String>> {
+        let log_id = match self.raft.read_index().await {
+            Ok(log_id) => log_id,
+            Err(not) => return Err(not.leader.map(|(_, member)| member.name)),
+        };
+        self.wait_applied(log_id).await.map_err(|_| None)?;
+        let clock_ms = self.applied().clock.ms().max(crate::clock::wall_ms());
+        Ok(Barrier { log_id, clock_ms })
+    }
+
+    /// Commits a stamp at or above `at_ms`, and answers as a barrier behind it.
+    pub async fn tick(&self, at_ms: u64) -> Result<Barrier, Option<String>> {
+        let (answer, verdict) = oneshot::channel();
+        if self.work.send(Work::Tick { at_ms, answer }).await.is_err() {
+            return Err(None);
+        }
+        match verdict.await {
+            Ok(Verdict::Applied(log_id)) => {
+                let clock_ms = self.applied().clock.ms().max(at_ms);
+                Ok(Barrier { log_id, clock_ms })
+            }
+            _ => Err(self.leader()),
+        }
+    }
+
+    /// Waits until this replica has applied `at`.
+    pub async fn wait_applied(&self, at: LogId) -> Result<(), ReadError> {
+        let mut applied = self.applied.clone();
+        let reached = applied.wait_for(|state| state.log_id.index >= at.index);
+        match tokio::time::timeout(APPLY_DEADLINE, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(ReadError::Behind),
+        }
+    }
+}

@@ -112,6 +112,23 @@ impl Default for LogConfig {
 }
 
 impl LogConfig {
+    /// Fractions of a node's memory budget, and files that fit a machine of that size: the prefill
+    /// is written at every first start, so a small node gets a small one.
+    pub fn for_memory(bytes: u64) -> LogConfig {
+        let base = LogConfig::default();
+        let file_bytes = (bytes / 16).clamp(8 << 20, base.file_bytes);
+        let tail_bytes = usize::try_from(bytes / 16)
+            .map_or(base.tail_bytes, |tail| tail.clamp(4 << 20, base.tail_bytes));
+        LogConfig {
+            file_bytes,
+            reclaim_bytes: file_bytes * 16,
+            prefill_bytes: file_bytes * 2,
+            tail_bytes,
+            group_tail_bytes: tail_bytes / 4,
+            queue_bytes: base.queue_bytes,
+        }
+    }
+
     /// Says what is wrong with the relation of two sizes.
     pub fn validate(&self) -> Result<(), String> {
         if self.reclaim_bytes < 2 * self.file_bytes {

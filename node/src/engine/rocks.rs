@@ -1,0 +1,327 @@
+//! The node's one RocksDB: rows of all groups in the family `data`, what is known of the groups
+//! themselves in `meta`.
+//!
+//! Invariants:
+//! * No WAL. The Raft log is the WAL: every batch carries the applied log id of its group, both
+//!   families are flushed together (atomic flush), so whatever survives a crash is a prefix of each
+//!   group's log, and the rest is applied again.
+//! * A group's rows live under a *tablet* number, given out here and never reused. `meta` maps the
+//!   group to its tablet, so a snapshot fills a new tablet and becomes current with one row.
+//! * Every iterator has an upper bound inside its tablet.
+
+use crate::codec::{DecodeError, Decoder, Encoder};
+use crate::engine::meta::GroupMeta;
+use bytes::Bytes;
+use flotilla_topology::ids::GroupId;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    FlushOptions, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Levels: level 0 is compacted at this many files, each about one write buffer, so that level 0
+/// and the base level have one size and a compaction between them is balanced.
+const LEVEL0_TRIGGER: u64 = 4;
+const DATA: &str = "data";
+const META: &str = "meta";
+const NEXT_TABLET: &[u8] = b"\0next-tablet";
+
+/// Where a group's rows stand in `data`; given out by this node, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TabletId(pub u32);
+
+impl TabletId {
+    /// The key of a row in `data`.
+    pub fn key(self, row_key: &[u8]) -> Vec<u8> {
+        let mut key = Vec::with_capacity(4 + row_key.len());
+        key.extend_from_slice(&self.0.to_be_bytes());
+        key.extend_from_slice(row_key);
+        key
+    }
+
+    /// All rows: from the first key to the one behind the last.
+    fn bounds(self) -> (Vec<u8>, Vec<u8>) {
+        (self.0.to_be_bytes().to_vec(), (self.0 + 1).to_be_bytes().to_vec())
+    }
+}
+
+/// Sizes, all in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Block cache.
+    pub block_cache_bytes: usize,
+    /// One write buffer. Small ones insert faster: the skiplist stays in the CPU's cache.
+    pub write_buffer_bytes: usize,
+    /// Write rate of flushes and compactions per second; 0 for no limit.
+    pub background_bytes_per_second: i64,
+}
+
+impl EngineConfig {
+    /// Fractions of a node's memory budget: 60 % cache, and four write buffers of 16-32 MiB.
+    pub fn for_memory(bytes: u64) -> EngineConfig {
+        EngineConfig {
+            block_cache_bytes: usize::try_from(bytes / 10 * 6).unwrap_or(usize::MAX),
+            write_buffer_bytes: (bytes / 32).clamp(4 << 20, 32 << 20) as usize,
+            background_bytes_per_second: 0,
+        }
+    }
+}
+
+/// The data store cannot be opened, or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// RocksDB says so.
+    #[error("data store: {0}")]
+    Rocks(#[from] rocksdb::Error),
+    /// A row of `meta` is not what was written.
+    #[error("data store: group {group}: {source}")]
+    Meta {
+        /// Whose row.
+        group: GroupId,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+}
+
+impl From<EngineError> for io::Error {
+    fn from(error: EngineError) -> io::Error {
+        io::Error::other(error.to_string())
+    }
+}
+
+/// The opened data store of a node.
+pub struct Engine {
+    db: DB,
+    next_tablet: AtomicU32,
+}
+
+impl Engine {
+    /// Opens or creates the store in `dir` and drops tablets that no group owns (an install that a
+    /// crash cut off, or a dropped group).
+    pub fn open(dir: &Path, config: &EngineConfig) -> Result<Arc<Engine>, EngineError> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_atomic_flush(true);
+        options.set_max_background_jobs(2);
+        options.set_allow_concurrent_memtable_write(false);
+        options.set_max_open_files(4096);
+        options.set_bytes_per_sync(1 << 20);
+        options.set_keep_log_file_num(4);
+        options.set_max_log_file_size(16 << 20);
+        if config.background_bytes_per_second > 0 {
+            options.set_ratelimiter(config.background_bytes_per_second, 100_000, 10);
+        }
+        let families = [DATA, META]
+            .map(|name| ColumnFamilyDescriptor::new(name, Self::family_options(config)));
+        let db = DB::open_cf_descriptors(&options, dir, families)?;
+        let next = db
+            .get_cf(family(&db, META), NEXT_TABLET)?
+            .and_then(|bytes| Some(u32::from_be_bytes(bytes.try_into().ok()?)))
+            .unwrap_or(1);
+        let engine = Arc::new(Engine { db, next_tablet: AtomicU32::new(next) });
+        engine.drop_orphans(next)?;
+        Ok(engine)
+    }
+
+    fn family_options(config: &EngineConfig) -> Options {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&Cache::new_lru_cache(config.block_cache_bytes));
+        table.set_bloom_filter(10.0, false);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        let mut options = Options::default();
+        options.set_block_based_table_factory(&table);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_write_buffer_size(config.write_buffer_bytes);
+        options.set_max_write_buffer_number(4);
+        options.set_level_zero_file_num_compaction_trigger(LEVEL0_TRIGGER as i32);
+        options.set_max_bytes_for_level_base(LEVEL0_TRIGGER * config.write_buffer_bytes as u64);
+        options.set_level_compaction_dynamic_level_bytes(true);
+        options
+    }
+
+    fn drop_orphans(&self, next: u32) -> Result<(), EngineError> {
+        let owned: std::collections::BTreeSet<u32> =
+            self.groups()?.iter().map(|(_, meta)| meta.tablet.0).collect();
+        for tablet in (1..next).filter(|tablet| !owned.contains(tablet)) {
+            let (from, to) = TabletId(tablet).bounds();
+            let bounds = (from.as_slice(), to.as_slice());
+            let present = self.iterate(&self.db, bounds, false).next().transpose()?.is_some();
+            if present {
+                tracing::info!(tablet, "dropping the rows of a tablet that no group owns");
+                self.drop_tablet(TabletId(tablet))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A new, empty tablet. Its number is never given out again: the counter is written before the
+    /// first row can be, and both are flushed together.
+    pub fn new_tablet(&self) -> Result<TabletId, EngineError> {
+        let tablet = self.next_tablet.fetch_add(1, Ordering::SeqCst);
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.meta(), NEXT_TABLET, (tablet + 1).to_be_bytes());
+        self.write(batch)?;
+        Ok(TabletId(tablet))
+    }
+
+    /// Deletes all rows of a tablet.
+    pub fn drop_tablet(&self, tablet: TabletId) -> Result<(), EngineError> {
+        let (from, to) = tablet.bounds();
+        let mut batch = WriteBatch::default();
+        batch.delete_range_cf(self.data(), from, to);
+        self.write(batch)
+    }
+
+    /// What is known of a group, or `None` if this node never carried it.
+    pub fn group(&self, group: GroupId) -> Result<Option<GroupMeta>, EngineError> {
+        let bytes = self.db.get_cf(self.meta(), group.0.to_be_bytes())?;
+        bytes.map(|bytes| decode_meta(group, &bytes)).transpose()
+    }
+
+    /// All groups that this node carries.
+    pub fn groups(&self) -> Result<Vec<(GroupId, GroupMeta)>, EngineError> {
+        let mut groups = Vec::new();
+        for row in self.db.iterator_cf(self.meta(), IteratorMode::Start) {
+            let (key, value) = row?;
+            if let Ok(id) = <[u8; 4]>::try_from(&*key) {
+                let group = GroupId(u32::from_be_bytes(id));
+                groups.push((group, decode_meta(group, &value)?));
+            }
+        }
+        Ok(groups)
+    }
+
+    /// Puts a group's meta row into a batch.
+    pub fn put_group(&self, batch: &mut WriteBatch, group: GroupId, meta: &GroupMeta) {
+        let mut out = Encoder::with_capacity(128);
+        meta.encode(&mut out);
+        out.seal(0);
+        batch.put_cf(self.meta(), group.0.to_be_bytes(), out.as_slice());
+    }
+
+    /// Forgets a group and drops its rows.
+    pub fn drop_group(&self, group: GroupId, tablet: TabletId) -> Result<(), EngineError> {
+        let mut batch = WriteBatch::default();
+        batch.delete_cf(self.meta(), group.0.to_be_bytes());
+        self.write(batch)?;
+        self.flush()?;
+        self.drop_tablet(tablet)
+    }
+
+    /// Writes a batch to the memtables.
+    pub fn write(&self, batch: WriteBatch) -> Result<(), EngineError> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db.write_opt(batch, &options)?;
+        Ok(())
+    }
+
+    /// Makes everything written so far durable. Blocks until it is.
+    pub fn flush(&self) -> Result<(), EngineError> {
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.db.flush_cfs_opt(&[self.data(), self.meta()], &options)?;
+        Ok(())
+    }
+
+    /// The family of rows.
+    pub fn data(&self) -> &ColumnFamily {
+        family(&self.db, DATA)
+    }
+
+    fn meta(&self) -> &ColumnFamily {
+        family(&self.db, META)
+    }
+
+    /// The underlying store, for snapshots.
+    pub fn db(&self) -> &DB {
+        &self.db
+    }
+
+    /// The group's meta row as of a snapshot.
+    pub fn group_at(
+        &self,
+        snapshot: &rocksdb::Snapshot<'_>,
+        group: GroupId,
+    ) -> Result<Option<GroupMeta>, EngineError> {
+        let bytes = snapshot.get_cf(self.meta(), group.0.to_be_bytes())?;
+        bytes.map(|bytes| decode_meta(group, &bytes)).transpose()
+    }
+
+    /// One row by its full key.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        Ok(self.db.get_pinned_cf(self.data(), key)?.map(|v| Bytes::copy_from_slice(&v)))
+    }
+
+    /// Rows between two full keys, from `from` (included) to `to` (excluded), as `source` sees them.
+    pub fn iterate<'a>(
+        &'a self,
+        source: &'a impl Iterate,
+        (from, to): (&[u8], &[u8]),
+        reverse: bool,
+    ) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>> + 'a {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        options.set_iterate_upper_bound(to);
+        let mode = if reverse { IteratorMode::End } else { IteratorMode::Start };
+        source.iterate(self.data(), options, mode)
+    }
+
+    /// A property of the store as a number, by RocksDB's name; 0 if it has none.
+    pub fn property(&self, name: &str) -> u64 {
+        self.db.property_int_value_cf(self.data(), name).ok().flatten().unwrap_or(0)
+    }
+}
+
+/// What can be iterated: the live store or a snapshot of it.
+pub trait Iterate {
+    /// Rows of a family under the given bounds.
+    fn iterate<'a>(
+        &'a self,
+        family: &'a ColumnFamily,
+        options: ReadOptions,
+        mode: IteratorMode<'_>,
+    ) -> rocksdb::DBIteratorWithThreadMode<'a, DB>;
+}
+
+impl Iterate for DB {
+    fn iterate<'a>(
+        &'a self,
+        family: &'a ColumnFamily,
+        options: ReadOptions,
+        mode: IteratorMode<'_>,
+    ) -> rocksdb::DBIteratorWithThreadMode<'a, DB> {
+        self.iterator_cf_opt(family, options, mode)
+    }
+}
+
+impl Iterate for rocksdb::Snapshot<'_> {
+    fn iterate<'a>(
+        &'a self,
+        family: &'a ColumnFamily,
+        options: ReadOptions,
+        mode: IteratorMode<'_>,
+    ) -> rocksdb::DBIteratorWithThreadMode<'a, DB> {
+        self.iterator_cf_opt(family, options, mode)
+    }
+}
+
+fn family<'a>(db: &'a DB, name: &'static str) -> &'a ColumnFamily {
+    db.cf_handle(name).expect("both families are created when the store is opened")
+}
+
+fn decode_meta(group: GroupId, bytes: &[u8]) -> Result<GroupMeta, EngineError> {
+    let read = || {
+        let body = crate::codec::unseal(bytes)?;
+        let mut input = Decoder::new(body);
+        let meta = GroupMeta::decode(&mut input)?;
+        input.finish()?;
+        Ok(meta)
+    };
+    read().map_err(|source| EngineError::Meta { group, source })
+}

@@ -1,0 +1,228 @@
+//! Applying committed entries: one RocksDB batch for a chunk of entries, without reads.
+//!
+//! Invariants:
+//! * An entry takes effect only if the fence admits it; replicas and syncers share that rule.
+//! * The applied position, the fence and the clock stand in the same batch as the rows.
+//! * Within a chunk the last write of a row wins and rows are written in key order; a range delete
+//!   comes before the rows that were written after it.
+//! * An entry that cannot be decoded stops the replica: going on would let it differ silently.
+
+use crate::engine::meta::GroupMeta;
+use crate::engine::rocks::{Engine, TabletId};
+use crate::engine::snapshot::{RowStream, TabletSink};
+use crate::group::entry::{Entry, Fence, RowOp};
+use crate::raft::{
+    Applied, Body, Committed, Outcome, SnapshotCut, SnapshotReceiver, SnapshotSink, StateMachine,
+};
+use bytes::Bytes;
+use flotilla_topology::ids::{GroupId, LogId, Origin, ReplicaId};
+use flotilla_topology::stamp::{Hlc, Stamp};
+use rocksdb::WriteBatch;
+use std::io;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Where a replica's applied state is, for everyone who waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppliedState {
+    /// Where the rows stand.
+    pub tablet: TabletId,
+    /// Last applied position; index 0 before the first.
+    pub log_id: LogId,
+    /// What the next entry must carry.
+    pub fence: Fence,
+    /// The group's clock.
+    pub clock: Hlc,
+    /// Highest stamp of this cluster's own effects.
+    pub own: Stamp,
+}
+
+/// The state machine of a replica with data.
+pub struct Machine {
+    engine: Arc<Engine>,
+    group: GroupId,
+    home: Origin,
+    meta: GroupMeta,
+    published: watch::Sender<AppliedState>,
+}
+
+impl Machine {
+    /// Loads or creates the state of a group that this node carries as `replica`.
+    pub fn open(
+        engine: &Arc<Engine>,
+        group: GroupId,
+        replica: ReplicaId,
+        home: Origin,
+    ) -> io::Result<(Machine, watch::Receiver<AppliedState>)> {
+        let meta = match engine.group(group)? {
+            Some(meta) => meta,
+            None => {
+                let meta = GroupMeta::new(engine.new_tablet()?, replica);
+                let mut batch = WriteBatch::default();
+                engine.put_group(&mut batch, group, &meta);
+                engine.write(batch)?;
+                meta
+            }
+        };
+        if meta.replica != replica {
+            return Err(io::Error::other(format!(
+                "group {group} is here as replica {}, not {replica}: this directory belongs to \
+                 another member; start with the right `dir`",
+                meta.replica
+            )));
+        }
+        let (published, watch) = watch::channel(state_of(&meta));
+        Ok((Machine { engine: engine.clone(), group, home, meta, published }, watch))
+    }
+
+    fn position(&self) -> Applied {
+        Applied { log_id: self.meta.applied, membership: self.meta.membership.clone() }
+    }
+}
+
+fn state_of(meta: &GroupMeta) -> AppliedState {
+    AppliedState {
+        tablet: meta.tablet,
+        log_id: meta.applied,
+        fence: meta.fence,
+        clock: meta.clock,
+        own: meta.own,
+    }
+}
+
+/// Rows of a chunk on their way into a batch.
+struct Rows<'a> {
+    engine: &'a Engine,
+    tablet: TabletId,
+    rows: Vec<(Vec<u8>, Option<Bytes>)>,
+    batch: WriteBatch,
+}
+
+impl Rows<'_> {
+    fn push(&mut self, op: RowOp) {
+        match op {
+            RowOp::Put { key, value, .. } => self.rows.push((self.tablet.key(&key), Some(value))),
+            RowOp::Delete { key } => self.rows.push((self.tablet.key(&key), None)),
+            RowOp::DeleteRange { from, to } => {
+                self.settle();
+                let (from, to) = (self.tablet.key(&from), self.tablet.key(&to));
+                self.batch.delete_range_cf(self.engine.data(), from, to);
+            }
+        }
+    }
+
+    /// Moves the collected rows into the batch: sorted, since sorted inserts are cheaper, and only
+    /// the last write of each.
+    fn settle(&mut self) {
+        self.rows.sort_by(|a, b| a.0.cmp(&b.0)); // stable: later writes stay behind earlier ones
+        let mut rows = std::mem::take(&mut self.rows).into_iter().peekable();
+        while let Some((key, value)) = rows.next() {
+            if rows.peek().is_some_and(|(next, _)| *next == key) {
+                continue;
+            }
+            match value {
+                Some(value) => self.batch.put_cf(self.engine.data(), key, value),
+                None => self.batch.delete_cf(self.engine.data(), key),
+            }
+        }
+    }
+}
+
+impl StateMachine for Machine {
+    fn applied(&mut self) -> io::Result<Applied> {
+        Ok(self.position())
+    }
+
+    fn apply(&mut self, entries: Vec<Committed>) -> io::Result<Vec<Outcome>> {
+        let mut rows = Rows {
+            engine: &self.engine,
+            tablet: self.meta.tablet,
+            rows: Vec::with_capacity(entries.len() * 4),
+            batch: WriteBatch::default(),
+        };
+        let mut outcomes = Vec::with_capacity(entries.len());
+        for Committed { log_id, body } in entries {
+            let expected = self.meta.applied.index + 1;
+            assert_eq!(log_id.index, expected, "apply must not skip or repeat an entry");
+            self.meta.applied = log_id;
+            let outcome = match body {
+                Body::Blank => {
+                    self.meta.fence.blank(log_id.term);
+                    Outcome::TookEffect
+                }
+                Body::Membership(membership) => {
+                    self.meta.membership = membership;
+                    Outcome::TookEffect
+                }
+                Body::Normal(bytes) => {
+                    let entry = Entry::decode(&bytes).map_err(|error| {
+                        io::Error::other(format!("group {} entry {log_id}: {error}", self.group))
+                    })?;
+                    if self.meta.fence.admit(log_id.term, entry.header.evaluation) {
+                        self.meta.clock = self.meta.clock.max(entry.header.clock);
+                        if entry.header.origin == self.home && entry.header.slots.is_some() {
+                            self.meta.own = self.meta.own.max(entry.header.last);
+                        }
+                        entry.ops.into_iter().for_each(|op| rows.push(op));
+                        Outcome::TookEffect
+                    } else {
+                        metrics::counter!("flotilla_entries_fenced_total").increment(1);
+                        Outcome::Fenced
+                    }
+                }
+            };
+            outcomes.push(outcome);
+        }
+        rows.settle();
+        let mut batch = rows.batch;
+        self.engine.put_group(&mut batch, self.group, &self.meta);
+        self.engine.write(batch)?;
+        self.published.send_replace(state_of(&self.meta));
+        Ok(outcomes)
+    }
+
+    fn durable(&mut self) -> io::Result<Applied> {
+        // The position is read first: what is flushed includes it.
+        let position = self.position();
+        self.engine.flush()?;
+        Ok(position)
+    }
+
+    fn snapshot(&mut self) -> io::Result<SnapshotCut> {
+        let (meta, stream) = RowStream::cut(&self.engine, self.group)?
+            .ok_or_else(|| io::Error::other("a group with a state machine has a meta row"))?;
+        let applied = Applied { log_id: meta.applied, membership: meta.membership };
+        Ok(SnapshotCut { applied, source: Box::new(stream) })
+    }
+
+    fn receiver(&self) -> Arc<dyn SnapshotReceiver> {
+        Arc::new(Receiver {
+            engine: self.engine.clone(),
+            group: self.group,
+            replica: self.meta.replica,
+        })
+    }
+
+    fn install(&mut self, applied: Applied, sink: Box<dyn SnapshotSink>) -> io::Result<()> {
+        sink.finish(&applied)?;
+        self.meta = self
+            .engine
+            .group(self.group)?
+            .ok_or_else(|| io::Error::other("an installed snapshot has a meta row"))?;
+        self.published.send_replace(state_of(&self.meta));
+        tracing::info!(group = %self.group, at = %applied.log_id, "installed a snapshot");
+        Ok(())
+    }
+}
+
+struct Receiver {
+    engine: Arc<Engine>,
+    group: GroupId,
+    replica: ReplicaId,
+}
+
+impl SnapshotReceiver for Receiver {
+    fn open(&self, _applied: &Applied) -> io::Result<Box<dyn SnapshotSink>> {
+        Ok(Box::new(TabletSink::open(&self.engine, self.group, self.replica)?))
+    }
+}

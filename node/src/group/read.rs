@@ -1,0 +1,94 @@
+//! Reads of applied state, on any replica.
+//!
+//! A read is linearizable if the caller got a [`Barrier`] from the leader after the client asked:
+//! the replica waits for the barrier's position and judges expiry by the barrier's clock. A key that
+//! is due by that clock and has not passed in applied state is answered only after a tick: the
+//! next leader's clock may be slower, and a key must not come back.
+
+use crate::command::{Command, Family, Id};
+use crate::engine::rows::{FrozenRows, TabletRows};
+use crate::engine::view::{Overlay, Rows, View};
+use crate::eval::{self, ScanCursor, ScanOptions, Txn};
+use crate::group::evaluator::eval_context;
+use crate::group::exec::Barrier;
+use crate::group::{AppliedState, Group};
+use crate::resp::Reply;
+use flotilla_topology::stamp::Stamp;
+use std::io;
+
+/// A read was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A key is due: commit a tick at this time (milliseconds), then read again behind it.
+    #[error("a key is due at {0}")]
+    NeedsTick(u64),
+    /// This replica did not reach the barrier in time: read elsewhere.
+    #[error("this replica is behind")]
+    Behind,
+    /// The disk failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Group {
+    /// Answers reads from this replica's applied state, as of a barrier.
+    pub async fn read(
+        &self,
+        commands: &[Command],
+        barrier: Barrier,
+    ) -> Result<Vec<Reply>, ReadError> {
+        self.wait_applied(barrier.log_id).await?;
+        let applied = self.applied();
+        self.evaluate_reads(commands, applied, barrier.clock_ms.max(applied.clock.ms()))
+    }
+
+    /// Answers reads from whatever this replica has applied, by the applied clock.
+    pub fn read_stale(&self, commands: &[Command]) -> Result<Vec<Reply>, ReadError> {
+        let applied = self.applied();
+        self.evaluate_reads(commands, applied, applied.clock.ms())
+    }
+
+    fn evaluate_reads(
+        &self,
+        commands: &[Command],
+        applied: AppliedState,
+        now_ms: u64,
+    ) -> Result<Vec<Reply>, ReadError> {
+        // One row is consistent with itself; anything more is read from one moment.
+        let single = commands.iter().all(|command| command.spec.family == Family::String);
+        let rows: Box<dyn Rows> = if single && commands.len() == 1 {
+            Box::new(TabletRows::new(&self.context.engine, applied.tablet))
+        } else {
+            Box::new(FrozenRows::new(&self.context.engine, applied.tablet))
+        };
+        let mut overlay = Overlay::new();
+        let mut replies = Vec::with_capacity(commands.len());
+        for command in commands {
+            let context = eval_context(&self.context, Stamp::ZERO, now_ms, applied.clock.ms());
+            let mut txn = Txn::new(View::new(rows.as_ref(), &mut overlay), context);
+            replies.push(self.evaluate_read(&mut txn, command)?);
+            if txn.needs_tick() {
+                return Err(ReadError::NeedsTick(now_ms));
+            }
+        }
+        Ok(replies)
+    }
+
+    fn evaluate_read(&self, txn: &mut Txn<'_>, command: &Command) -> io::Result<Reply> {
+        match command.spec.id {
+            Id::DbSize => {
+                let count = eval::db_size(txn, self.context.slots)?;
+                Ok(Reply::Int(i64::try_from(count).unwrap_or(i64::MAX)))
+            }
+            Id::Scan => match ScanOptions::parse(&command.args) {
+                Err(reply) => Ok(reply),
+                Ok(options) => {
+                    let page = eval::scan(txn, self.context.slots, &options)?;
+                    let next = page.next.unwrap_or(ScanCursor::START).to_integer();
+                    Ok(Reply::Array(vec![Reply::bulk(next.to_string()), Reply::bulks(page.keys)]))
+                }
+            },
+            _ => eval::command(txn, command),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! A cluster of one: the map that a PD would give, made here, always the same.
+
+use crate::config::Config;
+use crate::node::groups::GroupKeeper;
+use crate::router::Places;
+use flotilla_topology::api::{
+    ClusterMap, GroupInfo, NamespaceInfo, NamespaceSpec, NodeAddresses, NodeInfo, ReplicaInfo,
+};
+use flotilla_topology::ids::{Epoch, GroupId, Incarnation, NamespaceId, ReplicaId};
+use flotilla_topology::slot::SlotRange;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Groups of the one namespace: enough to use two cores, few enough to stay small.
+const PARTITIONS: u32 = 4;
+
+fn map(config: &Config, addresses: &NodeAddresses) -> ClusterMap {
+    let node = NodeInfo {
+        name: config.name.clone(),
+        datacenter: config.datacenter.clone(),
+        addresses: config.advertise.clone().unwrap_or_else(|| addresses.clone()),
+        advertise: config.advertise_to.clone(),
+        alive: true,
+    };
+    let spec = NamespaceSpec {
+        name: "default".to_owned(),
+        partitions: PARTITIONS,
+        replicas: 1,
+        synced: false,
+    };
+    let group = |index: u32| {
+        let replica =
+            ReplicaInfo { id: ReplicaId(u64::from(index) + 1), node: config.name.clone() };
+        GroupInfo {
+            id: GroupId(index + 1),
+            namespace: NamespaceId(1),
+            slots: SlotRange::partition(index, PARTITIONS),
+            birth: vec![replica.clone()],
+            replicas: vec![replica],
+            learners: Vec::new(),
+            preferred_leader: config.name.clone(),
+            leader: None,
+        }
+    };
+    ClusterMap {
+        cluster: config.cluster,
+        name: config.name.clone(),
+        incarnation: Incarnation(1),
+        epoch: Epoch(1),
+        revision: 1,
+        nodes: vec![node],
+        syncers: Vec::new(),
+        namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec }],
+        groups: (0..PARTITIONS).map(group).collect(),
+        peers: Vec::new(),
+    }
+}
+
+/// Carries the groups of the map that never changes.
+pub fn serve(
+    config: &Config,
+    addresses: &NodeAddresses,
+    places: &Arc<Places>,
+    keeper: &Arc<GroupKeeper>,
+    stop: CancellationToken,
+) {
+    places.set_map(Arc::new(map(config, addresses)));
+    tokio::spawn(keeper.clone().keep(stop));
+}

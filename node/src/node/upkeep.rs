@@ -1,0 +1,100 @@
+//! What must be done now and then: purging logs below what everybody has, watching the disk,
+//! telling metrics.
+//!
+//! The purge floor of a synced group is the smallest position that a live peer has acknowledged,
+//! as written through the group itself, so that every replica, also the next leader, respects it.
+//! It is capped by a budget: above [`BACKLOG_BYTES_MAX`] of logs on this node the floor gives way,
+//! and the link that needed them has to merge full state.
+
+use crate::group::Group;
+use crate::node::groups::GroupKeeper;
+use crate::node::host;
+use crate::router::Router;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Entries kept behind the applied position, so that a replica that was away for a moment is
+/// served from the log and needs no snapshot.
+const KEPT_ENTRIES: u64 = 10_000;
+/// Purging is worth its flush only from so many entries on.
+const PURGE_STEP: u64 = 10_000;
+/// Logs of this size on one node make the purge floor of lagging peers give way.
+const BACKLOG_BYTES_MAX: usize = 8 << 30;
+
+/// Starts upkeep; it ends with `stop`.
+pub fn start(
+    keeper: Arc<GroupKeeper>,
+    router: Arc<Router>,
+    dir: PathBuf,
+    disk_reserve: u64,
+    stop: CancellationToken,
+) {
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(UPKEEP_INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            if let Some(free) = host::free_bytes(&dir) {
+                metrics::gauge!("flotilla_disk_free_bytes").set(free as f64);
+                router.set_disk_full(free < disk_reserve);
+            }
+            let over_budget = keeper.logs.disk_bytes() > BACKLOG_BYTES_MAX;
+            for group in keeper.places.groups() {
+                tell_metrics(&group);
+                purge(&keeper, &group, over_budget).await;
+            }
+            metrics::gauge!("flotilla_log_disk_bytes").set(keeper.logs.disk_bytes() as f64);
+            let estimate = keeper.engine.property("rocksdb.estimate-num-keys");
+            metrics::gauge!("flotilla_storage_rows_estimate").set(estimate as f64);
+            let pending = keeper.engine.property("rocksdb.estimate-pending-compaction-bytes");
+            metrics::gauge!("flotilla_storage_pending_compaction_bytes").set(pending as f64);
+        }
+    });
+}
+
+fn tell_metrics(group: &Group) {
+    let label = group.context.group.to_string();
+    let applied = group.applied().log_id.index as f64;
+    metrics::gauge!("flotilla_group_applied_index", "group" => label.clone()).set(applied);
+    let leads = if group.leads() { 1.0 } else { 0.0 };
+    metrics::gauge!("flotilla_group_leads", "group" => label).set(leads);
+}
+
+async fn purge(keeper: &GroupKeeper, group: &Group, over_budget: bool) {
+    let applied = group.applied().log_id.index;
+    let kept = applied.saturating_sub(KEPT_ENTRIES);
+    let upto = match floor(keeper, group) {
+        Ok(Some(floor)) if !over_budget => kept.min(floor),
+        Ok(_) => kept,
+        Err(error) => {
+            tracing::error!(group = %group.context.group, %error, "cannot read link floors");
+            return;
+        }
+    };
+    if upto < group.raft.status().purged.index + PURGE_STEP {
+        return;
+    }
+    if let Err(error) = group.raft.purge(upto).await {
+        tracing::warn!(group = %group.context.group, %error, "log not purged");
+    }
+}
+
+/// The smallest position that a peer has acknowledged; `None` if nobody follows this group.
+fn floor(keeper: &GroupKeeper, group: &Group) -> std::io::Result<Option<u64>> {
+    let peers = match keeper.places.map() {
+        Some(map) if group.context.synced => map.peers.clone(),
+        _ => return Ok(None),
+    };
+    let floors = group.link_floors()?;
+    let position = |peer| {
+        let floor = floors.iter().find(|floor| floor.peer == peer);
+        floor.map_or(0, |floor| floor.position.index)
+    };
+    Ok(peers.iter().map(|peer| position(peer.id)).min())
+}

@@ -1,0 +1,208 @@
+//! From a connection's commands to groups and back.
+//!
+//! The router knows the partition map, the groups on this node and the other nodes. It splits a run
+//! of commands by group, executes all groups in parallel, one request after the other in each, and
+//! puts the replies together in the order of the commands.
+//!
+//! Invariants:
+//! * Commands of one run and one group are evaluated in the order given. What stands behind a
+//!   refused command is refused too and retried behind it.
+//! * Only what was certainly not applied is retried, for up to [`RETRY_DEADLINE`].
+//! * A multi-key command over several groups is split if its table entry says so: each part is
+//!   atomic, the whole is not. All others are refused with the remedy.
+
+mod barrier;
+mod exec;
+mod keyspace;
+mod places;
+mod split;
+
+pub use places::{Places, Target};
+
+use crate::command::{Command, Place};
+use crate::config::Limits;
+use crate::resp::Reply;
+use crate::router::barrier::Barriers;
+use crate::router::split::{Part, Plan};
+use crate::server::{Backend, Door, SessionView};
+use flotilla_topology::api::ClusterMap;
+use flotilla_topology::ids::{GroupId, NamespaceId};
+use futures::future::{BoxFuture, join_all};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Commands that were not applied are tried again for so long before the client hears of it.
+pub const RETRY_DEADLINE: Duration = Duration::from_secs(5);
+/// First pause between two tries; it doubles up to [`RETRY_PAUSE_MAX`].
+pub const RETRY_PAUSE_MIN: Duration = Duration::from_millis(2);
+/// Longest pause between two tries: an election takes a few of these.
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// Carries out data commands.
+pub struct Router {
+    places: Arc<Places>,
+    limits: Limits,
+    barriers: Barriers,
+    /// Below `disk_reserve`: client writes are refused.
+    disk_full: AtomicBool,
+}
+
+impl Router {
+    /// A router over the groups and nodes of `places`.
+    pub fn new(places: Arc<Places>, limits: Limits) -> Arc<Router> {
+        let barriers = Barriers::new(places.clone());
+        Arc::new(Router { places, limits, barriers, disk_full: AtomicBool::new(false) })
+    }
+
+    /// Whether the disk has too little left to take client writes.
+    pub fn set_disk_full(&self, full: bool) {
+        if self.disk_full.swap(full, Ordering::Relaxed) != full {
+            tracing::warn!(full, "free disk space crossed limits.disk_reserve");
+        }
+    }
+
+    /// Refuses what no group may see.
+    fn admit(&self, command: &Command) -> Result<(), Reply> {
+        if command.spec.is_write() && self.disk_full.load(Ordering::Relaxed) {
+            return Err(Reply::error(
+                "ERR the disk is nearly full: writes are refused until space is freed \
+                 (limits.disk_reserve)",
+            ));
+        }
+        let key_max = self.limits.key_bytes_max;
+        if let Some(key) = command.keys().find(|key| key.len() > key_max) {
+            return Err(Reply::error(format!(
+                "ERR a key of {} bytes is above limits.key_bytes_max ({key_max})",
+                key.len()
+            )));
+        }
+        let value_max = self.limits.value_bytes_max;
+        if let Some(arg) = command.args.iter().find(|arg| arg.len() > value_max) {
+            return Err(Reply::error(format!(
+                "ERR an argument of {} bytes is above limits.value_bytes_max ({value_max})",
+                arg.len()
+            )));
+        }
+        Ok(())
+    }
+
+    async fn run(self: Arc<Self>, session: SessionView, commands: Vec<Command>) -> Vec<Reply> {
+        let Some(map) = self.places.map() else {
+            let reply =
+                Reply::error("TRYAGAIN this node has no partition map yet: is PD reachable?");
+            return vec![reply; commands.len()];
+        };
+        let mut plan = Plan::new(commands.len());
+        let mut whole = Vec::new();
+        for (index, command) in commands.into_iter().enumerate() {
+            if let Err(reply) = self.admit(&command) {
+                plan.answer(index, reply);
+            } else if command.spec.place == Place::EveryGroup {
+                whole.push((index, command));
+            } else if let Err(reply) = plan.add(&map, session, index, command) {
+                plan.answer(index, reply);
+            }
+        }
+        // A run with a command over the whole keyspace executes what stands before it first: the
+        // server hands such commands over alone, so that there is nothing behind them either.
+        let parts = std::mem::take(&mut plan.parts);
+        let answers = self.clone().run_parts(session, map.clone(), parts).await;
+        plan.collect(answers);
+        for (index, command) in whole {
+            plan.answer(index, self.clone().over_keyspace(session, &map, command).await);
+        }
+        plan.replies()
+    }
+
+    async fn run_parts(
+        self: Arc<Self>,
+        session: SessionView,
+        map: Arc<ClusterMap>,
+        parts: BTreeMap<GroupId, Vec<Part>>,
+    ) -> Vec<(Part<()>, Reply)> {
+        if parts.len() == 1 {
+            let mut parts = parts;
+            let Some((group, parts)) = parts.pop_first() else { return Vec::new() };
+            return self.run_group(session, &map, group, parts).await;
+        }
+        let runs = parts.into_iter().map(|(group, parts)| {
+            let (router, map) = (self.clone(), map.clone());
+            async move { router.run_group(session, &map, group, parts).await }
+        });
+        join_all(runs).await.into_iter().flatten().collect()
+    }
+
+    async fn run_group(
+        self: &Arc<Self>,
+        session: SessionView,
+        map: &ClusterMap,
+        group: GroupId,
+        parts: Vec<Part>,
+    ) -> Vec<(Part<()>, Reply)> {
+        let mut commands = Vec::with_capacity(parts.len());
+        let mut kept = Vec::with_capacity(parts.len());
+        for part in parts {
+            let (part, command) = part.split();
+            commands.push(command);
+            kept.push(part);
+        }
+        let replies = self.execute_in_group(session, map, group, commands).await;
+        kept.into_iter().zip(replies).collect()
+    }
+}
+
+impl Backend for Router {
+    fn execute(
+        self: Arc<Self>,
+        session: SessionView,
+        commands: Vec<Command>,
+    ) -> BoxFuture<'static, Vec<Reply>> {
+        Box::pin(self.run(session, commands))
+    }
+
+    fn namespace(&self, name: &str) -> Option<NamespaceId> {
+        let map = self.places.map()?;
+        map.namespaces.iter().find(|namespace| namespace.spec.name == name).map(|n| n.id)
+    }
+
+    fn map(&self) -> Option<Arc<ClusterMap>> {
+        self.places.map()
+    }
+
+    fn node(&self) -> &str {
+        &self.places.node
+    }
+
+    fn datacenter(&self) -> &str {
+        &self.places.datacenter
+    }
+
+    fn info(&self, section: &str) -> Vec<(String, String)> {
+        self.places.info(section)
+    }
+
+    fn settings(&self) -> Vec<(String, String)> {
+        let l = &self.limits;
+        [
+            ("maxclients", l.connections_max.to_string()),
+            ("key-bytes-max", l.key_bytes_max.to_string()),
+            ("proto-max-bulk-len", l.value_bytes_max.to_string()),
+            ("output-bytes-max", l.output_bytes_max.to_string()),
+            ("disk-reserve", l.disk_reserve.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+    }
+}
+
+/// The answer where a command's keys cannot be carried out together.
+pub(crate) fn cross_slot(door: Door) -> Reply {
+    match door {
+        Door::Cluster => Reply::error("CROSSSLOT Keys in request don't hash to the same slot"),
+        Door::Plain => Reply::error(
+            "CROSSSLOT Keys in request don't hash to the same slot: give them one {hash tag}",
+        ),
+    }
+}

@@ -1,0 +1,235 @@
+//! What this node does for other processes: Raft messages, forwarded commands, read barriers,
+//! remote batches, digests. Requests of one connection are taken in the order in which they came.
+
+use crate::group::cursor;
+use crate::group::digest::{DigestAnswer, DigestRequest};
+use crate::group::exec::{
+    ExecRequest, Outcome, decode_barrier_request, encode_barrier, encode_outcomes,
+};
+use crate::group::remote::{
+    Answer, CursorsAnswer, CursorsRequest, FloorAnswer, LinkFloor, RemoteBatch, SeedAnswer,
+    SeedRequest,
+};
+use crate::group::{Group, ReadError, Work};
+use crate::raft::RaftGroups;
+use crate::router::Places;
+use crate::transport::{ReplyTo, RpcRefused, Service, kinds};
+use bytes::Bytes;
+use flotilla_topology::ids::{GroupId, Identity, LogId, Role};
+use std::sync::Arc;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+/// The payload is not what its kind says.
+pub const REFUSED_PAYLOAD: u16 = RpcRefused::FIRST_FREE;
+/// The group is not on this node.
+pub const REFUSED_GROUP: u16 = RpcRefused::FIRST_FREE + 1;
+/// The caller's role may not ask for this.
+pub const REFUSED_ROLE: u16 = RpcRefused::FIRST_FREE + 2;
+/// The group's queue is full, or its data cannot be read.
+pub const REFUSED_NOW: u16 = RpcRefused::FIRST_FREE + 3;
+
+/// The node's internal port.
+pub struct NodeService {
+    places: Arc<Places>,
+    raft: RaftGroups,
+    /// Everything but Raft runs here, so that it never delays a heartbeat.
+    runtime: Handle,
+}
+
+impl NodeService {
+    /// Serves the groups of this node.
+    pub fn new(places: Arc<Places>, raft: RaftGroups, runtime: Handle) -> Arc<NodeService> {
+        Arc::new(NodeService { places, raft, runtime })
+    }
+
+    fn group(&self, group: GroupId) -> Result<Arc<Group>, RpcRefused> {
+        self.places.group(group).ok_or_else(|| {
+            RpcRefused::new(REFUSED_GROUP, format!("group {group} is not on {}", self.places.node))
+        })
+    }
+
+    /// Queues forwarded commands at once, in the order of arrival.
+    fn exec(&self, payload: &Bytes, reply: ReplyTo) -> Result<(), (ReplyTo, RpcRefused)> {
+        let request = match ExecRequest::decode(payload) {
+            Ok(request) => request,
+            Err(error) => return Err((reply, bad_payload(&error))),
+        };
+        let group = match self.group(request.group) {
+            Ok(group) => group,
+            Err(refused) => return Err((reply, refused)),
+        };
+        let commands = request.commands;
+        if commands.iter().all(|command| !command.spec.is_write()) {
+            self.runtime.spawn(async move {
+                reply.send(Ok(encode_outcomes(&read_here(&group, &commands).await)));
+            });
+            return Ok(());
+        }
+        let count = commands.len();
+        let (answer, outcomes) = oneshot::channel();
+        if group.submit(Work::Exec { commands, answer }).is_err() {
+            let refused = vec![Outcome::NotApplied { leader: None }; count];
+            reply.send(Ok(encode_outcomes(&refused)));
+            return Ok(());
+        }
+        self.runtime.spawn(async move {
+            let outcomes = outcomes.await.unwrap_or_else(|_| vec![Outcome::Unknown; count]);
+            reply.send(Ok(encode_outcomes(&outcomes)));
+        });
+        Ok(())
+    }
+
+    fn barrier(&self, payload: &Bytes) -> Result<Pending, RpcRefused> {
+        let (group, at_ms) = decode_barrier_request(payload).map_err(|e| bad_payload(&e))?;
+        let group = self.group(group)?;
+        Ok(Box::pin(async move {
+            let answer = if at_ms == 0 { group.barrier().await } else { group.tick(at_ms).await };
+            Ok(encode_barrier(&answer))
+        }))
+    }
+
+    /// Queues a batch at once, in the order of arrival.
+    fn remote(&self, payload: &Bytes) -> Result<Pending, RpcRefused> {
+        let batch = RemoteBatch::decode(payload).map_err(|e| bad_payload(&e))?;
+        let group = self.group(batch.target)?;
+        let (answer, outcome) = oneshot::channel();
+        if group.submit(Work::Remote { batch, answer }).is_err() {
+            return Err(RpcRefused::new(REFUSED_NOW, "the group's queue is full: send it again"));
+        }
+        Ok(Box::pin(
+            async move { Ok(outcome.await.unwrap_or_else(|_| group.not_leader()).encode()) },
+        ))
+    }
+
+    fn cursors(&self, payload: &Bytes) -> Result<Pending, RpcRefused> {
+        let request = CursorsRequest::decode(payload).map_err(|e| bad_payload(&e))?;
+        let group = self.group(request.group)?;
+        Ok(Box::pin(async move {
+            if group.barrier().await.is_err() {
+                return Ok(group.not_leader::<Vec<LogId>>().encode());
+            }
+            let cursors = cursor::read_all(&group.rows()).map_err(|e| unreadable(&e))?;
+            let position = |source| {
+                let cursor = cursors.get(&(request.origin, source));
+                cursor.map_or_else(Default::default, |cursor| cursor.position)
+            };
+            let positions = request.source_groups.iter().map(|group| position(*group)).collect();
+            Ok(CursorsAnswer::Done(positions).encode())
+        }))
+    }
+
+    fn floor(&self, payload: &Bytes) -> Result<Pending, RpcRefused> {
+        let floor = LinkFloor::decode(payload).map_err(|e| bad_payload(&e))?;
+        let group = self.group(floor.group)?;
+        Ok(Box::pin(async move {
+            let answer: FloorAnswer = group.write_floor(floor).await;
+            Ok(answer.encode())
+        }))
+    }
+
+    fn seed(&self, payload: &Bytes) -> Result<Pending, RpcRefused> {
+        let request = SeedRequest::decode(payload).map_err(|e| bad_payload(&e))?;
+        let group = self.group(request.group)?;
+        Ok(Box::pin(async move {
+            if group.barrier().await.is_err() {
+                return Ok(group.not_leader::<Vec<LinkFloor>>().encode());
+            }
+            let floors = group.link_floors().map_err(|e| unreadable(&e))?;
+            Ok(SeedAnswer::Done(floors).encode())
+        }))
+    }
+
+    fn digest(&self, payload: &Bytes) -> Result<Pending, RpcRefused> {
+        let request = DigestRequest::decode(payload).map_err(|e| bad_payload(&e))?;
+        let group = self.group(request.group)?;
+        Ok(Box::pin(async move {
+            let answer: Answer<DigestAnswer> = group.digest(&request).await;
+            Ok(answer.encode())
+        }))
+    }
+}
+
+type Pending = futures::future::BoxFuture<'static, Result<Bytes, RpcRefused>>;
+
+fn bad_payload(error: &dyn std::fmt::Display) -> RpcRefused {
+    RpcRefused::new(REFUSED_PAYLOAD, format!("bad payload: {error}"))
+}
+
+fn unreadable(error: &std::io::Error) -> RpcRefused {
+    tracing::error!(%error, "cannot read this node's data");
+    RpcRefused::new(REFUSED_NOW, format!("this node cannot read its data: {error}"))
+}
+
+/// Reads at this replica, if it leads.
+async fn read_here(group: &Group, commands: &[crate::command::Command]) -> Vec<Outcome> {
+    let not_applied = |leader| vec![Outcome::NotApplied { leader }; commands.len()];
+    let mut barrier = match group.barrier().await {
+        Ok(barrier) => barrier,
+        Err(leader) => return not_applied(leader),
+    };
+    loop {
+        match group.read(commands, barrier).await {
+            Ok(replies) => return replies.into_iter().map(Outcome::Done).collect(),
+            Err(ReadError::NeedsTick(at_ms)) => match group.tick(at_ms).await {
+                Ok(behind) => barrier = behind,
+                Err(leader) => return not_applied(leader),
+            },
+            Err(error) => {
+                tracing::warn!(%error, "a forwarded read was not answered");
+                return not_applied(None);
+            }
+        }
+    }
+}
+
+impl Service for NodeService {
+    fn call(&self, peer: &Identity, kind: u16, payload: Bytes, reply: ReplyTo) {
+        use kinds::{
+            CURSORS, DIGEST, EXEC, LINK_FLOOR, LINK_SEED, RAFT_APPEND, READ_INDEX, REMOTE_BATCH,
+            TICK, TRANSFER_LEADER,
+        };
+        let allowed = match kind {
+            RAFT_APPEND..=TRANSFER_LEADER | EXEC | READ_INDEX | TICK => peer.role == Role::Node,
+            REMOTE_BATCH | CURSORS | LINK_FLOOR | LINK_SEED => peer.role == Role::Syncer,
+            DIGEST => peer.role != Role::Node,
+            _ => true,
+        };
+        if !allowed {
+            let line = format!("{peer} may not send requests of kind {kind}");
+            return reply.send(Err(RpcRefused::new(REFUSED_ROLE, line)));
+        }
+        let pending = match kind {
+            RAFT_APPEND..=TRANSFER_LEADER => {
+                return self.raft.handle(kind, &payload, reply);
+            }
+            EXEC => {
+                if let Err((reply, refused)) = self.exec(&payload, reply) {
+                    reply.send(Err(refused));
+                }
+                return;
+            }
+            READ_INDEX | TICK => self.barrier(&payload),
+            REMOTE_BATCH => self.remote(&payload),
+            CURSORS => self.cursors(&payload),
+            LINK_FLOOR => self.floor(&payload),
+            LINK_SEED => self.seed(&payload),
+            DIGEST => self.digest(&payload),
+            _ => Err(RpcRefused::new(
+                RpcRefused::UNKNOWN_KIND,
+                format!("a node knows no request of kind {kind}: upgrade it"),
+            )),
+        };
+        match pending {
+            Ok(pending) => {
+                self.runtime.spawn(async move { reply.send(pending.await) });
+            }
+            Err(refused) => reply.send(Err(refused)),
+        }
+    }
+}
+
+/// Who may open the internal port of a node of this cluster.
+pub fn allows(cluster: flotilla_topology::ids::ClusterId) -> impl Fn(&Identity) -> bool {
+    move |peer| peer.cluster == cluster
+}
