@@ -13,6 +13,8 @@
 //! Certificates are made by [`dev::Authority`], which stands behind `flotilla cert` and the demo.
 
 pub mod dev;
+#[cfg(test)]
+mod tests;
 
 use crate::clock;
 use flotilla_topology::ids::Identity;

@@ -88,7 +88,7 @@ impl Frame {
         HEAD_BYTES + self.payload.len()
     }
 
-    fn put_head(&self, out: &mut BytesMut) {
+    pub fn put_head(&self, out: &mut BytesMut) {
         let length = HEAD_BYTES - LENGTH_BYTES + self.payload.len();
         // Every payload is checked against PAYLOAD_BYTES_MAX where it enters.
         let length = u32::try_from(length).expect("payloads are limited");
@@ -102,7 +102,7 @@ impl Frame {
 /// Splits a stream of bytes into frames. Payloads share the buffer that was read into.
 #[derive(Debug)]
 pub(super) struct FrameReader {
-    buffer: BytesMut,
+    pub buffer: BytesMut,
     payload_max: usize,
 }
 

@@ -46,7 +46,8 @@ type Allow = dyn Fn(&Identity) -> bool + Send + Sync;
 pub struct Server {
     local_addr: SocketAddr,
     shared: Arc<Shared>,
-    tasks: TaskTracker,
+    /// The accepting task and one per connection.
+    pub(super) tasks: TaskTracker,
 }
 
 struct Shared {

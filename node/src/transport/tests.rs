@@ -1,8 +1,11 @@
 //! Clients and servers over loopback, with certificates made for the test.
 
+mod authentic;
+mod bounded;
+
 use super::*;
 use crate::tls::Tls;
-use crate::tls::dev::Authority;
+use crate::tls::dev::{Authority, Request};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -186,4 +189,60 @@ async fn a_restarted_server_is_found_again() {
         assert!(matches!(error, RpcError::Unreachable(_)) && Instant::now() < end, "{error}");
         tokio::time::sleep(RECONNECT_MIN).await;
     }
+}
+
+#[tokio::test]
+async fn a_shutdown_delivers_what_is_owed() {
+    let Pair { client, probe, server } = pair().await;
+    let held = client.call(Class::Forward, HOLD, Bytes::new(), DEADLINE);
+    until("the request is held", || probe.held.lock().len() == 1).await;
+    let closing = tokio::spawn(server.shutdown());
+    until("the client knows", || !client.is_connected(Class::Forward)).await;
+    assert!(matches!(echo(&client, Class::Forward, "x").await, Err(RpcError::Unreachable(_))));
+    probe.held.lock().pop().unwrap().send(Ok("at last".into()));
+    assert_eq!(held.await.unwrap(), "at last");
+    closing.await.unwrap();
+    assert_eq!(probe.calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_ever() {
+    let Pair { client, probe, server } = pair().await;
+    let held = client.call(Class::Forward, HOLD, Bytes::new(), DEADLINE);
+    until("the request is held", || probe.held.lock().len() == 1).await;
+    server.shutdown().await;
+    assert!(matches!(held.await, Err(RpcError::Lost(_))));
+    probe.held.lock().pop().unwrap().send(Ok("too late".into())); // harmless
+}
+
+#[tokio::test]
+async fn connections_close_with_the_last_clone() {
+    let Pair { client, server, .. } = pair().await;
+    let clone = client.clone();
+    drop(client);
+    let waiting = clone.call(Class::Data, ECHO, Bytes::from_static(b"1"), DEADLINE);
+    drop(clone);
+    assert_eq!(waiting.await.unwrap(), "1", "a call keeps its connection");
+    until("only the accepting task is left", || server.tasks.len() == 1).await;
+}
+
+#[tokio::test]
+async fn pings_tell_distance_and_clock() {
+    let pair = pair().await;
+    assert_eq!(pair.client.clock(), None);
+    echo(&pair.client, Class::Control, "x").await.unwrap();
+    until("a ping is answered", || pair.client.clock().is_some()).await;
+    let clock = pair.client.clock().unwrap();
+    assert!(clock.rtt < DEADLINE && clock.offset_ms.unsigned_abs() <= 20_000, "{clock:?}");
+}
+
+#[tokio::test]
+async fn a_local_reply_needs_no_connection() {
+    let (reply, answer) = ReplyTo::local();
+    let peer = identity(1, Role::Node, "me");
+    Probe::default().call(&peer, ECHO, Bytes::from_static(b"x"), reply);
+    assert_eq!(answer.await.unwrap().unwrap(), "x");
+    let (reply, answer) = ReplyTo::local();
+    drop(reply);
+    assert_eq!(answer.await.unwrap().unwrap_err().code, RpcRefused::DROPPED);
 }
