@@ -139,12 +139,8 @@ fn issue(args: IssueArgs) -> anyhow::Result<Outcome> {
     let uri = identity.to_string();
     let request = Request { identity, dns: args.dns, ips: args.ip, days: args.days };
     let files = authority.issue_files(&request, &args.out)?;
-    let text = format!(
-        "{uri}\n{}\n{}\n{}",
-        files.cert.display(),
-        files.key.display(),
-        files.ca.display()
-    );
+    let text =
+        format!("{uri}\n{}\n{}\n{}", files.cert.display(), files.key.display(), files.ca.display());
     let value = json!({
         "identity": uri, "cert": files.cert, "key": files.key, "ca": files.ca,
     });
@@ -253,8 +249,21 @@ mod tests {
 
         let issue = |cluster: &str, name: &str| {
             flotilla_cert(&[
-                "issue", "--authority", ca, "--cluster", cluster, "--role", "node", "--name", name,
-                "--out", out, "--dns", "east.example", "--ip", "10.0.0.7",
+                "issue",
+                "--authority",
+                ca,
+                "--cluster",
+                cluster,
+                "--role",
+                "node",
+                "--name",
+                name,
+                "--out",
+                out,
+                "--dns",
+                "east.example",
+                "--ip",
+                "10.0.0.7",
             ])
         };
         issue("1", "east-n1").unwrap();

@@ -37,8 +37,8 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Bounds of every histogram whose name ends in `_seconds`: from a memory access over the network
 /// to a stall that somebody will ask about.
 const SECONDS_BOUNDS: [f64; 20] = [
-    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.006, 0.008, 0.012, 0.016, 0.025, 0.05, 0.075,
-    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.006, 0.008, 0.012, 0.016, 0.025, 0.05,
+    0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();

@@ -1,7 +1,6 @@
 //! The door for callers: a [`Client`] is one peer, with a lane per class.
 
 use super::lane::{Lane, Target};
-use super::stats::count_call;
 use super::{Class, Expect, PeerClock, RpcError};
 use crate::tls::Tls;
 use bytes::Bytes;
@@ -82,15 +81,17 @@ impl Client {
     ) -> impl Future<Output = Result<Bytes, RpcError>> + Send + use<> {
         let end = tokio::time::Instant::now() + deadline;
         // Made here and not inside the future: one that is dropped unpolled must give up as well.
-        let queued = self.lane(class).enqueue(kind, payload).map(|(id, answer)| {
-            (Ticket { client: self.clone(), class, id, waits: true }, answer)
-        });
+        let queued = self
+            .lane(class)
+            .enqueue(kind, payload)
+            .map(|(id, answer)| (Ticket { client: self.clone(), class, id, waits: true }, answer));
+        let counts = self.lane(class).counts();
         async move {
             let outcome = match queued {
                 Ok((ticket, answer)) => finish(ticket, answer, end).await,
                 Err(error) => Err(error),
             };
-            count_call(class, &outcome);
+            counts.count(&outcome);
             outcome
         }
     }

@@ -125,6 +125,9 @@ impl FrameReader {
             return Ok(None);
         }
         let whole = self.buffer.split_to(LENGTH_BYTES + length).freeze();
+        if self.buffer.is_empty() && length > WRITE_BATCH_BYTES {
+            self.buffer = BytesMut::new(); // or it would keep the large frame's room for itself
+        }
         let mut input = Decoder::shared(&whole);
         input.u32()?;
         let (id, kind) = (input.u64()?, input.u16()?);

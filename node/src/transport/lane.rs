@@ -7,9 +7,9 @@
 //! * `in_flight` and `in_flight_bytes` count the calls that are marked as sent.
 //! * A driver task runs exactly while the phase is `Dialing`, `Up` or `Draining`.
 
-use super::frame::{FrameReader, Sort, Source, WRITE_BATCH_BYTES, hello, invalid, write_frames};
 use super::frame::{Frame, write_one};
-use super::stats::{Meter, PULSES_MAX, Pulse, count_dial};
+use super::frame::{FrameReader, Sort, Source, WRITE_BATCH_BYTES, hello, invalid, write_frames};
+use super::stats::{CallCounts, Meter, PULSES_MAX, Pulse, count_dial};
 use super::{CONNECT_TIMEOUT, Class, Expect, HANDSHAKE_TIMEOUT, IN_FLIGHT_BYTES_MAX};
 use super::{IN_FLIGHT_CALLS_MAX, PAYLOAD_BYTES_MAX, PING_INTERVAL, PeerClock, QUEUED_BYTES_MAX};
 use super::{QUEUED_CALLS_MAX, RECONNECT_MAX, RECONNECT_MIN, RpcError, RpcRefused, SILENCE_MAX};
@@ -81,6 +81,7 @@ pub(super) struct Lane {
     wake: Notify,
     closed: CancellationToken,
     pulse: Mutex<Arc<Pulse>>,
+    counts: Arc<CallCounts>,
 }
 
 impl Lane {
@@ -102,11 +103,16 @@ impl Lane {
             wake: Notify::new(),
             closed: CancellationToken::new(),
             pulse: Mutex::new(Arc::new(Pulse::default())),
+            counts: Arc::new(CallCounts::new(class)),
         }
     }
 
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    pub fn counts(&self) -> Arc<CallCounts> {
+        self.counts.clone()
     }
 
     pub fn is_up(&self) -> bool {
@@ -336,10 +342,7 @@ fn timed_out(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
-async fn connect(
-    target: &Target,
-    class: Class,
-) -> io::Result<(TlsStream<TcpStream>, FrameReader)> {
+async fn connect(target: &Target, class: Class) -> io::Result<(TlsStream<TcpStream>, FrameReader)> {
     let tcp = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&target.addr));
     let tcp = tcp.await.map_err(|_| timed_out("no answer to the dial"))??;
     tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(target, class, tcp))

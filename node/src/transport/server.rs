@@ -316,7 +316,7 @@ impl Source for Conn {
         if state.stalled && !state.is_full() {
             self.room.notify_one();
         }
-        !(state.draining && state.owed == 0 && state.out.is_empty() && out.is_empty())
+        true
     }
 
     fn wake(&self) -> &Notify {
@@ -380,8 +380,8 @@ async fn pulse_loop(conn: &Conn) -> io::Result<()> {
     }
 }
 
-/// Waits for the shutdown and announces it; the writer then ends the connection when nothing is
-/// owed any more.
+/// Waits for the shutdown and announces it. The client hangs up when it has all its answers; until
+/// then requests that were on their way are refused, so that it knows that they had no effect.
 async fn say_goodbye(conn: &Conn, shared: &Shared) -> io::Result<()> {
     shared.drain.cancelled().await;
     conn.push(Frame::plain(Sort::Goodbye, 0, "the peer is shutting down"));
@@ -417,10 +417,13 @@ impl ReplyTo {
         match self.to.take() {
             Some(To::Peer { conn, id, bytes }) => {
                 let answer = answer.and_then(limited);
-                conn.settle(bytes, match answer {
-                    Ok(payload) => Frame::plain(Sort::Answer, id, payload),
-                    Err(refused) => Frame::plain(Sort::Refusal, id, refused.encode()),
-                });
+                conn.settle(
+                    bytes,
+                    match answer {
+                        Ok(payload) => Frame::plain(Sort::Answer, id, payload),
+                        Err(refused) => Frame::plain(Sort::Refusal, id, refused.encode()),
+                    },
+                );
             }
             Some(To::Local(sender)) => {
                 let _ = sender.send(answer); // who gave up does not listen

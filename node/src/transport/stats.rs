@@ -33,9 +33,7 @@ pub(super) struct Meter {
 
 impl Meter {
     pub fn new(class: Class, side: &'static str) -> Meter {
-        let counter = |name: &'static str, direction: &'static str| {
-            metrics::counter!(name, "class" => class.as_str(), "direction" => direction)
-        };
+        let counter = |name: &'static str, direction: &'static str| metrics::counter!(name, "class" => class.as_str(), "direction" => direction);
         let open = metrics::gauge!(
             "flotilla_transport_connections", "class" => class.as_str(), "side" => side
         );
@@ -66,17 +64,41 @@ impl Drop for Meter {
     }
 }
 
-pub(super) fn count_call<T>(class: Class, outcome: &Result<T, RpcError>) {
-    let outcome = match outcome {
-        Ok(_) => "answered",
-        Err(RpcError::Refused(_)) => "refused",
-        Err(RpcError::Unreachable(_)) => "unreachable",
-        Err(RpcError::Lost(_)) => "lost",
-        Err(RpcError::Timeout) => "timeout",
-    };
-    let class = class.as_str();
-    metrics::counter!("flotilla_transport_calls_total", "class" => class, "outcome" => outcome)
-        .increment(1);
+/// Counts of finished calls of one lane, by outcome.
+pub(super) struct CallCounts {
+    answered: metrics::Counter,
+    refused: metrics::Counter,
+    unreachable: metrics::Counter,
+    lost: metrics::Counter,
+    timeout: metrics::Counter,
+}
+
+impl CallCounts {
+    pub fn new(class: Class) -> CallCounts {
+        let counter = |outcome: &'static str| {
+            let class = class.as_str();
+            let name = "flotilla_transport_calls_total";
+            metrics::counter!(name, "class" => class, "outcome" => outcome)
+        };
+        CallCounts {
+            answered: counter("answered"),
+            refused: counter("refused"),
+            unreachable: counter("unreachable"),
+            lost: counter("lost"),
+            timeout: counter("timeout"),
+        }
+    }
+
+    pub fn count<T>(&self, outcome: &Result<T, RpcError>) {
+        let counter = match outcome {
+            Ok(_) => &self.answered,
+            Err(RpcError::Refused(_)) => &self.refused,
+            Err(RpcError::Unreachable(_)) => &self.unreachable,
+            Err(RpcError::Lost(_)) => &self.lost,
+            Err(RpcError::Timeout) => &self.timeout,
+        };
+        counter.increment(1);
+    }
 }
 
 pub(super) fn count_dial(outcome: &'static str) {

@@ -142,9 +142,12 @@ async fn no_session_is_ever_resumed() {
         .unwrap(); // with rustls' own defaults: this client would resume if it could
     for _ in 0..2 {
         let mut stream = raw(&stage, config.clone()).await.unwrap();
-        frame::write_one(&mut stream, &frame::Frame::plain(frame::Sort::Hello, 0, frame::hello(Class::Data)))
-            .await
-            .unwrap();
+        frame::write_one(
+            &mut stream,
+            &frame::Frame::plain(frame::Sort::Hello, 0, frame::hello(Class::Data)),
+        )
+        .await
+        .unwrap();
         let welcome = frame::FrameReader::greeting().one(&mut stream).await.unwrap();
         assert_eq!(welcome.sort, frame::Sort::Welcome);
         let kind = stream.get_ref().1.handshake_kind();

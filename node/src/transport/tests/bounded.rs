@@ -78,6 +78,32 @@ async fn a_server_with_too_much_in_hand_stops_reading() {
 }
 
 #[tokio::test]
+async fn requests_that_cross_a_goodbye_are_refused_as_undelivered() {
+    let (authority, probe) = (authority(), Arc::new(Probe::default()));
+    let tls = node(&authority, "a");
+    let server = Server::bind("127.0.0.1:0", &tls, nodes_of_1, probe.clone()).await.unwrap();
+    let (mut stream, mut reader) = by_hand(&server, &node(&authority, "b")).await;
+    write_one(&mut stream, &request(1, HOLD)).await.unwrap();
+    until("the request is held", || probe.held.lock().len() == 1).await;
+    let closing = tokio::spawn(server.shutdown());
+    while reader.one(&mut stream).await.unwrap().sort != Sort::Goodbye {}
+    write_one(&mut stream, &request(2, ECHO)).await.unwrap();
+    let mut next = async |sort| loop {
+        let frame = reader.one(&mut stream).await.unwrap();
+        if frame.sort == sort {
+            return frame;
+        }
+    };
+    let refused = next(Sort::Refusal).await;
+    assert_eq!(RpcRefused::decode(&refused.payload).unwrap().code, RpcRefused::SHUTDOWN);
+    probe.held.lock().pop().unwrap().send(Ok(Bytes::new()));
+    assert_eq!((refused.id, next(Sort::Answer).await.id), (2, 1));
+    drop(stream);
+    closing.await.unwrap();
+    assert_eq!(probe.calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
 async fn what_is_not_our_protocol_ends_the_connection() {
     let (authority, probe) = (authority(), Arc::new(Probe::default()));
     let tls = node(&authority, "a");
