@@ -44,4 +44,6 @@ pub mod transport;
 
 pub mod http;
 
+pub mod pd_client;
+
 pub mod clock;
