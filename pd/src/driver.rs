@@ -24,6 +24,9 @@ const REQUESTS_MAX: usize = 1_024;
 /// How often time is noticed: a small part of the silence that counts.
 const TICK: Duration = Duration::from_millis(250);
 
+/// How often troubles are counted for metrics, which looks at every group.
+const MEASURE: Duration = Duration::from_secs(1);
+
 /// Why PD cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
@@ -173,7 +176,14 @@ impl Driver {
         self.publish(&state);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut measured = Instant::now();
         loop {
+            if measured.elapsed() >= MEASURE {
+                measured = Instant::now();
+                let (leaderless, problems) = state.troubles();
+                metrics::gauge!("flotilla_pd_groups_leaderless").set(leaderless as f64);
+                metrics::gauge!("flotilla_pd_problems").set(problems as f64);
+            }
             let (input, reply) = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(()),

@@ -1,12 +1,21 @@
 //! The placement driver of a cluster: it knows the members, decides where data stands, and tells
 //! everybody by one versioned map. The data path never waits for it.
 //!
-//! The modules stand in the order in which a request goes through them.
+//! The modules stand in the order in which a request goes through them; see `README.md`.
 
-pub mod driver;
+pub mod config;
 
-pub mod state;
+mod pd;
 
-pub mod store;
+mod server;
 
 mod web;
+
+mod driver;
+
+mod state;
+
+mod store;
+
+pub use config::Config;
+pub use pd::{Pd, StartError};

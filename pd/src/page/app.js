@@ -68,13 +68,6 @@ const count = (n, one, many = `${one}s`) => `${n.toLocaleString('en')} ${n === 1
 
 // ---- what an answer means ----
 
-function leaderOf(status, group) {
-  const alive = new Set(status.map.nodes.filter((node) => node.alive).map((node) => node.name));
-  const leading = status.replicas.find((replica) => replica.group === group.id && replica.leads
-    && group.replicas.some((known) => known.id === replica.replica && alive.has(known.node)));
-  return leading ? group.replicas.find((known) => known.id === leading.replica).node : null;
-}
-
 function remember(links) {
   for (const link of links) {
     const name = `${link.from}→${link.to}`;
@@ -116,10 +109,7 @@ function clusterCard(cluster) {
   }
   const { map } = status;
   const leads = new Map();
-  for (const group of map.groups) {
-    const leader = leaderOf(status, group);
-    if (leader) leads.set(leader, (leads.get(leader) ?? 0) + 1);
-  }
+  for (const node of Object.values(cluster.leaders)) leads.set(node, (leads.get(node) ?? 0) + 1);
   const led = map.groups.length - cluster.leaderless.length;
   card.append(make('p', {}, `${led} of ${count(map.groups.length, 'group')} led · ${
     count(map.namespaces.length, 'namespace')} · epoch ${map.epoch}`));
@@ -202,7 +192,7 @@ function linkCell(links, peer) {
 
 function groupRow(cluster, group, linksByGroup) {
   const { status } = cluster;
-  const leader = leaderOf(status, group);
+  const leader = cluster.leaders[group.id] ?? null;
   const links = linksByGroup.get(group.id) ?? [];
   const namespace = status.map.namespaces.find((one) => one.id === group.namespace);
   const replicas = group.replicas.map((replica) => {

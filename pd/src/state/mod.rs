@@ -36,8 +36,7 @@ use live::Live;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use live::{SILENCE_MS, STEADY_MS};
-pub use namespaces::{DEFAULT_NAMESPACE, GROUPS_MAX, NAMESPACES_MAX, PARTITIONS_MAX};
+pub(crate) use namespaces::PARTITIONS_MAX;
 
 /// A life of the store has this many revisions: at one per microsecond, more than an hour; at the
 /// few per second that a cluster makes, some decades. Lives times this stay exact in a double
@@ -208,6 +207,13 @@ impl State {
             Err(Refusal(reason)) => Some(PdResponse::Refused { reason }),
         };
         Step { state: next, changes, answer }
+    }
+
+    /// How many groups nobody leads, and how many problems there are.
+    pub fn troubles(&self) -> (usize, usize) {
+        let led = self.led();
+        let leaderless = self.durable.groups.keys().filter(|group| !led.contains(group)).count();
+        (leaderless, self.problems().len())
     }
 
     /// Everything at once.

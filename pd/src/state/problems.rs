@@ -5,7 +5,7 @@ use super::durable::GroupRecord;
 use flotilla_topology::api::LinkState;
 use flotilla_topology::ids::{ClusterId, GroupId};
 use flotilla_topology::placement::{GroupVoters, Violation, violations};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Lines at most; more is one more line that says how many.
 const PROBLEMS_MAX: usize = 100;
@@ -86,7 +86,8 @@ impl State {
     }
 
     fn leader_problems(&self, lines: &mut Vec<String>) {
-        for group in self.durable.groups.values().filter(|group| self.leader(group).is_none()) {
+        let led = self.led();
+        for group in self.durable.groups.values().filter(|group| !led.contains(&group.id)) {
             let (alive, silent): (Vec<&str>, Vec<&str>) = group
                 .replicas
                 .iter()
@@ -109,14 +110,12 @@ impl State {
         }
     }
 
-    /// The node that leads a group, as heard from itself lately.
-    pub(super) fn leader<'a>(&self, group: &'a GroupRecord) -> Option<&'a str> {
-        group.replicas.iter().map(|replica| replica.node.as_str()).find(|node| {
-            self.live.shown.nodes.contains(*node)
-                && self.live.nodes.get(*node).is_some_and(|live| {
-                    live.replicas.iter().any(|status| status.group == group.id && status.leads)
-                })
-        })
+    /// Groups that some live node says it leads.
+    pub(super) fn led(&self) -> BTreeSet<GroupId> {
+        let alive = |name: &&String| self.live.shown.nodes.contains(*name);
+        let nodes = self.live.nodes.iter().filter(|(name, _)| alive(name));
+        let replicas = nodes.flat_map(|(_, node)| node.replicas.iter());
+        replicas.filter(|replica| replica.leads).map(|replica| replica.group).collect()
     }
 
     fn namespace_name(&self, group: &GroupRecord) -> &str {

@@ -2,6 +2,7 @@
 //! state, as the driver does.
 
 use super::durable::{CHANGES_MAX, Durable, Records};
+use super::live::{SILENCE_MS, STEADY_MS};
 use super::*;
 use flotilla_topology::api::{
     GroupInfo, LinkState, NamespaceSpec, NodeAddresses, NodeInfo, ReplicaStatus, SyncerInfo,

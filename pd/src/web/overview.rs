@@ -1,9 +1,10 @@
 //! The page's view of everything: all clusters that this PD knows of, the links between them in
 //! both directions, and one sentence that says how it stands. Pure.
 
-use flotilla_topology::api::{ClusterStatus, GroupInfo, LinkState, LinkStatus};
-use flotilla_topology::ids::{ClusterId, GroupId};
+use flotilla_topology::api::{ClusterStatus, LinkState, LinkStatus};
+use flotilla_topology::ids::{ClusterId, GroupId, ReplicaId};
 use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that the page shows.
 #[derive(Debug, Clone, Serialize)]
@@ -54,6 +55,8 @@ pub struct ClusterView {
     pub error: Option<String>,
     /// What its PD says.
     pub status: Option<ClusterStatus>,
+    /// The node that leads each group.
+    pub leaders: BTreeMap<GroupId, String>,
     /// Groups that nobody leads.
     pub leaderless: Vec<GroupId>,
     /// Processes not heard of, `node n1`.
@@ -120,11 +123,12 @@ pub fn overview(pd: &str, sources: Vec<Source>) -> Overview {
 }
 
 fn look_into(source: Source, here: bool) -> ClusterView {
-    let (mut leaderless, mut silent) = (Vec::new(), Vec::new());
+    let (mut leaders, mut leaderless, mut silent) = (BTreeMap::new(), Vec::new(), Vec::new());
     if let Some(status) = &source.status {
         let map = &status.map;
-        let groups = map.groups.iter().filter(|group| leader(status, group).is_none());
-        leaderless.extend(groups.map(|group| group.id));
+        leaders = leaders_of(status);
+        let groups = map.groups.iter().map(|group| group.id);
+        leaderless.extend(groups.filter(|group| !leaders.contains_key(group)));
         let nodes = map.nodes.iter().filter(|node| !node.alive);
         silent.extend(nodes.map(|node| format!("node {}", node.name)));
         let syncers = map.syncers.iter().filter(|syncer| !syncer.alive);
@@ -137,17 +141,28 @@ fn look_into(source: Source, here: bool) -> ClusterView {
         age_seconds: source.age_seconds,
         error: source.error,
         status: source.status,
+        leaders,
         leaderless,
         silent,
     }
 }
 
-/// The node that leads a group by the last heartbeats of live nodes.
-fn leader<'a>(status: &ClusterStatus, group: &'a GroupInfo) -> Option<&'a str> {
-    let leads = status.replicas.iter().filter(|r| r.group == group.id && r.leads);
-    let nodes = leads.filter_map(|r| group.replicas.iter().find(|known| known.id == r.replica));
-    let alive = |name: &str| status.map.nodes.iter().any(|node| node.name == name && node.alive);
-    nodes.map(|replica| replica.node.as_str()).find(|node| alive(node))
+/// The node that leads each group by the last heartbeats of live nodes.
+fn leaders_of(status: &ClusterStatus) -> BTreeMap<GroupId, String> {
+    let alive: BTreeSet<&str> =
+        status.map.nodes.iter().filter(|node| node.alive).map(|node| node.name.as_str()).collect();
+    let placed = status.map.groups.iter().flat_map(|group| {
+        group.replicas.iter().map(|replica| ((group.id, replica.id), replica.node.as_str()))
+    });
+    let placed: BTreeMap<(GroupId, ReplicaId), &str> = placed.collect();
+    let leading = status.replicas.iter().filter(|replica| replica.leads);
+    leading
+        .filter_map(|replica| {
+            Some((replica.group, *placed.get(&(replica.group, replica.replica))?))
+        })
+        .filter(|(_, node)| alive.contains(node))
+        .map(|(group, node)| (group, node.to_owned()))
+        .collect()
 }
 
 /// How bad a state is, for choosing the worst.

@@ -2,9 +2,9 @@
 
 use super::*;
 use flotilla_topology::api::{
-    ClusterMap, NodeAddresses, NodeInfo, PeerCluster, ReplicaInfo, ReplicaStatus,
+    ClusterMap, GroupInfo, NodeAddresses, NodeInfo, PeerCluster, ReplicaInfo, ReplicaStatus,
 };
-use flotilla_topology::ids::{Epoch, Incarnation, LogId, NamespaceId, ReplicaId};
+use flotilla_topology::ids::{Epoch, Incarnation, LogId, NamespaceId};
 use flotilla_topology::slot::SlotRange;
 
 const EAST: ClusterId = ClusterId(1);
