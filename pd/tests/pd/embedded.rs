@@ -218,11 +218,13 @@ pub fn two_clusters(world: &World) -> std::path::PathBuf {
         id = 1
         name = "east"
         datacenters = ["east"]
+        pd = ["127.0.0.1:7510"]
         syncers = ["127.0.0.1:7610"]
         [[cluster]]
         id = 2
         name = "west"
         datacenters = ["west"]
+        pd = ["127.0.0.1:7520"]
         syncers = ["127.0.0.1:7620"]
         "#,
     )
