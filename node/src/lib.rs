@@ -44,6 +44,4 @@ pub mod transport;
 
 pub mod http;
 
-pub mod pd_client;
-
 pub mod clock;

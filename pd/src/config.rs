@@ -5,6 +5,7 @@
 //! [`Config::settings`], since that file is shared by all clusters.
 
 use crate::state::{Bootstrap, PARTITIONS_MAX, Settings};
+use flotilla_node::config::{ConfigError, read_toml};
 use flotilla_node::tls::TlsFiles;
 use flotilla_topology::Topology;
 use flotilla_topology::ids::{ClusterId, Incarnation};
@@ -121,30 +122,6 @@ impl BootstrapConfig {
     }
 }
 
-/// The configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A file cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file is not what it should be.
-    #[error("{path}: {message}")]
-    Parse {
-        /// Which file.
-        path: PathBuf,
-        /// Where and why.
-        message: String,
-    },
-    /// It is well formed and contradicts itself; one line for each problem, all of them.
-    #[error("{}", .0.join("\n"))]
-    Invalid(Vec<String>),
-}
-
 fn first_incarnation() -> Incarnation {
     Incarnation(1)
 }
@@ -156,11 +133,7 @@ fn default_lease() -> u16 {
 impl Config {
     /// Reads and validates a file.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let text = read(path)?;
-        let config: Config = toml::from_str(&text).map_err(|error| ConfigError::Parse {
-            path: path.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
-        })?;
+        let config: Config = read_toml(path)?;
         config.validate()?;
         Ok(config)
     }
@@ -252,7 +225,9 @@ impl Config {
         path: &Path,
     ) -> Result<(Vec<String>, Vec<flotilla_topology::api::PeerCluster>), ConfigError> {
         let shown = path.display().to_string();
-        let topology = Topology::parse(&read(path)?).map_err(|problems| ConfigError::Parse {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let topology = Topology::parse(&text).map_err(|problems| ConfigError::Parse {
             path: path.to_owned(),
             message: problems.to_string(),
         })?;
@@ -299,11 +274,6 @@ impl EtcdConfig {
             ));
         }
     }
-}
-
-fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

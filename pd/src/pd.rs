@@ -1,12 +1,13 @@
 //! A PD in this process: store, driver, and both ports.
 
-use crate::config::{Config, ConfigError, StoreConfig};
+use crate::config::{Config, StoreConfig};
 use crate::driver::{Door, Driver, Fatal};
 use crate::server::PdService;
 use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::etcd::EtcdStore;
 use crate::web::Web;
+use flotilla_node::config::ConfigError;
 use flotilla_node::http::Http;
 use flotilla_node::tls::{Tls, TlsError};
 use flotilla_node::transport::Server;
