@@ -4,6 +4,7 @@
 //! one: keys of each trial are its own. The seed decides the victims and what the clients do; time
 //! and the network decide the rest, so a replay is likely to show the same, not certain.
 
+mod local_never_waits;
 mod report;
 mod trial;
 mod world;
@@ -11,6 +12,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
+pub use local_never_waits::{Cuts, local_never_waits};
 pub use report::{Report, SERVES};
 pub use trial::{Settings, Trial};
 pub use world::{Member, World};

@@ -148,3 +148,17 @@ async fn a_storm_kills_and_writes_as_much_as_asked() {
     let writes: u64 = report.counts.iter().map(|(_, counts, _)| counts.writes).sum();
     assert!(writes >= 2000, "{report}");
 }
+
+#[tokio::test]
+async fn waiting_is_compared_while_the_wan_is_whole_and_cut() {
+    let world = FakeWorld::new(true).await;
+    let duration = Duration::from_millis(100);
+    let cuts = Cuts { rounds: 3, duration, ratio_max: 1e6 };
+    let report = local_never_waits(&world, 3, &cuts, &quick()).await;
+    assert!(report.passed(), "{report}");
+    let log = std::mem::take(&mut *world.log.lock());
+    assert_eq!(log, ["cut east west", "cut west east", "heal"].repeat(3));
+    let report = local_never_waits(&world, 3, &Cuts { ratio_max: 0.0, ..cuts }, &quick()).await;
+    assert_eq!(report.violations.len(), 2, "{report}");
+    assert_eq!(report.violations[0].invariant, "local_never_waits");
+}

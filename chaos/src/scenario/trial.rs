@@ -8,7 +8,7 @@ use super::Scenario;
 use super::report::{Report, SERVES};
 use super::world::{self, World};
 use crate::checkers::{Violation, acked_survives, converge, linearizable, replicas_equal};
-use crate::workload::{Config, Counts, Family, Load, Ran};
+use crate::workload::{Config, Counts, Family, Latency, Load, Ran};
 use converge::Verified;
 use flotilla_topology::ids::Role;
 use rand::rngs::SmallRng;
@@ -137,8 +137,7 @@ impl<'a> Trial<'a> {
     }
 
     fn violated(&mut self, what: String) {
-        self.tell(format!("violation: {what}"));
-        self.report.violations.push(Violation { invariant: SERVES, what });
+        self.violation(Violation { invariant: SERVES, what });
     }
 
     /// Waits for more acknowledged writes in each of the clusters; a violation when they stay out.
@@ -287,13 +286,25 @@ impl<'a> Trial<'a> {
         serving.map(|(cluster, _)| cluster.clone()).collect()
     }
 
-    fn done(&mut self, result: anyhow::Result<()>) {
+    /// The times of each cluster's operations since this was last asked.
+    pub fn take_latency(&self) -> BTreeMap<String, Latency> {
+        let loads = self.loads.iter();
+        loads.map(|(cluster, (own, _))| (cluster.clone(), own.take_latency())).collect()
+    }
+
+    pub(super) fn violation(&mut self, violation: Violation) {
+        self.tell(violation.to_string());
+        self.report.violations.push(violation);
+    }
+
+    pub(super) fn done(&mut self, result: anyhow::Result<()>) {
         if let Err(error) = result {
             self.violated(format!("{error:#}"));
         }
     }
 
-    async fn settle(&mut self) {
+    /// Waits until all groups have leaders and all links are live; a violation when they have not.
+    pub(super) async fn settle(&mut self) {
         let patience = self.settings.patience;
         match tokio::time::timeout(patience, self.world.settled()).await {
             Ok(result) => self.done(result),
