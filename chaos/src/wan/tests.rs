@@ -290,3 +290,72 @@ async fn the_same_datacenter_is_not_relayed() {
     assert_eq!(relay.forward_tcp("east", "east", target).await.unwrap(), target);
     assert_eq!(relay.forward_udp("east", "east", target).await.unwrap(), target);
 }
+
+/// Bursts as QUIC sends them: grouped by the sender (GSO), grouped again by the kernel (GRO), one
+/// fate per datagram in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn udp_carries_bursts_at_full_speed() {
+    use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+    const DATAGRAM: usize = 1200;
+    const BURST: usize = 40;
+    const BYTES: u64 = 128 << 20;
+    // Less than the receiver's buffer, so that a busy machine loses nothing.
+    const WINDOW: u64 = 1 << 20;
+
+    let relay = Relay::new(11).unwrap();
+    relay.set_rtt("east", "west", 4 * MS);
+    let sink = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = relay.forward_udp("east", "west", sink.local_addr().unwrap()).await.unwrap();
+    let state = UdpSocketState::new((&sink).into()).unwrap();
+    let _ = state.set_recv_buffer_size((&sink).into(), 4 << 20);
+    // quinn-udp makes sockets non-blocking; this test has a thread to spare.
+    sink.set_nonblocking(false).unwrap();
+    sink.set_read_timeout(Some(PATIENCE)).unwrap();
+    let received = Arc::new(AtomicU64::new(0));
+    let seen = received.clone();
+    let receiver = std::thread::spawn(move || {
+        let (mut buffer, mut metas, mut next) = (vec![0; 64 << 10], [RecvMeta::default()], 0u64);
+        while next * (DATAGRAM as u64) < BYTES {
+            let mut slices = [std::io::IoSliceMut::new(&mut buffer)];
+            state.recv((&sink).into(), &mut slices, &mut metas).unwrap();
+            let meta = metas[0];
+            for datagram in buffer[..meta.len].chunks(meta.stride) {
+                assert_eq!(datagram.len(), DATAGRAM);
+                let number = u64::from_be_bytes(datagram[..8].try_into().unwrap());
+                assert_eq!(number, next, "lost or out of order");
+                next += 1;
+            }
+            seen.fetch_add(meta.len as u64, SeqCst);
+        }
+    });
+    let source = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let state = UdpSocketState::new((&source).into()).unwrap();
+    source.set_nonblocking(false).unwrap();
+    let burst = BURST.min(state.max_gso_segments());
+    let (started, mut number) = (Instant::now(), 0u64);
+    while number * (DATAGRAM as u64) < BYTES {
+        if number * DATAGRAM as u64 - received.load(SeqCst) > WINDOW {
+            assert!(!receiver.is_finished(), "the receiver failed");
+            tokio::time::sleep(Duration::from_micros(100)).await;
+            continue;
+        }
+        let mut contents = vec![0; burst * DATAGRAM];
+        for datagram in contents.chunks_mut(DATAGRAM) {
+            datagram[..8].copy_from_slice(&number.to_be_bytes());
+            number += 1;
+        }
+        let transmit = Transmit {
+            destination: address,
+            ecn: None,
+            contents: &contents,
+            segment_size: Some(DATAGRAM),
+            src_ip: None,
+        };
+        state.send((&source).into(), &transmit).unwrap();
+    }
+    tokio::task::spawn_blocking(move || receiver.join().unwrap()).await.unwrap();
+    let rate = BYTES as f64 / 1e6 / started.elapsed().as_secs_f64();
+    println!("udp bursts of {burst}: {rate:.0} MB/s, {:?}", relay.traffic("east", "west"));
+    assert!(rate > 20.0, "{rate:.0} MB/s");
+}
