@@ -27,6 +27,7 @@ use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVeri
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls::{ClientConfig, PeerMisbehaved, ServerConfig};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +103,7 @@ impl Tls {
     pub fn load(files: &TlsFiles) -> Result<Tls, TlsError> {
         let (ca, cert, key) = (read(&files.ca)?, read(&files.cert)?, read(&files.key)?);
         let name = |path: &Path| path.display().to_string();
+        warn_if_others_read(&files.key);
         Tls::build(
             authorities(&ca, &name(&files.ca))?,
             chain(&cert, &name(&files.cert))?,
@@ -206,6 +208,14 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
         });
     }
     std::fs::read(path).map_err(failed)
+}
+
+/// A warning and no refusal: some systems hand keys to containers with wider modes.
+fn warn_if_others_read(key: &Path) {
+    let mode = std::fs::metadata(key).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & 0o007 != 0 {
+        tracing::warn!("{} can be read by everybody here: chmod 600 it", key.display());
+    }
 }
 
 fn chain(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -1,6 +1,9 @@
 //! The codec against itself: every value survives, no byte string panics, one value has one form.
 
 use super::*;
+use flotilla_topology::ids::{ClusterId, Incarnation, LogId, Origin};
+use flotilla_topology::slot::{SLOT_COUNT, Slot, SlotRange};
+use flotilla_topology::stamp::{Hlc, Stamp};
 use proptest::prelude::*;
 
 fn encoded(put: impl FnOnce(&mut Encoder)) -> Vec<u8> {

@@ -427,6 +427,10 @@ fn refusal(lane: &Lane, payload: &[u8]) -> Result<RpcError, crate::codec::Decode
     let refused = RpcRefused::decode(payload)?;
     Ok(match refused.code {
         RpcRefused::SHUTDOWN => lane.unreachable(&refused.message),
+        // It reached the service, which may have acted on it: not a refusal that may be retried.
+        RpcRefused::DROPPED => {
+            RpcError::Lost(format!("{}: {}", lane.target.addr, refused.message).into())
+        }
         _ => RpcError::Refused(refused),
     })
 }

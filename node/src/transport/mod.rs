@@ -15,9 +15,9 @@
 //!   reach [`Service::call`] in the order of the calls. A connection that ends takes everything
 //!   with it that was queued on it: a later call never overtakes one that failed, and nothing that
 //!   was called before the break arrives after it.
-//! * **Outcome.** [`RpcError::Unreachable`] and a refusal by the transport mean that the service
-//!   never saw the request. [`RpcError::Lost`] and [`RpcError::Timeout`] mean that nobody knows.
-//!   Nothing is ever sent twice.
+//! * **Outcome.** [`RpcError::Unreachable`] means that the service never saw the request,
+//!   [`RpcError::Refused`] that it said no. [`RpcError::Lost`] and [`RpcError::Timeout`] mean that
+//!   nobody knows. Nothing is ever sent twice.
 //! * **Speed of failure.** While a peer is down, calls fail at once until the next dial is due
 //!   ([`RECONNECT_MAX`] at most); who repeats a call waits before it does.
 //! * **Dropping** the future of a call gives it up: it is not sent if it still waits in the queue,
@@ -167,12 +167,13 @@ pub struct RpcRefused {
 }
 
 impl RpcRefused {
-    /// The service let go of the request without an answer. What it did is not known.
+    /// The service let go of the request without an answer that could be sent. What it did is not
+    /// known, so callers of a [`Client`] see [`RpcError::Lost`] instead.
     pub const DROPPED: u16 = 1;
-    /// The server was shutting down and did not look at the request. Callers see
+    /// The server was shutting down and did not look at the request. Callers of a [`Client`] see
     /// [`RpcError::Unreachable`] instead.
     pub const SHUTDOWN: u16 = 2;
-    /// The payload, of the request or of its answer, is larger than [`PAYLOAD_BYTES_MAX`].
+    /// The request's payload is larger than [`PAYLOAD_BYTES_MAX`] and was not sent.
     pub const TOO_LARGE: u16 = 3;
     /// The service does not serve this kind of request.
     pub const UNKNOWN_KIND: u16 = 4;
@@ -207,8 +208,9 @@ pub enum RpcError {
     /// elsewhere at once.
     #[error("not delivered: {0}")]
     Unreachable(Arc<str>),
-    /// The connection ended after the request had left: the outcome is unknown.
-    #[error("outcome unknown, connection lost: {0}")]
+    /// The connection ended after the request had left, or the peer lost track of it: the outcome
+    /// is unknown.
+    #[error("outcome unknown: {0}")]
     Lost(Arc<str>),
     /// The peer said no.
     #[error("refused: {0}")]

@@ -395,8 +395,8 @@ enum To {
     Local(oneshot::Sender<Result<Bytes, RpcRefused>>),
 }
 
-/// Takes the answer to one request. Dropped without an answer, it refuses with
-/// [`RpcRefused::DROPPED`].
+/// Takes the answer to one request. Dropped without an answer, it tells the caller that the outcome
+/// is unknown.
 pub struct ReplyTo {
     to: Option<To>,
 }
@@ -436,7 +436,7 @@ impl ReplyTo {
 impl Drop for ReplyTo {
     fn drop(&mut self) {
         if self.to.is_some() {
-            let message = "the request was dropped without an answer";
+            let message = "the peer dropped the request without an answer";
             self.deliver(Err(RpcRefused::new(RpcRefused::DROPPED, message)));
         }
     }
@@ -446,6 +446,6 @@ fn limited(answer: Bytes) -> Result<Bytes, RpcRefused> {
     if answer.len() <= PAYLOAD_BYTES_MAX {
         return Ok(answer);
     }
-    let message = format!("an answer of {} bytes is too large", answer.len());
-    Err(RpcRefused::new(RpcRefused::TOO_LARGE, message))
+    let message = format!("its answer of {} bytes is too large", answer.len());
+    Err(RpcRefused::new(RpcRefused::DROPPED, message))
 }

@@ -134,15 +134,12 @@ async fn refusals_and_dropped_replies_are_told() {
     let Pair { client, .. } = &pair;
     let call = |kind| client.call(Class::Forward, kind, Bytes::new(), DEADLINE);
     assert_eq!(call(REFUSE).await, Err(RpcRefused::new(77, "no").into()));
-    let code = |outcome| match outcome {
-        Err(RpcError::Refused(refused)) => refused.code,
-        other => panic!("expected a refusal, not {other:?}"),
-    };
-    assert_eq!(code(call(DROP).await), RpcRefused::DROPPED);
-    assert_eq!(code(call(HUGE).await), RpcRefused::TOO_LARGE);
+    // The service saw these and may have acted on them.
+    assert!(matches!(call(DROP).await, Err(RpcError::Lost(why)) if why.contains("dropped")));
+    assert!(matches!(call(HUGE).await, Err(RpcError::Lost(why)) if why.contains("too large")));
     let huge = vec![0; PAYLOAD_BYTES_MAX + 1].into();
     let huge = client.call(Class::Forward, ECHO, huge, DEADLINE).await;
-    assert_eq!(code(huge), RpcRefused::TOO_LARGE);
+    assert!(matches!(huge, Err(RpcError::Refused(no)) if no.code == RpcRefused::TOO_LARGE));
 }
 
 #[tokio::test]
