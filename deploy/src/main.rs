@@ -1,30 +1,67 @@
 //! The `flotilla` executable: maps arguments to the crates, and results to exit codes.
 
 mod cert;
+mod exit;
+mod logging;
+mod node;
+mod pd;
+mod serve;
+mod topology;
 
 use clap::{Parser, Subcommand};
+use logging::Kind;
 use std::process::ExitCode;
 
 /// A Redis-protocol store that spans datacenters.
+///
+/// Exit codes: 0 done, or the answer is yes; 1 failed, or the answer is no; 2 wrong usage;
+/// 3 cannot connect; 5 not in time; 6 still moving, or a part cannot be reached.
 #[derive(Debug, Parser)]
-#[command(name = "flotilla", version, about, max_term_width = 100)]
+#[command(name = "flotilla", version, max_term_width = 100)]
 struct Cli {
+    #[command(flatten)]
+    log: logging::LogArgs,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a storage server.
+    Node(node::NodeArgs),
+    /// Run a placement driver.
+    Pd(pd::PdArgs),
     /// Make and show certificates.
     Cert(cert::CertArgs),
+    /// Check a topology file.
+    Topology(topology::TopologyArgs),
+}
+
+impl Command {
+    fn kind(&self) -> Kind {
+        match self {
+            Command::Node(_) | Command::Pd(_) => Kind::Server,
+            _ => Kind::Command,
+        }
+    }
+
+    fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Command::Node(args) => node::run(args),
+            Command::Pd(args) => pd::run(args),
+            // What it refuses is how it was asked.
+            Command::Cert(args) => cert::run(args).map_err(exit::Exit::usage_chain),
+            Command::Topology(args) => topology::run(args),
+        }
+    }
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Cert(args) => cert::run(args),
-    };
+    let cli = Cli::parse();
+    let outcome =
+        logging::start(&cli.log, cli.command.kind()).and_then(|()| cli.command.run());
     outcome.unwrap_or_else(|error| {
         eprintln!("flotilla: {error:#}");
-        ExitCode::from(2)
+        exit::code_of(&error)
     })
 }

@@ -1,0 +1,145 @@
+//! Links as people ask about them: all groups of a link together, the worst first.
+
+use flotilla_topology::api::{ClusterStatus, LinkState, LinkStatus};
+use serde::Serialize;
+
+/// A link between two clusters. Numbers are of the sending side.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LinkSummary {
+    /// Name of the sending cluster.
+    pub from: String,
+    /// Name of the receiving cluster.
+    pub to: String,
+    /// The worst state among its groups; `None` while nobody reports.
+    pub state: Option<LinkState>,
+    /// What was seen last in the worst group.
+    pub detail: String,
+    /// Groups that report.
+    pub groups: usize,
+    /// Groups that should.
+    pub groups_wanted: usize,
+    /// Age of the oldest entry that is not acknowledged, in seconds.
+    pub lag_seconds: f64,
+    /// Median over the last minute of the median of each group, in seconds.
+    pub lag_p50_seconds: Option<f64>,
+    /// Largest 99th percentile of any group over the last minute, in seconds.
+    pub lag_p99_seconds: Option<f64>,
+    /// Entries that wait.
+    pub backlog_entries: u64,
+    /// Their bytes.
+    pub backlog_bytes: u64,
+}
+
+impl LinkSummary {
+    /// Whether every group that should be on the link is, and is live.
+    pub fn is_live(&self) -> bool {
+        self.state == Some(LinkState::Live) && self.groups >= self.groups_wanted
+    }
+
+    /// The state in a word.
+    pub fn state_word(&self) -> &'static str {
+        self.state.map_or("not reported", word)
+    }
+}
+
+/// The word of a state, as in JSON.
+pub fn word(state: LinkState) -> &'static str {
+    match state {
+        LinkState::Live => "live",
+        LinkState::CatchingUp => "catching-up",
+        LinkState::Disconnected => "disconnected",
+        LinkState::Stalled => "stalled",
+        LinkState::Parked => "parked",
+        LinkState::Refused => "refused",
+        LinkState::NeedsMerge => "needs-merge",
+    }
+}
+
+/// All outgoing links of a cluster.
+pub fn outgoing(status: &ClusterStatus) -> Vec<LinkSummary> {
+    let map = &status.map;
+    let synced = |group: &&flotilla_topology::api::GroupInfo| {
+        map.namespaces.iter().any(|ns| ns.id == group.namespace && ns.spec.synced)
+    };
+    let groups_wanted = map.groups.iter().filter(synced).count();
+    let links = map.peers.iter().map(|peer| {
+        let links: Vec<&LinkStatus> =
+            status.links.iter().filter(|link| link.peer == peer.id).collect();
+        summary(&map.name, &peer.name, &links, groups_wanted)
+    });
+    links.collect()
+}
+
+fn summary(from: &str, to: &str, links: &[&LinkStatus], groups_wanted: usize) -> LinkSummary {
+    // States are declared from best to worst.
+    let worst = links.iter().max_by_key(|link| link.state);
+    let most = |of: fn(&LinkStatus) -> f64| links.iter().map(|link| of(link)).fold(0.0, f64::max);
+    let mut medians: Vec<f64> = links.iter().filter_map(|link| link.lag_p50_seconds).collect();
+    medians.sort_by(f64::total_cmp);
+    LinkSummary {
+        from: from.to_owned(),
+        to: to.to_owned(),
+        state: worst.map(|link| link.state),
+        detail: worst.map_or("no syncer reports", |link| &link.detail).to_owned(),
+        groups: links.len(),
+        groups_wanted,
+        lag_seconds: most(|link| link.lag_seconds),
+        lag_p50_seconds: medians.get(medians.len() / 2).copied(),
+        lag_p99_seconds: links
+            .iter()
+            .filter_map(|link| link.lag_p99_seconds)
+            .max_by(f64::total_cmp),
+        backlog_entries: links.iter().map(|link| link.backlog_entries).sum(),
+        backlog_bytes: links.iter().map(|link| link.backlog_bytes).sum(),
+    }
+}
+
+/// Seconds for people: milliseconds below ten seconds.
+pub fn shown(seconds: f64) -> String {
+    if seconds < 10.0 { format!("{:.1} ms", seconds * 1e3) } else { format!("{seconds:.1} s") }
+}
+
+/// As `shown`, or a dash.
+pub fn shown_or_dash(seconds: Option<f64>) -> String {
+    seconds.map_or_else(|| "-".to_owned(), shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flotilla_topology::ids::{ClusterId, GroupId, LogId};
+
+    fn link(group: u32, state: LinkState, p50: Option<f64>) -> LinkStatus {
+        LinkStatus {
+            group: GroupId(group),
+            peer: ClusterId(2),
+            state,
+            detail: format!("group {group}"),
+            lag_seconds: f64::from(group),
+            lag_p50_seconds: p50,
+            lag_p99_seconds: p50.map(|p50| p50 * 2.0),
+            backlog_entries: 1,
+            backlog_bytes: 10,
+            cursor: LogId::default(),
+        }
+    }
+
+    #[test]
+    fn the_worst_group_speaks_for_the_link() {
+        let all = [
+            link(1, LinkState::Live, Some(0.03)),
+            link(2, LinkState::Stalled, Some(0.05)),
+            link(3, LinkState::CatchingUp, None),
+        ];
+        let found = summary("east", "west", &all.iter().collect::<Vec<_>>(), 3);
+        assert_eq!((found.state, found.detail.as_str()), (Some(LinkState::Stalled), "group 2"));
+        assert_eq!((found.lag_p50_seconds, found.lag_p99_seconds), (Some(0.05), Some(0.1)));
+        assert_eq!((found.lag_seconds, found.backlog_entries), (3.0, 3));
+        assert!(!found.is_live());
+        let none = summary("east", "west", &[], 3);
+        assert_eq!((none.state_word(), none.is_live()), ("not reported", false));
+        let live = [link(1, LinkState::Live, None)];
+        assert!(summary("east", "west", &[&live[0]], 1).is_live());
+        assert!(!summary("east", "west", &[&live[0]], 2).is_live());
+    }
+}
