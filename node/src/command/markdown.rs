@@ -31,3 +31,27 @@ pub fn markdown() -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::markdown;
+
+    const BEGIN: &str = "<!-- commands -->\n";
+    const END: &str = "<!-- /commands -->";
+
+    /// FLOTILLA_UPDATE_README=1 rewrites the table instead of comparing it.
+    #[test]
+    fn the_readme_shows_this_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let begin = text.find(BEGIN).expect("README.md has a place for the table") + BEGIN.len();
+        let end = begin + text[begin..].find(END).expect("and an end of it");
+        if std::env::var_os("FLOTILLA_UPDATE_README").is_some() {
+            let updated = format!("{}{}{}", &text[..begin], markdown(), &text[end..]);
+            std::fs::write(path, updated).unwrap();
+            return;
+        }
+        let same = text[begin..end] == markdown();
+        assert!(same, "README.md is behind: run FLOTILLA_UPDATE_README=1 cargo test the_readme");
+    }
+}
