@@ -356,11 +356,12 @@ impl<'a> Txn<'a> {
         self.put_row(row, encode_element(&element), parts);
     }
 
-    /// Keeps the count, if it is known, after one more or fewer visible field.
-    fn count_by(&self, key: &mut Key, delta: i64) {
-        let now = key.floor;
-        if let Some(count) = key.head.count.as_mut().filter(|count| count.under == now) {
-            count.live = count.live.saturating_add_signed(delta);
+    /// Keeps the count right for the floor that it was made under, which may come back: a passed
+    /// expiry can yet be replaced by a longer one that is still on its way.
+    fn recount(key: &mut Key, before: &Element, after: &Element) {
+        if let Some(count) = &mut key.head.count {
+            let (before, after) = (before.exists(count.under), after.exists(count.under));
+            count.live = count.live.saturating_add_signed(i64::from(after) - i64::from(before));
         }
     }
 
@@ -371,12 +372,12 @@ impl<'a> Txn<'a> {
         name: &Bytes,
         value: Bytes,
     ) -> io::Result<bool> {
-        let mut element = self.element(key, name)?;
-        let creates = !element.exists(key.floor);
+        let before = self.element(key, name)?;
+        let mut element = before.clone();
         element.write(self.stamp(), Some(value));
+        Self::recount(key, &before, &element);
         self.put_element(key, name, element, Parts::REGISTER);
-        self.count_by(key, i64::from(creates));
-        Ok(creates)
+        Ok(!before.exists(key.floor))
     }
 
     /// Adds to a field's counter, which then shows `shown`. Claim the key before.
@@ -390,27 +391,28 @@ impl<'a> Txn<'a> {
         if !self.context.synced {
             return self.set_field(key, name, shown).map(|_| ());
         }
-        let mut element = self.element(key, name)?;
-        let creates = !element.exists(key.floor);
+        let before = self.element(key, name)?;
+        let mut element = before.clone();
         element.add(self.context.origin, self.stamp(), amount, key.floor);
+        Self::recount(key, &before, &element);
         self.put_element(key, name, element, Parts::SUM);
-        self.count_by(key, i64::from(creates));
         Ok(())
     }
 
     /// Removes a field; whether it was there.
     pub(super) fn remove_field(&mut self, key: &mut Key, name: &Bytes) -> io::Result<bool> {
-        let mut element = self.element(key, name)?;
-        if !element.exists(key.floor) {
+        let before = self.element(key, name)?;
+        if !before.exists(key.floor) {
             return Ok(false);
         }
+        let mut element = before.clone();
+        element.write(self.stamp(), None);
+        Self::recount(key, &before, &element);
         if self.context.synced {
-            element.write(self.stamp(), None);
             self.put_element(key, name, element, Parts::REGISTER);
         } else {
             self.drop_row(keys::element(key.slot, &key.name, Type::Hash, name));
         }
-        self.count_by(key, -1);
         Ok(true)
     }
 
@@ -448,20 +450,18 @@ impl<'a> Txn<'a> {
         theirs: Element,
     ) -> io::Result<Element> {
         let ours = self.element(key, name)?;
-        let existed = ours.exists(key.floor);
         let mut joined = ours.clone().join(theirs);
         joined.trim(key.head.floor);
         if joined == ours {
             return Ok(joined);
         }
-        let delta = i64::from(joined.exists(key.floor)) - i64::from(existed);
+        if key.head.ty() == Some(Type::Hash) {
+            Self::recount(key, &ours, &joined);
+        }
         if joined.is_empty() {
             self.drop_row(keys::element(key.slot, &key.name, Type::Hash, name));
         } else {
             self.put_element(key, name, joined.clone(), Parts::NONE);
-        }
-        if key.head.ty() == Some(Type::Hash) {
-            self.count_by(key, delta);
         }
         Ok(joined)
     }

@@ -3,6 +3,7 @@
 use super::world::World;
 use crate::eval::LoserKind;
 use crate::model::Effect;
+use flotilla_topology::slot::Slot;
 
 /// Clusters with one group each, and what each has shipped and taken.
 struct Clusters {
@@ -229,4 +230,39 @@ fn keepttl_leaves_the_expiry_to_others() {
     clusters.run(0, 3, "SET k w KEEPTTL");
     assert_eq!(clusters.settle(4, "PEXPIRETIME k"), "9000");
     assert_eq!(clusters.settle(4, "GET k"), "\"w\"");
+}
+
+/// A lapse is taken back by a longer expiry that was on its way; what came in between counts.
+#[test]
+fn a_count_survives_a_lapse_that_is_taken_back() {
+    let mut clusters = Clusters::new(3);
+    clusters.run(0, 1, "HSET h f1 a f2 b");
+    clusters.run(0, 2, "PEXPIREAT h 10");
+    clusters.send(0, 1);
+    clusters.send(0, 2);
+    clusters.run(1, 8, "PEXPIREAT h 1000");
+    clusters.run(1, 11, "HSET h f3 c");
+    clusters.run(2, 9, "HSET h f4 d");
+    assert_eq!(clusters.run(0, 12, "HLEN h"), "0");
+    clusters.send(2, 0);
+    assert_eq!(clusters.settle(20, "HLEN h"), "4");
+}
+
+/// A hash that came from another cluster is counted as it comes.
+#[test]
+fn a_hash_from_elsewhere_has_a_count() {
+    let mut clusters = Clusters::new(2);
+    clusters.run(0, 1, "INCR h");
+    clusters.run(1, 2, "HSET h f1 a f2 b");
+    clusters.run(1, 3, "HDEL h f1");
+    assert_eq!(clusters.settle(4, "HLEN h"), "1");
+    // Where the hash was born a floor has risen under it: that count is open until a write.
+    let count_of = |world: &World| {
+        let row = &world.rows[&crate::engine::keys::head(Slot::of(b"h"), b"h")];
+        crate::model::decode_head(row).unwrap().known_count(4)
+    };
+    let counts: Vec<Option<u64>> = clusters.worlds.iter().map(count_of).collect();
+    assert_eq!(counts, [Some(1), None]);
+    clusters.run(1, 5, "HSET h f2 c");
+    assert_eq!(count_of(&clusters.worlds[1]), Some(1));
 }

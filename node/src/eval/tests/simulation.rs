@@ -65,7 +65,8 @@ impl Simulation {
             6 => format!("APPEND {key} {value}"),
             7 | 8 => format!("DEL {key}"),
             9 => format!("GETEX {key} PXAT {end}"),
-            10..=12 => format!("HSET {key} {field} {value}"),
+            10..=11 => format!("HSET {key} {field} {value}"),
+            12 => format!("HSET {key} {field} {value} x{value} {value}"),
             13 | 14 => format!("HDEL {key} {field}"),
             15 | 16 => format!("HINCRBY {key} {field} {}", value as i64 - 20),
             17..=19 => format!("PEXPIREAT {key} {end}"),
@@ -112,6 +113,7 @@ impl Simulation {
         group.cursors[from.0][from.1] = end;
         if !effects.is_empty() {
             group.world.take(&effects);
+            check_counts(group.world.at(self.now));
             self.history.push(format!("{to:?} <- {from:?} up to {end}"));
         }
         if self.dice.roll(8) == 0 {
@@ -188,6 +190,16 @@ fn look(world: &mut World, key: &str) -> Vec<String> {
     seen.push(world.cmd(&format!("PEXPIRETIME {key}")));
     seen.insert(0, ty);
     seen
+}
+
+/// The number of fields that HLEN knows is the number of fields that there are.
+fn check_counts(world: &mut World) {
+    for key in KEYS {
+        if let [ty, fields, count, _] = &look(world, key)[..] {
+            let fields = fields.matches('=').count();
+            assert_eq!((ty.as_str(), fields.to_string()), ("hash", count.clone()), "{key}");
+        }
+    }
 }
 
 /// What a command does to a key that is seen as `before`, where nothing is synced.
