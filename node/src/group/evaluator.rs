@@ -11,7 +11,7 @@ use crate::engine::rows::TabletRows;
 use crate::eval::EvalContext;
 use crate::group::GroupContext;
 use crate::group::apply::AppliedState;
-use crate::group::exec::Outcome;
+use crate::group::exec::{Outcome, REPLY_BYTES_MAX};
 use crate::group::merge::{self, Merge};
 use crate::group::remote::{Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatch};
 use crate::group::run::{EntryJob, ExecJob, Run, Unproposed, Verdict};
@@ -255,10 +255,14 @@ impl Evaluator {
         let Some(run) = &mut self.run else { return Ok(()) };
         let job = run.begin_job(Box::new(ExecJob::new(commands.len(), answer)), Instant::now());
         let mut failed = Ok(());
+        let mut bytes = 0;
         for (index, command) in commands.iter().enumerate() {
             let Some(run) = self.run.as_mut().filter(|run| !run.is_stopped()) else { break };
+            if bytes > REPLY_BYTES_MAX {
+                break; // what is not evaluated is not applied, and asked for again
+            }
             let applied_clock = self.applied.borrow().clock;
-            if let Err(error) = merge::evaluate_command(
+            match merge::evaluate_command(
                 &self.context,
                 run,
                 &self.rows,
@@ -266,8 +270,11 @@ impl Evaluator {
                 (job, index),
                 command,
             ) {
-                failed = Err(error);
-                break;
+                Ok(reply) => bytes += reply,
+                Err(error) => {
+                    failed = Err(error);
+                    break;
+                }
             }
             if run.is_entry_full() {
                 self.close().await;

@@ -10,6 +10,10 @@ use flotilla_topology::ids::{GroupId, LogId};
 const EXEC_VERSION: u8 = 1;
 /// Commands of one request: a connection's batch.
 pub const COMMANDS_MAX: usize = 1024;
+/// Replies of one request hold about so many bytes at most, or one reply: what stands behind is
+/// not executed and asked for again. So a pipeline of reads of large values neither takes the
+/// memory of a node nor passes the largest frame between nodes.
+pub const REPLY_BYTES_MAX: usize = 32 << 20;
 /// Longest node name on the wire.
 const NAME_BYTES_MAX: usize = 256;
 

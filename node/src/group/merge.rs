@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::io;
 use tokio::sync::oneshot;
 
-/// Evaluates one command of a job into the open entry.
+/// Evaluates one command of a job into the open entry. Tells how many bytes its reply takes.
 pub(super) fn evaluate_command(
     context: &GroupContext,
     run: &mut Run,
@@ -33,7 +33,7 @@ pub(super) fn evaluate_command(
     applied_clock: Hlc,
     (job, index): (JobId, usize),
     command: &Command,
-) -> io::Result<()> {
+) -> io::Result<usize> {
     let wall_ms = clock::wall_ms();
     let writes = command.spec.is_write();
     let stamp = match writes {
@@ -48,9 +48,10 @@ pub(super) fn evaluate_command(
         // What this command saw end must have ended for every later leader too.
         run.observe(stamp);
     }
+    let bytes = reply.size();
     run.record(job, index, reply);
     run.add(job, index, (tick || wrote).then_some(stamp), tick);
-    Ok(())
+    Ok(bytes)
 }
 
 /// What a batch of another cluster comes to.

@@ -10,7 +10,7 @@ use crate::engine::rows::{FrozenRows, TabletRows};
 use crate::engine::view::{Overlay, Rows, View};
 use crate::eval::{self, ScanCursor, ScanOptions, Txn};
 use crate::group::evaluator::eval_context;
-use crate::group::exec::Barrier;
+use crate::group::exec::{Barrier, REPLY_BYTES_MAX};
 use crate::group::{AppliedState, Group};
 use crate::resp::Reply;
 use flotilla_topology::stamp::Stamp;
@@ -31,7 +31,8 @@ pub enum ReadError {
 }
 
 impl Group {
-    /// Answers reads from this replica's applied state, as of a barrier.
+    /// Answers reads from this replica's applied state, as of a barrier: all of them, or as many as
+    /// [`REPLY_BYTES_MAX`] allows.
     pub async fn read(
         &self,
         commands: &[Command],
@@ -63,10 +64,16 @@ impl Group {
         };
         let mut overlay = Overlay::new();
         let mut replies = Vec::with_capacity(commands.len());
+        let mut bytes = 0;
         for command in commands {
+            if bytes > REPLY_BYTES_MAX {
+                break;
+            }
             let context = eval_context(&self.context, Stamp::ZERO, now_ms, applied.clock.ms());
             let mut txn = Txn::new(View::new(rows.as_ref(), &mut overlay), context);
-            replies.push(self.evaluate_read(&mut txn, command)?);
+            let reply = self.evaluate_read(&mut txn, command)?;
+            bytes += reply.size();
+            replies.push(reply);
             if txn.needs_tick() {
                 return Err(ReadError::NeedsTick(now_ms));
             }

@@ -16,7 +16,7 @@ use crate::pd_client::PdClient;
 use crate::raft::RaftGroups;
 use crate::router::{Places, Router};
 use crate::rpc::{self, NodeService};
-use crate::server::{Door, Server, ServerConfig};
+use crate::server::{Door, Server, ServerConfig, ServerConfigError};
 use crate::tls::{Tls, TlsError};
 use crate::transport;
 use flotilla_topology::api::{NodeAddresses, NodeInfo};
@@ -42,6 +42,9 @@ pub enum StartError {
     /// The data directory is not this node's.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The limits for clients contradict each other.
+    #[error(transparent)]
+    Clients(#[from] ServerConfigError),
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -95,6 +98,8 @@ impl Node {
     /// groups follow as the map names them.
     pub async fn start(config: Config, standalone: bool) -> Result<Node, StartError> {
         config.validate(standalone)?;
+        // Before anything counts: handles of metrics that are taken earlier count nowhere.
+        crate::http::install_metrics();
         host::warn_about_the_machine();
         let identity = identity::open(&config.dir, config.cluster, &config.name)?;
         let tls = load_tls(&config, standalone)?;
@@ -115,7 +120,7 @@ impl Node {
         );
         let raft = RaftGroups::default();
         let router = Router::new(places.clone(), config.limits.clone());
-        let server = Server::new(router.clone(), server_config(&config));
+        let server = Server::new(router.clone(), server_config(&config))?;
         let listen = &config.listen;
         let resp = listen_on(&server, Door::Plain, &listen.resp).await?;
         let cluster_resp = listen_on(&server, Door::Cluster, &listen.cluster_resp).await?;

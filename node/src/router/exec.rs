@@ -42,6 +42,7 @@ impl Router {
         let mut pause = RETRY_PAUSE_MIN;
         let mut hint: Option<String> = None;
         let mut replies = Vec::with_capacity(commands.len());
+        let mut bytes = 0;
         let mut left = commands;
         loop {
             let tried = self.try_in_group(session, map, group, &left, hint.take()).await;
@@ -57,7 +58,10 @@ impl Router {
                     let mut refused_at = None;
                     for (index, outcome) in outcomes.into_iter().take(done).enumerate() {
                         match outcome {
-                            Outcome::Done(reply) => replies.push(reply),
+                            Outcome::Done(reply) => {
+                                bytes += reply.size();
+                                replies.push(reply);
+                            }
                             Outcome::Unknown => replies.push(unknown()),
                             Outcome::NotApplied { leader } => {
                                 hint = leader;
@@ -70,6 +74,10 @@ impl Router {
                 }
             }
             if left.is_empty() {
+                return replies;
+            }
+            if bytes > session.reply_bytes_max {
+                replies.extend(left.iter().map(|_| too_large()));
                 return replies;
             }
             if Instant::now() >= deadline {
@@ -208,6 +216,13 @@ fn failed(commands: &[Command], error: ReadError) -> Tried {
 fn moved(command: &Command, to: &str) -> Reply {
     let slot = command.keys().next().map_or(Slot(0), |key| Slot::of(key));
     Reply::error(format!("MOVED {slot} {to}"))
+}
+
+fn too_large() -> Reply {
+    Reply::error(
+        "ERR not executed: the replies before it in this pipeline take too many bytes \
+         (limits.output_bytes_max); send fewer commands at once",
+    )
 }
 
 fn unknown() -> Reply {

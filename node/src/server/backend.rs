@@ -48,7 +48,8 @@ pub struct SessionView {
 /// The rest of the node, as connections see it. Nothing but `execute` may wait.
 pub trait Backend: Send + Sync + 'static {
     /// Executes data commands of one connection in the order given, and returns one reply for
-    /// each. Commands of different groups run in parallel. A connection has one run at a time.
+    /// each. Commands of different groups run in parallel. A connection has one run at a time. A
+    /// command over all groups ([`Place::EveryGroup`](crate::command::Place)) comes alone.
     fn execute(
         self: Arc<Self>,
         session: SessionView,

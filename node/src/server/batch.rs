@@ -2,7 +2,8 @@
 //!
 //! Commands that the connection answers itself are answered at once; data commands are collected
 //! into a run for the [`Backend`](super::Backend). A run ends where a command changes what the
-//! next run is told of the session. Invariant: reply i answers request i, whoever gave it.
+//! next run is told of the session, and a command over all groups is a run of its own. Invariant:
+//! reply i answers request i, whoever gave it.
 
 use super::local;
 use super::session::{Session, Silence};
@@ -90,10 +91,15 @@ impl<'s> Batch<'s> {
         if command.spec.place == Place::Connection {
             return self.local(command).await;
         }
+        // What looks at all keys sees every write before it and none behind it: a run of its own.
+        let alone = command.spec.place == Place::EveryGroup;
+        if alone {
+            self.flush().await?;
+        }
         let silent = self.silent();
         self.slots.push(Slot::Run { spec: command.spec, silent });
         self.run.push(command);
-        Ok(())
+        if alone { self.flush().await } else { Ok(()) }
     }
 
     fn check(&self, request: Vec<Bytes>) -> Result<Command, Reply> {

@@ -1,6 +1,5 @@
 //! Limits and settings of the RESP server.
 
-use super::batch::BATCH_BYTES_MAX;
 use crate::resp::Limits;
 use std::time::Duration;
 
@@ -29,7 +28,12 @@ impl Default for ServerConfig {
         const MIB: usize = 1024 * 1024;
         ServerConfig {
             clients_max: 10_000,
-            limits: Limits { bulk_bytes: 64 * MIB, request_bytes: 256 * MIB, ..Limits::default() },
+            limits: Limits {
+                bulk_bytes: 16 * MIB,
+                // A batch that is nearly full and one more request fit a frame between nodes.
+                request_bytes: 32 * MIB,
+                ..Limits::default()
+            },
             clients_memory_max: 1024 * MIB,
             output_bytes_max: 256 * MIB,
             output_stall_max: Duration::from_secs(60),
@@ -51,7 +55,7 @@ pub enum ServerConfigError {
         bulk: usize,
     },
     /// A stored value could not be read.
-    #[error("output_bytes_max ({output}) must be above bulk_bytes ({bulk}): one value must fit")]
+    #[error("output_bytes_max ({output}) must be at least bulk_bytes ({bulk}): one value must fit")]
     OutputBelowBulk {
         /// `output_bytes_max`.
         output: usize,
@@ -96,7 +100,7 @@ impl ServerConfig {
             return Err(ServerConfigError::RequestTooLarge(request));
         }
         let output = self.output_bytes_max;
-        if output <= bulk || output < BATCH_BYTES_MAX {
+        if output < bulk {
             return Err(ServerConfigError::OutputBelowBulk { output, bulk });
         }
         let memory = self.clients_memory_max;
@@ -117,7 +121,7 @@ mod tests {
         let mut config = ServerConfig::default();
         config.limits.request_bytes = 10;
         assert_eq!(config.validate().unwrap_err().to_string(), {
-            "request_bytes (10) must be above bulk_bytes (67108864): one value must fit"
+            "request_bytes (10) must be above bulk_bytes (16777216): one value must fit"
         });
         let config = ServerConfig { clients_memory_max: 5, ..ServerConfig::default() };
         assert!(config.validate().unwrap_err().to_string().starts_with("clients_memory_max (5)"));

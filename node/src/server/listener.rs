@@ -2,7 +2,7 @@
 
 use super::backend::{Backend, Door};
 use super::clients::Clients;
-use super::config::ServerConfig;
+use super::config::{ServerConfig, ServerConfigError};
 use super::connection::{linger, serve};
 use super::memory::{Budget, Charge};
 use super::session::Session;
@@ -66,15 +66,13 @@ pub struct Server {
 
 impl Server {
     /// A server that listens nowhere yet. Install the metrics recorder before.
-    ///
-    /// # Panics
-    /// If `config` does not hold: see [`ServerConfig::validate`].
-    pub fn new(backend: Arc<dyn Backend>, config: ServerConfig) -> Server {
-        if let Err(error) = config.validate() {
-            panic!("the server's configuration was not validated: {error}");
-        }
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        config: ServerConfig,
+    ) -> Result<Server, ServerConfigError> {
+        config.validate()?;
         let shared = Arc::new(Shared::new(backend, config));
-        Server { shared, stop: CancellationToken::new(), tasks: TaskTracker::new() }
+        Ok(Server { shared, stop: CancellationToken::new(), tasks: TaskTracker::new() })
     }
 
     /// Opens a door at `address` (`host:port`; port 0 picks a free one) and tells where it is.

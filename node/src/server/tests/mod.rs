@@ -177,7 +177,7 @@ pub(super) async fn start(
     backend: Arc<Fake>,
     config: ServerConfig,
 ) -> (Server, SocketAddr, SocketAddr) {
-    let server = Server::new(backend, config);
+    let server = Server::new(backend, config).unwrap();
     let plain = server.listen(Door::Plain, "127.0.0.1:0").await.unwrap();
     let cluster = server.listen(Door::Cluster, "127.0.0.1:0").await.unwrap();
     (server, plain, cluster)

@@ -152,3 +152,14 @@ proptest! {
         prop_assert_eq!(String::from_utf8_lossy(&whole), String::from_utf8_lossy(&pieces));
     }
 }
+
+#[tokio::test]
+async fn commands_over_all_groups_run_alone() {
+    let fake = Fake::new();
+    let (_server, plain, _) = start(fake.clone(), ServerConfig::default()).await;
+    let input = b"SET a 1\r\nGET a\r\nDBSIZE\r\nSET b 2\r\nPING\r\nGET b\r\n";
+    let expected = "+OK\r\n$1\r\n1\r\n:1\r\n+OK\r\n+PONG\r\n$1\r\n2\r\n";
+    assert_eq!(talk(plain, input).await, expected);
+    let runs: Vec<_> = fake.runs.lock().iter().map(|(_, names)| names.clone()).collect();
+    assert_eq!(runs, [vec!["set", "get"], vec!["dbsize"], vec!["set", "get"]]);
+}
