@@ -47,6 +47,11 @@ function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+// What stands between backquotes is a name.
+function marked(line) {
+  return line.split('`').map((part, n) => (n % 2 ? make('code', {}, part) : part));
+}
+
 function seconds(value) {
   if (value === null || value === undefined) return '–';
   if (value === 0) return '0';
@@ -112,7 +117,7 @@ function clusterCard(cluster) {
   for (const node of Object.values(cluster.leaders)) leads.set(node, (leads.get(node) ?? 0) + 1);
   const led = map.groups.length - cluster.leaderless.length;
   card.append(make('p', {}, `${led} of ${count(map.groups.length, 'group')} led · ${
-    count(map.namespaces.length, 'namespace')} · epoch ${map.epoch}`));
+    count(map.namespaces.length, 'namespace')} · epoch\u00a0${map.epoch}`));
   if (cluster.error) card.append(make('p', {}, cluster.error));
   const names = new Set([...map.nodes, ...map.syncers].map((process) => process.datacenter));
   card.append(...[...names].sort().map((name) => datacenter(name, status, leads)));
@@ -154,9 +159,13 @@ function linkRow(link, leftwards) {
   const where = link.state && link.affected < link.groups ? ` in ${link.affected} of ${link.groups} groups` : '';
   const numbers = make('p', { class: 'numbers' });
   if (link.state) {
+    const behind = link.lag_seconds > (link.lag_p99_seconds ?? 0);
     numbers.append(
-      'lag ', make('b', {}, seconds(link.lag_seconds)),
-      link.lag_p50_seconds === null ? '' : ` · p50 ${seconds(link.lag_p50_seconds)} · p99 ${seconds(link.lag_p99_seconds)}`,
+      ...(behind
+        ? [make('b', {}, seconds(link.lag_seconds)), ' behind']
+        : link.lag_p99_seconds === null
+          ? ['nothing sent in the last minute']
+          : ['lag p99 ', make('b', {}, seconds(link.lag_p99_seconds)), ` · p50 ${seconds(link.lag_p50_seconds)}`]),
       link.backlog_entries ? ` · ${count(link.backlog_entries, 'entry', 'entries')} (${bytes(link.backlog_bytes)}) waiting` : ' · nothing waiting',
       link.rtt_ms ? ` · round trip ${seconds(link.rtt_ms / 1000)}` : '');
   }
@@ -255,7 +264,7 @@ function show(overview) {
   const problems = overview.clusters.flatMap((cluster) => (cluster.status?.problems ?? [])
     .map((line) => (cluster.here ? line : `${cluster.name}: ${line}`)));
   byId('problems').hidden = problems.length === 0;
-  draw('problem-list', problems, () => problems.map((line) => make('li', {}, line)));
+  draw('problem-list', problems, () => problems.map((line) => make('li', {}, ...marked(line))));
   const still = overview.clusters.map(({ age_seconds, ...rest }) => rest);
   draw('fleet', [still, overview.links, [...history]], () => fleet(overview));
   draw('groups', still, () => overview.clusters.filter((cluster) => cluster.status).map(groupTable));
