@@ -100,7 +100,7 @@ function datacenter(name, status, leads) {
     make('h4', {}, make('small', {}, 'datacenter '), name),
     make('ul', { class: 'members' },
       ...nodes.map((node) => member(node, `leads ${leads.get(node.name) ?? 0} of ${
-        count(map.groups.filter((group) => group.replicas.some((r) => r.node === node.name)).length, 'group')}`)),
+        map.groups.filter((group) => group.replicas.some((r) => r.node === node.name)).length}`)),
       ...syncers.map((syncer) => member(syncer, 'syncer'))));
 }
 
