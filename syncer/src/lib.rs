@@ -3,13 +3,36 @@
 //!
 //! The modules stand in the order in which data flows: out, over the link, in.
 
-pub mod learned;
+mod learned;
 
-pub mod shipper;
+mod tap;
 
-pub mod batch;
+mod gate;
 
-pub mod receiver;
+mod shipper;
+
+mod lag;
+
+mod outbound;
+
+mod batch;
+
+mod link;
+
+mod receiver;
+
+mod inbound;
+
+mod leaders;
+
+mod tenure;
+
+pub mod config;
+
+pub mod driver;
+
+pub use config::Config;
+pub use driver::Syncer;
 
 #[cfg(test)]
 mod sim;

@@ -45,6 +45,8 @@ const _: () = assert!(WINDOW_BYTES >= 2 * BATCH_BYTES_MAX);
 pub enum Event {
     /// The log goes on; each stretch begins where the one before it ended.
     Committed(Vec<Arc<Learned>>),
+    /// A snapshot took the place of entries up to here: they will never come.
+    Jumped(LogId),
     /// A stream stands, and the receiver has committed everything up to this position.
     LinkUp(LogId),
     /// The stream is gone, and what was under way with it.
@@ -155,6 +157,7 @@ impl Shipper {
     pub fn step(&mut self, now: Instant, event: Event, actions: &mut Vec<Action>) {
         match event {
             Event::Committed(entries) => self.committed(entries),
+            Event::Jumped(to) => self.jumped(to),
             Event::LinkUp(cursor) => self.link_up(now, cursor, actions),
             Event::LinkDown(detail) => {
                 // A link that must not go on says why until it is told otherwise.
@@ -222,6 +225,7 @@ impl Shipper {
     }
 
     fn committed(&mut self, entries: Vec<Arc<Learned>>) {
+        assert!(self.base.id.index < u64::MAX, "entries behind a jump");
         for entry in entries {
             assert_eq!(entry.prev, self.committed_at(), "the learner skipped or repeated an entry");
             if entry.at.id.index <= self.cursor.index {
@@ -239,6 +243,17 @@ impl Shipper {
                 }
             }
         }
+    }
+
+    /// Nothing that comes now follows on what was sent. The tap knows the fence no more, so even a
+    /// receiver that is ahead of the jump cannot be served by this learner.
+    fn jumped(&mut self, to: LogId) {
+        let detail = format!("the log begins behind {to} now, the receiver is at {}", self.cursor);
+        self.entries.clear();
+        self.backlog = Backlog::default();
+        self.base = Position { id: LogId { index: u64::MAX, ..to }, ..self.base.clone() };
+        self.sent = self.cursor;
+        self.stop(LinkState::NeedsMerge, detail);
     }
 
     /// A cursor inside our log must name an entry of our log: another term at that index means

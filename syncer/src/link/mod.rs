@@ -1,0 +1,83 @@
+//! QUIC between the syncers of two clusters.
+//!
+//! The sending syncer dials and keeps one connection per peer cluster. On it: a control stream
+//! (who speaks, and pings with the wall clock), and one stream for each group, so that no group
+//! waits for another's lost packet. Invariants:
+//! * Both ends are syncers, by their certificates; the dialer reached the cluster that it meant,
+//!   the acceptor knows the cluster that came. Nobody speaks for another cluster.
+//! * Control is never queued behind data: it has a stream and a higher priority.
+//! * A connection that is silent for [`IDLE_TIMEOUT`] is gone, and dialed anew.
+
+pub mod accept;
+pub mod dial;
+pub mod stream;
+pub mod transport;
+
+use flotilla_node::tls::Tls;
+use flotilla_topology::ids::{Identity, Role};
+use rustls::pki_types::CertificateDer;
+use std::time::Duration;
+
+/// Something is sent at least this often.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// A connection on which nothing came for so long is gone.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A dial, with handshake and greeting, must succeed within this.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
+/// Wait after the first failed dial; it doubles.
+pub const REDIAL_MIN: Duration = Duration::from_millis(50);
+/// Longest wait between dials.
+pub const REDIAL_MAX: Duration = Duration::from_secs(1);
+/// How often clocks are compared.
+pub const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// Priority of the control stream; groups have 0.
+pub const CONTROL_PRIORITY: i32 = 10;
+/// Group streams that one connection may have open: a namespace has at most 1024 groups.
+pub const STREAMS_MAX: u32 = 4096;
+/// Connections that are accepted at one time, from all peers.
+pub const CONNECTIONS_MAX: usize = 256;
+
+/// Why a link cannot be used; the text goes to the other side and into the log.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The socket cannot be opened.
+    #[error("cannot bind {addr}/udp: {source} (set listen.link, or stop who listens there)")]
+    Bind {
+        /// Where.
+        addr: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The certificates cannot be used for QUIC.
+    #[error("certificates unusable for QUIC: {0}")]
+    Tls(String),
+    /// The other side is not who it should be.
+    #[error("{0}")]
+    Identity(String),
+    /// The other side could not be reached, or was lost.
+    #[error("{0}")]
+    Lost(String),
+    /// The other side does not speak as it should.
+    #[error("protocol: {0}")]
+    Protocol(String),
+}
+
+impl LinkError {
+    fn lost(error: impl std::fmt::Display) -> LinkError {
+        LinkError::Lost(error.to_string())
+    }
+}
+
+/// Who is at the other end, by its verified certificate. Only a syncer may be.
+pub fn peer_of(connection: &quinn::Connection) -> Result<Identity, LinkError> {
+    let certs = connection
+        .peer_identity()
+        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .ok_or_else(|| LinkError::Identity("no certificate was shown".into()))?;
+    let identity =
+        Tls::peer_identity(&certs).map_err(|error| LinkError::Identity(error.to_string()))?;
+    if identity.role != Role::Syncer {
+        return Err(LinkError::Identity(format!("{identity} is not a syncer")));
+    }
+    Ok(identity)
+}

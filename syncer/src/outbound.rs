@@ -1,0 +1,384 @@
+//! Drives one [`Shipper`]: carries what the tap learned and what the stream says to it, and does
+//! what it wants done. All waiting of the outgoing side is in the loop of [`Outbound::run`].
+
+use crate::batch::{Batch, Message};
+use crate::gate::Gate;
+use crate::lag::Lag;
+use crate::learned::Position;
+use crate::link::LinkError;
+use crate::link::dial::{Link, LinkStatus as Connection};
+use crate::link::stream::Wire;
+use crate::shipper::{Action, Event, Parcel, Shipper};
+use crate::tap::News;
+use flotilla_node::clock;
+use flotilla_topology::api::{LinkState, LinkStatus};
+use flotilla_topology::ids::{ClusterId, GroupId, Origin};
+use flotilla_topology::slot::SlotRange;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep_until, timeout};
+
+/// A stream must be opened and answered with a cursor within this; elections there take a second.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// First wait before a stream is opened anew; it doubles.
+const REOPEN_MIN: Duration = Duration::from_millis(50);
+/// Longest wait before a stream is opened anew.
+const REOPEN_MAX: Duration = Duration::from_secs(1);
+/// Wait after the receiver refused, or cannot be served: somebody has to do something first.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+/// How often the status is brought up to date when nothing happens.
+const STATUS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What does not change during the tenure of a group at a peer.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// This cluster.
+    pub origin: Origin,
+    /// Name of the group's namespace.
+    pub namespace: String,
+    /// The group.
+    pub group: GroupId,
+    /// Its slots.
+    pub slots: SlotRange,
+    /// The receiving cluster.
+    pub peer: ClusterId,
+    /// Its name.
+    pub peer_name: String,
+}
+
+/// What others may look at.
+#[derive(Clone)]
+pub struct Window {
+    /// For PD and people.
+    pub status: Arc<Mutex<LinkStatus>>,
+    /// What the receiver has committed last, for the group to remember.
+    pub floor: watch::Receiver<Option<Position>>,
+}
+
+/// See the module's text.
+pub struct Outbound {
+    route: Route,
+    shipper: Shipper,
+    gate: Gate,
+    news: mpsc::UnboundedReceiver<News>,
+    link: watch::Receiver<Connection>,
+    up: Option<Arc<Link>>,
+    wire: Option<Wire>,
+    opening: Option<tokio::task::JoinHandle<Result<(Wire, Message), LinkError>>>,
+    reopen_at: Instant,
+    reopen_pause: Duration,
+    lag: Lag,
+    status: Arc<Mutex<LinkStatus>>,
+    floor: watch::Sender<Option<Position>>,
+}
+
+impl Outbound {
+    /// Ships what comes out of `news`, all of it behind `base`.
+    pub fn new(
+        route: Route,
+        base: Position,
+        gate: Gate,
+        news: mpsc::UnboundedReceiver<News>,
+        link: watch::Receiver<Connection>,
+    ) -> (Outbound, Window) {
+        let now = Instant::now();
+        let (floor, floors) = watch::channel(None);
+        let status = Arc::new(Mutex::new(LinkStatus {
+            group: route.group,
+            peer: route.peer,
+            state: LinkState::Disconnected,
+            detail: "not connected yet".into(),
+            lag_seconds: 0.0,
+            lag_p50_seconds: None,
+            lag_p99_seconds: None,
+            backlog_entries: 0,
+            backlog_bytes: 0,
+            cursor: base.id,
+        }));
+        let window = Window { status: Arc::clone(&status), floor: floors };
+        let outbound = Outbound {
+            route,
+            shipper: Shipper::new(base, now),
+            gate,
+            news,
+            link,
+            up: None,
+            wire: None,
+            opening: None,
+            reopen_at: now,
+            reopen_pause: REOPEN_MIN,
+            lag: Lag::default(),
+            status,
+            floor,
+        };
+        (outbound, window)
+    }
+
+    /// Runs until the tap is gone.
+    pub async fn run(mut self) {
+        let mut publish_at = Instant::now();
+        loop {
+            self.look_at_link();
+            self.open_if_due();
+            if Instant::now() >= publish_at {
+                self.publish();
+                publish_at = Instant::now() + STATUS_INTERVAL;
+            }
+            let wake = self.wake_at().min(publish_at);
+            tokio::select! {
+                news = self.news.recv() => match news {
+                    Some(news) => self.take_news(news),
+                    None => return,
+                },
+                changed = self.link.changed() => if changed.is_err() { return },
+                opened = opened(&mut self.opening) => self.opened(opened),
+                message = next(&mut self.wire) => self.message(message),
+                () = sleep_until(wake.into()) => self.step(Event::Tick),
+            }
+        }
+    }
+
+    fn wake_at(&self) -> Instant {
+        let far = Instant::now() + STATUS_INTERVAL;
+        let idle = self.wire.is_none() && self.opening.is_none() && self.up.is_some();
+        let reopen = idle.then_some(self.reopen_at);
+        self.shipper.deadline().into_iter().chain(reopen).min().unwrap_or(far)
+    }
+
+    fn look_at_link(&mut self) {
+        let (up, detail) = match &*self.link.borrow_and_update() {
+            Connection::Up(link) => (Some(Arc::clone(link)), String::new()),
+            Connection::Down(reason) => (None, reason.clone()),
+        };
+        let same = match (&self.up, &up) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.close(detail);
+            self.up = up;
+            self.reopen_at = Instant::now();
+            self.reopen_pause = REOPEN_MIN;
+        }
+    }
+
+    fn open_if_due(&mut self) {
+        let Some(link) = &self.up else { return };
+        if self.wire.is_some() || self.opening.is_some() || Instant::now() < self.reopen_at {
+            return;
+        }
+        let (link, route) = (Arc::clone(link), self.route.clone());
+        self.opening = Some(tokio::spawn(async move {
+            timeout(OPEN_TIMEOUT, open(&link, &route)).await.unwrap_or_else(|_| {
+                Err(LinkError::Lost(format!("no cursor within {OPEN_TIMEOUT:?}")))
+            })
+        }));
+    }
+
+    fn opened(&mut self, opened: Result<(Wire, Message), LinkError>) {
+        self.opening = None;
+        match opened {
+            Ok((wire, first)) => {
+                self.wire = Some(wire);
+                self.message(Ok(first));
+            }
+            Err(error) => self.lost(error.to_string()),
+        }
+    }
+
+    fn close(&mut self, reason: String) {
+        if let Some(opening) = self.opening.take() {
+            opening.abort();
+        }
+        self.wire = None;
+        self.step(Event::LinkDown(reason));
+    }
+
+    /// The stream is gone; the connection may still stand.
+    fn lost(&mut self, reason: String) {
+        self.close(reason);
+        let stuck = matches!(self.shipper.state().0, LinkState::Refused | LinkState::NeedsMerge);
+        let pause = if stuck { REFUSED_PAUSE } else { self.reopen_pause };
+        self.reopen_at = Instant::now() + pause;
+        self.reopen_pause = (self.reopen_pause * 2).min(REOPEN_MAX);
+    }
+
+    fn take_news(&mut self, news: News) {
+        match news {
+            News::Committed(entries) => self.step(Event::Committed(entries)),
+            News::Jumped(to) => {
+                self.step(Event::Jumped(to));
+                self.lost("the log no longer reaches back".into());
+            }
+        }
+    }
+
+    fn message(&mut self, message: Result<Message, LinkError>) {
+        let (route, offset_ms) = (&self.route, self.offset_ms());
+        match message {
+            Ok(Message::Cursor { group, cursor }) if group == route.group => {
+                self.step(Event::LinkUp(cursor));
+                self.reopen_pause = REOPEN_MIN;
+                if self.shipper.state().0 == LinkState::NeedsMerge {
+                    self.lost("needs-merge".into());
+                }
+            }
+            Ok(Message::Ack { group, cursor, received_ms, committed_ms })
+                if group == route.group =>
+            {
+                stage("commit_there", committed_ms.saturating_sub(received_ms));
+                self.acked(Event::Acked(cursor), committed_ms, offset_ms);
+            }
+            Ok(Message::Gap { group, cursor }) if group == route.group => {
+                tracing::info!(group = %route.group, peer = %route.peer_name, %cursor, "rewinds");
+                self.step(Event::Gap(cursor));
+            }
+            Ok(Message::Parked { group, ahead_ms }) if group == route.group => {
+                self.step(Event::Parked { ahead_ms });
+            }
+            Ok(Message::Refused { reason }) => {
+                tracing::warn!(group = %route.group, peer = %route.peer_name, %reason, "refused");
+                self.step(Event::Refused(reason.clone()));
+                self.lost(reason);
+            }
+            Ok(other) => self.lost(format!("not for a sender: {other:?}")),
+            Err(error) => self.lost(error.to_string()),
+        }
+    }
+
+    fn offset_ms(&self) -> i64 {
+        self.up.as_ref().map_or(0, |link| link.clock.lock().offset_ms())
+    }
+
+    fn step(&mut self, event: Event) {
+        self.acked(event, 0, 0);
+    }
+
+    fn acked(&mut self, event: Event, committed_ms: u64, offset_ms: i64) {
+        let fresh = match &event {
+            Event::Committed(entries) => entries.iter().map(|entry| entry.bytes).sum(),
+            _ => 0,
+        };
+        let (now, before) = (Instant::now(), self.shipper.backlog().bytes);
+        let mut actions = Vec::new();
+        self.shipper.step(now, event, &mut actions);
+        self.gate.sub((before + fresh).saturating_sub(self.shipper.backlog().bytes));
+        for action in actions {
+            match action {
+                Action::Send(parcel) => self.send(parcel),
+                Action::Floor(position) => {
+                    self.floor.send_replace(Some(position));
+                }
+                Action::Delivered(born) => {
+                    for born_ms in born {
+                        self.lag.delivered(now, born_ms, committed_ms, offset_ms);
+                        let lag = committed_ms as f64 - offset_ms as f64 - born_ms as f64;
+                        metrics::histogram!(
+                            "flotilla_link_lag_seconds", "peer" => self.route.peer_name.clone()
+                        )
+                        .record((lag / 1000.0).max(0.0));
+                    }
+                }
+                Action::Reset(reason) => {
+                    let (group, peer) = (self.route.group, &self.route.peer_name);
+                    tracing::warn!(%group, %peer, %reason, "opens the stream anew");
+                    self.lost(reason);
+                }
+            }
+        }
+    }
+
+    fn send(&self, parcel: Parcel) {
+        let Some(wire) = &self.wire else { return };
+        if parcel.born_ms > 0 {
+            stage("learn", clock::wall_ms().saturating_sub(parcel.born_ms));
+        }
+        let peer = || self.route.peer_name.clone();
+        let raw: usize = parcel.effects.iter().map(|effect| effect.body.len()).sum();
+        metrics::counter!("flotilla_link_sent_batches_total", "peer" => peer()).increment(1);
+        metrics::counter!("flotilla_link_sent_effects_total", "peer" => peer())
+            .increment(parcel.effects.len() as u64);
+        metrics::counter!("flotilla_link_sent_raw_bytes_total", "peer" => peer())
+            .increment(raw as u64);
+        let Parcel { from, to, born_ms, effects } = parcel;
+        wire.send(Message::Batch(Batch {
+            origin: self.route.origin,
+            group: self.route.group,
+            slots: self.route.slots,
+            from,
+            to: to.id,
+            closed: to.closed,
+            fence: to.fence,
+            vector: to.vector.to_vec(),
+            sent_ms: clock::wall_ms(),
+            born_ms,
+            effects,
+        }));
+    }
+
+    fn publish(&mut self) {
+        let now = Instant::now();
+        let backlog = self.shipper.backlog();
+        let (state, detail) = self.shipper.state();
+        let age_ms = self.shipper.oldest_ms().map_or(0, |at| clock::wall_ms().saturating_sub(at));
+        let status = LinkStatus {
+            group: self.route.group,
+            peer: self.route.peer,
+            state,
+            detail: detail.to_owned(),
+            lag_seconds: age_ms as f64 / 1000.0,
+            lag_p50_seconds: self.lag.quantile(now, 0.5),
+            lag_p99_seconds: self.lag.quantile(now, 0.99),
+            backlog_entries: backlog.entries,
+            backlog_bytes: backlog.bytes as u64,
+            cursor: self.shipper.cursor(),
+        };
+        let labels =
+            [("peer", self.route.peer_name.clone()), ("group", self.route.group.to_string())];
+        metrics::gauge!("flotilla_link_backlog_bytes", &labels).set(backlog.bytes as f64);
+        metrics::gauge!("flotilla_link_backlog_entries", &labels).set(backlog.entries as f64);
+        metrics::gauge!("flotilla_link_age_seconds", &labels).set(status.lag_seconds);
+        let live = matches!(state, LinkState::Live | LinkState::CatchingUp);
+        metrics::gauge!("flotilla_link_live", &labels).set(f64::from(u8::from(live)));
+        let before = std::mem::replace(&mut *self.status.lock(), status);
+        if before.state != state && !(live && before.state == LinkState::CatchingUp) {
+            let (group, peer) = (self.route.group, &self.route.peer_name);
+            tracing::info!(%group, %peer, ?state, detail, "link state");
+        }
+    }
+}
+
+fn stage(name: &'static str, ms: u64) {
+    metrics::histogram!("flotilla_link_stage_seconds", "stage" => name).record(ms as f64 / 1000.0);
+}
+
+async fn open(link: &Link, route: &Route) -> Result<(Wire, Message), LinkError> {
+    let lost = |error: quinn::ConnectionError| LinkError::Lost(error.to_string());
+    let (send, receive) = link.connection.open_bi().await.map_err(lost)?;
+    let bytes =
+        metrics::counter!("flotilla_link_sent_bytes_total", "peer" => route.peer_name.clone());
+    let mut wire = Wire::start(send, receive, move |sent| bytes.increment(sent as u64));
+    let Route { namespace, group, slots, .. } = route.clone();
+    wire.send(Message::Open { namespace, group, slots });
+    let first = wire.next().await?;
+    Ok((wire, first))
+}
+
+async fn opened(
+    opening: &mut Option<tokio::task::JoinHandle<Result<(Wire, Message), LinkError>>>,
+) -> Result<(Wire, Message), LinkError> {
+    match opening {
+        Some(task) => task.await.unwrap_or_else(|error| Err(LinkError::Lost(error.to_string()))),
+        None => std::future::pending().await,
+    }
+}
+
+async fn next(wire: &mut Option<Wire>) -> Result<Message, LinkError> {
+    match wire {
+        Some(wire) => wire.next().await,
+        None => std::future::pending().await,
+    }
+}
