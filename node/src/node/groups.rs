@@ -10,7 +10,7 @@ use crate::group::{Group, GroupContext, Machine};
 use crate::http::Health;
 use crate::log::LogStore;
 use crate::node::StartError;
-use crate::pd_client::PdClient;
+use crate::pd_client::{PdClient, PdError};
 use crate::raft::{Member, Membership, RaftGroup, RaftGroups, Settings, Start};
 use crate::router::Places;
 use flotilla_topology::api::{
@@ -276,7 +276,7 @@ pub async fn join(
     }
     let request = PdRequest::RegisterNode { node: info, directory, seen_epoch };
     match pd.call(request.clone()).await {
-        Ok(PdResponse::Refused { reason }) => return Err(StartError::Refused(reason)),
+        Err(PdError::Refused(reason)) => return Err(StartError::Refused(reason)),
         Ok(PdResponse::Registered { map }) => keeper.places.set_map(Arc::new(*map)),
         Ok(other) => return Err(StartError::Refused(format!("unexpected answer {other:?}"))),
         Err(error) => {
@@ -323,7 +323,7 @@ async fn heartbeat(
             register.clone()
         };
         match pd.call(request).await {
-            Ok(PdResponse::Refused { reason }) => {
+            Err(PdError::Refused(reason)) => {
                 tracing::warn!(reason, "PD refuses this node's heartbeat: registering again");
                 registered = false;
             }
