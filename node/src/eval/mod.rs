@@ -32,7 +32,7 @@ pub use digest::{SlotDigest, digest};
 pub use due::{DueOutcome, expire_due};
 pub use glob::glob_match;
 pub use remote::{Loser, LoserKind, Losers, remote};
-pub use scan::{ScanCursor, ScanOptions, ScanPage, db_size, scan};
+pub use scan::{ScanCursor, ScanOptions, ScanPage, scan};
 pub use txn::{EvalContext, Txn};
 
 use crate::command::{Command, Family, Id};
@@ -123,7 +123,9 @@ fn dispatch(txn: &mut Txn<'_>, command: &Command) -> Outcome {
         Id::HincrBy => hashes::hincrby(txn, args),
         Id::Hkeys => hashes::hkeys(txn, args),
         Id::Hvals => hashes::hvals(txn, args),
-        // SCAN and DBSIZE go over groups: the router calls `scan` and `db_size` in each.
+        // These two are asked of every group; each answers for its own slots.
+        Id::Scan => scan::scan_command(txn, args),
+        Id::DbSize => Ok(Reply::Int(scan::db_size(txn)? as i64)),
         _ => Err(Stop::error(format!("ERR '{name}' is not carried out by a group"))),
     }
 }

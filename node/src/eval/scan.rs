@@ -11,7 +11,7 @@
 //! for each page of it; pages grow with the slot, so that it takes at most [`PASSES_MAX`] reads or
 //! so. A cursor has 46 bits: clients that keep it in a double keep all of it.
 
-use super::args::{Stop, integer, is};
+use super::args::{Outcome, Stop, integer, is};
 use super::glob::glob_match;
 use super::mix::Mix;
 use super::txn::Txn;
@@ -125,9 +125,17 @@ pub struct ScanPage {
     pub next: Option<ScanCursor>,
 }
 
-/// One step of a scan in the group that owns `slots`. A cursor before them begins with their
-/// first, one behind them finds nothing here.
-pub fn scan(txn: &Txn<'_>, slots: SlotRange, options: &ScanOptions) -> io::Result<ScanPage> {
+/// SCAN's step in this group. Its cursor leads on into the group that owns the next slots.
+pub(super) fn scan_command(txn: &Txn<'_>, args: &[Bytes]) -> Outcome {
+    let page = scan(txn, &ScanOptions::read(args)?)?;
+    let next = page.next.unwrap_or(ScanCursor::START).to_integer();
+    Ok(Reply::Array(vec![Reply::bulk(next.to_string()), Reply::bulks(page.keys)]))
+}
+
+/// One step of a scan in this group. A cursor before its slots begins with the first of them, one
+/// behind them finds nothing here.
+pub fn scan(txn: &Txn<'_>, options: &ScanOptions) -> io::Result<ScanPage> {
+    let slots = txn.context.slots;
     let mut at = options.cursor.max(ScanCursor { slot: slots.first, position: 0 });
     let mut page = ScanPage { keys: Vec::new(), next: None };
     let mut room = options.count;
@@ -224,6 +232,7 @@ fn position_of(name: &[u8]) -> u32 {
 
 /// How many keys are visible in the group: O(n), since a lapse or a merge changes the number
 /// without a command that could count.
-pub fn db_size(txn: &Txn<'_>, slots: SlotRange) -> io::Result<u64> {
-    txn.keys(slots).try_fold(0, |count, key| Ok(count + u64::from(key?.ty.is_some())))
+pub(super) fn db_size(txn: &Txn<'_>) -> io::Result<u64> {
+    let mut keys = txn.keys(txn.context.slots);
+    keys.try_fold(0, |count, key| Ok(count + u64::from(key?.ty.is_some())))
 }

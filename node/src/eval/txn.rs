@@ -29,6 +29,8 @@ const RECOUNT_ROWS_MAX: usize = 1024;
 pub struct EvalContext {
     /// This cluster in its present life: whose sums its increments go to.
     pub origin: Origin,
+    /// The slots of the group.
+    pub slots: SlotRange,
     /// Whether the namespace is synced.
     pub synced: bool,
     /// The command's stamp, above every stamp in the group. Ignored where nothing is synced.

@@ -373,5 +373,6 @@ pub(crate) fn eval_context(
     now_ms: u64,
     applied_clock_ms: u64,
 ) -> EvalContext {
-    EvalContext { origin: context.origin, synced: context.synced, stamp, now_ms, applied_clock_ms }
+    let GroupContext { origin, slots, synced, .. } = *context;
+    EvalContext { origin, slots, synced, stamp, now_ms, applied_clock_ms }
 }

@@ -11,7 +11,7 @@ use crate::command::Command;
 use crate::engine::keys;
 use crate::engine::rows::TabletRows;
 use crate::engine::view::View;
-use crate::eval::{self, EvalContext, LoserKind, Txn};
+use crate::eval::{self, LoserKind, Txn};
 use crate::group::GroupContext;
 use crate::group::cursor::Cursor;
 use crate::group::evaluator::eval_context;
@@ -149,13 +149,7 @@ fn join(
     effects: &[Effect],
 ) -> io::Result<()> {
     let now = run.clock_at(clock::wall_ms());
-    let at = EvalContext {
-        origin: context.origin,
-        synced: true,
-        stamp: context.stamp(now),
-        now_ms: now.ms(),
-        applied_clock_ms: now.ms(),
-    };
+    let at = eval_context(context, context.stamp(now), now.ms(), now.ms());
     let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
     let losers = eval::remote(&mut txn, effects)?;
     for (kind, count) in LoserKind::ALL.iter().zip(losers.counts) {

@@ -5,10 +5,10 @@
 //! is due by that clock and has not passed in applied state is answered only after a tick: the
 //! next leader's clock may be slower, and a key must not come back.
 
-use crate::command::{Command, Family, Id};
+use crate::command::{Command, Family};
 use crate::engine::rows::{FrozenRows, TabletRows};
 use crate::engine::view::{Overlay, Rows, View};
-use crate::eval::{self, ScanCursor, ScanOptions, Txn};
+use crate::eval::{self, Txn};
 use crate::group::evaluator::eval_context;
 use crate::group::exec::{Barrier, REPLY_BYTES_MAX};
 use crate::group::{AppliedState, Group};
@@ -56,8 +56,9 @@ impl Group {
         now_ms: u64,
     ) -> Result<Vec<Reply>, ReadError> {
         // One row is consistent with itself; anything more is read from one moment.
-        let single = commands.iter().all(|command| command.spec.family == Family::String);
-        let rows: Box<dyn Rows> = if single && commands.len() == 1 {
+        let single = matches!(commands, [only]
+            if only.spec.family == Family::String && only.keys().count() == 1);
+        let rows: Box<dyn Rows> = if single {
             Box::new(TabletRows::new(&self.context.engine, applied.tablet))
         } else {
             Box::new(FrozenRows::new(&self.context.engine, applied.tablet))
@@ -71,7 +72,7 @@ impl Group {
             }
             let context = eval_context(&self.context, Stamp::ZERO, now_ms, applied.clock.ms());
             let mut txn = Txn::new(View::new(rows.as_ref(), &mut overlay), context);
-            let reply = self.evaluate_read(&mut txn, command)?;
+            let reply = eval::command(&mut txn, command)?;
             bytes += reply.size();
             replies.push(reply);
             if txn.needs_tick() {
@@ -79,23 +80,5 @@ impl Group {
             }
         }
         Ok(replies)
-    }
-
-    fn evaluate_read(&self, txn: &mut Txn<'_>, command: &Command) -> io::Result<Reply> {
-        match command.spec.id {
-            Id::DbSize => {
-                let count = eval::db_size(txn, self.context.slots)?;
-                Ok(Reply::Int(i64::try_from(count).unwrap_or(i64::MAX)))
-            }
-            Id::Scan => match ScanOptions::parse(&command.args) {
-                Err(reply) => Ok(reply),
-                Ok(options) => {
-                    let page = eval::scan(txn, self.context.slots, &options)?;
-                    let next = page.next.unwrap_or(ScanCursor::START).to_integer();
-                    Ok(Reply::Array(vec![Reply::bulk(next.to_string()), Reply::bulks(page.keys)]))
-                }
-            },
-            _ => eval::command(txn, command),
-        }
     }
 }

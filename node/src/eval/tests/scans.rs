@@ -26,7 +26,9 @@ fn scan_all(
         let options = ScanOptions::parse(&args(&line)).unwrap();
         let ranges = (0..partitions).map(|index| SlotRange::partition(index, partitions));
         let owner = ranges.into_iter().find(|range| range.contains(cursor.slot)).unwrap();
-        let (page, _) = world.entry(|txn| scan(txn, owner, &options).unwrap());
+        world.slots = owner;
+        let (page, _) = world.entry(|txn| scan(txn, &options).unwrap());
+        world.slots = SlotRange::ALL;
         found.extend(page.keys.iter().map(|key| String::from_utf8_lossy(key).into_owned()));
         match page.next {
             Some(next) => {
@@ -125,4 +127,17 @@ fn cursors_fit_into_a_double() {
     assert_eq!(ScanCursor::from_integer(last.to_integer()), Some(last));
     assert_eq!(ScanCursor::from_integer(last.to_integer() + 1), None);
     assert_eq!(ScanCursor::from_integer(0), Some(ScanCursor::START));
+}
+
+#[test]
+fn the_command_answers_with_a_cursor_and_keys() {
+    let mut world = World::new(1, true);
+    world.cmd("SET k v");
+    assert_eq!(world.cmd("SCAN 0"), "[\"0\" [\"k\"]]");
+    assert_eq!(world.cmd("SCAN 0 COUNT 0"), "ERR syntax error");
+    assert_eq!(world.cmd("DBSIZE"), "1");
+    world.slots = SlotRange::partition(0, 2); // k has slot 7629
+    assert_eq!(world.cmd("SCAN 0"), "[\"35184372088832\" [\"k\"]]");
+    world.slots = SlotRange::partition(1, 2);
+    assert_eq!(world.cmd("SCAN 35184372088832"), "[\"0\" []]");
 }

@@ -43,8 +43,8 @@ impl Simulation {
             Group { world, slots, log: Vec::new(), cursors }
         };
         let mut clusters = Vec::new();
-        for cluster in 0..count {
-            let indices = 0..groups[cluster];
+        for (cluster, count) in groups.iter().enumerate() {
+            let indices = 0..*count;
             clusters.push(indices.map(|index| group(cluster, index, dice.roll(3))).collect());
         }
         let skew = (0..count).map(|_| dice.roll(6) as u64).collect();

@@ -17,6 +17,7 @@ pub(super) struct World {
     pub(super) clock: Hlc,
     pub(super) origin: Origin,
     pub(super) synced: bool,
+    pub(super) slots: SlotRange,
     pub(super) needs_tick: bool,
     overlay: Overlay,
     in_flight: VecDeque<(u64, Batch)>,
@@ -33,6 +34,7 @@ impl World {
             clock: Hlc::from_ms(1),
             origin: Origin { cluster: ClusterId(cluster), incarnation: Incarnation(1) },
             synced,
+            slots: SlotRange::ALL,
             needs_tick: false,
             overlay: Overlay::new(),
             in_flight: VecDeque::new(),
@@ -51,6 +53,7 @@ impl World {
     fn context(&self, now_ms: u64) -> EvalContext {
         EvalContext {
             origin: self.origin,
+            slots: self.slots,
             synced: self.synced,
             stamp: Stamp { hlc: self.clock, cluster: self.origin.cluster },
             now_ms,
