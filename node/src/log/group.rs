@@ -82,17 +82,18 @@ impl GroupInner {
             )),
             None => None,
         };
-        let mut last = purged;
+        let mut log = LogState::behind(purged);
         if let (Some(first), Some(end)) = (engine.first_index(id), engine.last_index(id)) {
             let end = cut.map_or(end, |cut| cut.min(end));
             if end > purged.index {
-                if first != purged.index + 1 {
+                if first != purged.index + 1 && purged.index > 0 {
                     return Err(damaged(format!(
                         "entries begin at {first}, but it is purged up to {}",
                         purged.index
                     )));
                 }
-                last = engine
+                log.first = first;
+                log.last = engine
                     .get_entry::<StoredIndex>(id, end)
                     .map_err(|e| damaged(e.to_string()))?
                     .ok_or_else(|| damaged(format!("entry {end} is missing")))?
@@ -101,9 +102,9 @@ impl GroupInner {
             }
         }
         let state = State {
-            log: LogState { purged, last },
+            log,
             vote: engine.get(id, KEY_VOTE).map(Bytes::from),
-            tail: Tail::new(last.index),
+            tail: Tail::new(log.last.index),
         };
         let cut = AtomicBool::new(cut.is_some());
         Ok(GroupInner { group, engine, shared, state: Mutex::new(state), cut })
@@ -206,8 +207,7 @@ impl Log for GroupLog {
         let room = self.inner.shared.take_room(bytes).await;
         let era = self.inner.with_tail(|state| {
             for record in &records {
-                assert_eq!(record.id.index, state.log.last.index + 1, "a log has no gaps");
-                state.log.last = record.id;
+                state.log.append(record.id);
                 state.tail.push(record.clone());
             }
             self.inner.bound_tail(state);
@@ -241,21 +241,18 @@ impl Log for GroupLog {
         self.inner.with_tail(|state| {
             state.tail.truncate_after(index);
             state.log.last = last;
+            state.log.first = state.log.first.min(last.index + 1);
         });
         self.enqueue(Work::Truncate { after: index }, None, 0);
     }
 
     fn purge(&self, upto: LogId) {
         let changed = self.inner.with_tail(|state| {
-            if upto.index <= state.log.purged.index {
-                return false;
+            let news = state.log.purge(upto);
+            if news {
+                state.tail.purge(upto.index);
             }
-            state.log.purged = upto;
-            if state.log.last.index < upto.index {
-                state.log.last = upto;
-            }
-            state.tail.purge(upto.index);
-            true
+            news
         });
         if changed {
             self.enqueue(Work::Purge(upto), None, 0);
@@ -278,7 +275,7 @@ impl Log for GroupLog {
             if let Some(records) = from_tail {
                 return Ok(records);
             }
-            if from <= state.log.purged.index || from > state.log.last.index {
+            if from < state.log.first || from > state.log.last.index {
                 return Ok(Vec::new());
             }
             to.min(state.tail.first().unwrap_or(state.log.last.index + 1))

@@ -28,7 +28,7 @@ struct Inner {
 impl MemoryLog {
     /// An empty log behind `purged`: the next entry is the one after it.
     pub fn seeded(purged: LogId) -> MemoryLog {
-        let state = LogState { purged, last: purged };
+        let state = LogState::behind(purged);
         let inner = Inner { state, vote: None, tail: Tail::default() };
         MemoryLog { inner: Arc::new(Mutex::new(inner)) }
     }
@@ -48,8 +48,7 @@ impl Log for MemoryLog {
         {
             let mut inner = self.inner.lock();
             for record in records {
-                assert_eq!(record.id.index, inner.state.last.index + 1, "a log has no gaps");
-                inner.state.last = record.id;
+                inner.state.append(record.id);
                 inner.tail.push(record);
             }
         }
@@ -63,17 +62,13 @@ impl Log for MemoryLog {
             Some(record) => record.id,
             None => inner.state.purged,
         };
+        inner.state.first = inner.state.first.min(inner.state.last.index + 1);
     }
 
     fn purge(&self, upto: LogId) {
         let mut inner = self.inner.lock();
-        if upto.index <= inner.state.purged.index {
-            return;
-        }
-        inner.tail.purge(upto.index);
-        inner.state.purged = upto;
-        if inner.state.last.index < upto.index {
-            inner.state.last = upto;
+        if inner.state.purge(upto) {
+            inner.tail.purge(upto.index);
         }
     }
 

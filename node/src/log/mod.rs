@@ -22,7 +22,7 @@ mod tail;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use group::GroupLog;
 pub use memory::MemoryLog;
@@ -38,12 +38,45 @@ use std::io;
 pub type Flushed = Box<dyn FnOnce() + Send>;
 
 /// Which part of a log is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogState {
     /// Everything up to here is gone (applied, and part of the state machine). Index 0: nothing.
     pub purged: LogId,
+    /// Index of the first entry: the one behind `purged`, whether it is there yet or not. Only a log
+    /// that never was purged may begin later.
+    pub first: u64,
     /// The last entry; equal to `purged` when there is none behind it.
     pub last: LogId,
+}
+
+impl LogState {
+    /// Nothing behind `purged`.
+    pub fn behind(purged: LogId) -> LogState {
+        LogState { purged, first: purged.index + 1, last: purged }
+    }
+
+    /// Takes note of an entry that was appended.
+    fn append(&mut self, id: LogId) {
+        if self.last.index == 0 {
+            self.first = id.index;
+        } else {
+            assert_eq!(id.index, self.last.index + 1, "a log has no gaps");
+        }
+        self.last = id;
+    }
+
+    /// Takes note of a purge. False if it is not news.
+    fn purge(&mut self, upto: LogId) -> bool {
+        if upto.index <= self.purged.index {
+            return false;
+        }
+        self.purged = upto;
+        self.first = self.first.max(upto.index + 1);
+        if self.last.index < upto.index {
+            self.last = upto;
+        }
+        true
+    }
 }
 
 /// One group's log. The caller is one task per group for everything that changes it; readers may

@@ -73,7 +73,7 @@ async fn what_was_flushed_is_there_after_a_restart() {
     {
         let store = LogStore::open(dir.path(), &small()).unwrap();
         let log = store.group(GROUP).unwrap();
-        assert_eq!((log.state(), log.vote()), (LogState::default(), None));
+        assert_eq!((log.state(), log.vote()), (LogState::behind(at(0, 0)), None));
         save_vote(&log, b"vote").await;
         append(&log, records(1, 1..=10)).await;
         append(&log, records(2, 11..=300)).await;
@@ -81,7 +81,7 @@ async fn what_was_flushed_is_there_after_a_restart() {
     }
     let store = LogStore::open(dir.path(), &small()).unwrap();
     let log = store.group(GROUP).unwrap();
-    assert_eq!(log.state(), LogState { purged: at(0, 0), last: at(2, 300) });
+    assert_eq!(log.state(), LogState { purged: at(0, 0), first: 1, last: at(2, 300) });
     assert_eq!(log.vote().unwrap(), &b"vote"[..]);
     let mut wanted = records(1, 1..=10);
     wanted.extend(records(2, 11..=300));
@@ -126,13 +126,13 @@ async fn a_purge_may_run_ahead_of_the_log() {
         assert_eq!(all(&log).await, records(1, 4..=5));
         assert_eq!(log.read(2, 4, 1000).await.unwrap(), []);
         log.purge(at(4, 8)); // a snapshot; entries 9 and 10 of the past still lie in the file
-        assert_eq!(log.state(), LogState { purged: at(4, 8), last: at(4, 8) });
+        assert_eq!(log.state(), LogState::behind(at(4, 8)));
         save_vote(&log, b"x").await;
     }
     {
         let store = LogStore::open(dir.path(), &small()).unwrap();
         let log = store.group(GROUP).unwrap();
-        assert_eq!(log.state(), LogState { purged: at(4, 8), last: at(4, 8) });
+        assert_eq!(log.state(), LogState::behind(at(4, 8)));
         append(&log, records(5, 9..=9)).await;
         assert_eq!(all(&log).await, records(5, 9..=9));
         log.purge(at(6, 100));
@@ -140,7 +140,7 @@ async fn a_purge_may_run_ahead_of_the_log() {
     }
     let store = LogStore::open(dir.path(), &small()).unwrap();
     let log = store.group(GROUP).unwrap();
-    assert_eq!(log.state(), LogState { purged: at(6, 100), last: at(6, 102) });
+    assert_eq!(log.state(), LogState { purged: at(6, 100), first: 101, last: at(6, 102) });
     assert_eq!(all(&log).await, records(6, 101..=102));
 }
 
@@ -153,7 +153,7 @@ async fn a_dropped_group_leaves_nothing() {
     save_vote(&log, b"vote").await;
     store.drop_group(GROUP).await.unwrap();
     let again = store.group(GROUP).unwrap();
-    assert_eq!((again.state(), again.vote()), (LogState::default(), None));
+    assert_eq!((again.state(), again.vote()), (LogState::behind(at(0, 0)), None));
     append(&again, records(2, 1..=2)).await;
     drop((log, again, store));
     let store = LogStore::open(dir.path(), &small()).unwrap();
@@ -209,7 +209,7 @@ async fn groups_share_syncs_and_memory_stays_bounded() {
 #[tokio::test]
 async fn a_memory_log_is_seeded_at_a_position() {
     let log = MemoryLog::seeded(at(3, 500));
-    assert_eq!(log.state(), LogState { purged: at(3, 500), last: at(3, 500) });
+    assert_eq!(log.state(), LogState::behind(at(3, 500)));
     append(&log, records(4, 501..=510)).await;
     assert_eq!(all(&log).await, records(4, 501..=510));
     log.truncate_after(505);

@@ -37,7 +37,7 @@ impl<L: Log> Storage<L> {
             Bound::Excluded(index) => index.saturating_add(1),
             Bound::Unbounded => u64::MAX,
         };
-        (from.max(state.purged.index + 1), to.min(state.last.index + 1))
+        (from.max(state.first), to.min(state.last.index + 1))
     }
 
     async fn read(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {

@@ -1,0 +1,511 @@
+//! A state machine that remembers what it was given, a network with links that can be cut, and a
+//! group of replicas over both.
+
+use crate::codec::{Decoder, Encoder};
+use crate::log::{LogConfig, LogStore, MemoryLog};
+use crate::raft::{
+    Applied, Body, Committed, Completions, Member, Membership, Network, Outcome, Peer, RaftGroup,
+    RaftGroups, RaftStatus, Settings, SnapshotCut, SnapshotReceiver, SnapshotSink, SnapshotSource,
+    Start, StateMachine, Verdict,
+};
+use crate::transport::{Class, ReplyTo, RpcError, RpcRefused};
+use bytes::Bytes;
+use flotilla_topology::ids::{GroupId, LogId, ReplicaId};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+pub(super) const GROUP: GroupId = GroupId(1);
+
+/// How long anything that must happen may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until something is so.
+pub(super) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "still not: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What a state machine keeps: it survives the replica, as a disk does.
+#[derive(Clone, Default)]
+pub(super) struct Book {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) applied: Applied,
+    pub(super) entries: Vec<(LogId, Bytes)>,
+    pub(super) installs: usize,
+    pub(super) sinks_opened: usize,
+    pub(super) keeps_no_data: bool,
+}
+
+impl Book {
+    /// One that begins behind a position, and keeps no data, as a syncer does.
+    pub(super) fn seeded(applied: Applied) -> Book {
+        let book = Book::default();
+        *book.state() = State { applied, keeps_no_data: true, ..State::default() };
+        book
+    }
+
+    pub(super) fn state(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    pub(super) fn applied(&self) -> LogId {
+        self.state().applied.log_id
+    }
+
+    pub(super) fn payloads(&self) -> Vec<Bytes> {
+        self.state().entries.iter().map(|(_, bytes)| bytes.clone()).collect()
+    }
+}
+
+struct TestMachine {
+    book: Book,
+}
+
+impl StateMachine for TestMachine {
+    fn applied(&mut self) -> io::Result<Applied> {
+        Ok(self.book.state().applied.clone())
+    }
+
+    fn apply(&mut self, entries: Vec<Committed>) -> io::Result<Vec<Outcome>> {
+        let mut state = self.book.state();
+        let mut outcomes = Vec::new();
+        for Committed { log_id, body } in entries {
+            assert_eq!(log_id.index, state.applied.log_id.index + 1, "no gap, none twice");
+            assert!(log_id.term >= state.applied.log_id.term);
+            state.applied.log_id = log_id;
+            let mut outcome = Outcome::TookEffect;
+            match body {
+                Body::Blank => {}
+                Body::Normal(bytes) if bytes.starts_with(b"fenced") => outcome = Outcome::Fenced,
+                Body::Normal(bytes) => state.entries.push((log_id, bytes)),
+                Body::Membership(membership) => {
+                    assert_eq!(membership.log_id, log_id);
+                    state.applied.membership = membership;
+                }
+            }
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
+    }
+
+    fn durable(&mut self) -> io::Result<Applied> {
+        self.applied()
+    }
+
+    fn snapshot(&mut self) -> io::Result<SnapshotCut> {
+        let state = self.book.state();
+        let source = TestSource { entries: state.entries.clone(), at: 0 };
+        Ok(SnapshotCut { applied: state.applied.clone(), source: Box::new(source) })
+    }
+
+    fn receiver(&self) -> Arc<dyn SnapshotReceiver> {
+        Arc::new(TestReceiver { book: self.book.clone() })
+    }
+
+    fn install(&mut self, applied: Applied, sink: Box<dyn SnapshotSink>) -> io::Result<()> {
+        sink.finish(&applied)
+    }
+}
+
+struct TestSource {
+    entries: Vec<(LogId, Bytes)>,
+    at: usize,
+}
+
+/// Entries in one chunk of a test's snapshot.
+pub(super) const CHUNK_ENTRIES: usize = 100;
+
+impl SnapshotSource for TestSource {
+    fn next_chunk(&mut self) -> io::Result<Option<Bytes>> {
+        if self.at == self.entries.len() {
+            return Ok(None);
+        }
+        let mut out = Encoder::new();
+        for (log_id, bytes) in self.entries.iter().skip(self.at).take(CHUNK_ENTRIES) {
+            out.put_log_id(*log_id);
+            out.put_bytes(bytes);
+            self.at += 1;
+        }
+        Ok(Some(out.into_bytes()))
+    }
+}
+
+struct TestReceiver {
+    book: Book,
+}
+
+impl SnapshotReceiver for TestReceiver {
+    fn wants_data(&self) -> bool {
+        !self.book.state().keeps_no_data
+    }
+
+    fn open(&self, _applied: &Applied) -> io::Result<Box<dyn SnapshotSink>> {
+        self.book.state().sinks_opened += 1;
+        Ok(Box::new(TestSink { book: self.book.clone(), entries: Vec::new() }))
+    }
+}
+
+struct TestSink {
+    book: Book,
+    entries: Vec<(LogId, Bytes)>,
+}
+
+impl SnapshotSink for TestSink {
+    fn write_chunk(&mut self, chunk: Bytes) -> io::Result<()> {
+        let mut input = Decoder::shared(&chunk);
+        while !input.is_empty() {
+            let log_id = input.log_id().map_err(io::Error::other)?;
+            self.entries.push((log_id, input.bytes(1 << 20).map_err(io::Error::other)?));
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, applied: &Applied) -> io::Result<()> {
+        let mut state = self.book.state();
+        state.applied = applied.clone();
+        state.entries = self.entries;
+        state.installs += 1;
+        Ok(())
+    }
+}
+
+/// Messages between replicas: in order per link and class, as the transport has it.
+#[derive(Clone, Default)]
+pub(super) struct TestNet {
+    inner: Arc<NetState>,
+}
+
+#[derive(Default)]
+struct NetState {
+    nodes: Mutex<HashMap<ReplicaId, RaftGroups>>,
+    cut: Mutex<HashSet<(ReplicaId, ReplicaId)>>,
+    lanes: Mutex<HashMap<(ReplicaId, ReplicaId, Class), mpsc::UnboundedSender<Delivery>>>,
+    bulk: Mutex<BulkFaults>,
+}
+
+/// Every n-th bulk message gets lost on its way, if n is not 0.
+#[derive(Default)]
+struct BulkFaults {
+    lose_every: usize,
+    seen: usize,
+}
+
+struct Delivery {
+    kind: u16,
+    payload: Bytes,
+    deadline: Duration,
+    answer: oneshot::Sender<Result<Bytes, RpcError>>,
+}
+
+impl TestNet {
+    pub(super) fn attach(&self, replica: ReplicaId, groups: RaftGroups) {
+        self.inner.nodes.lock().insert(replica, groups);
+    }
+
+    pub(super) fn detach(&self, replica: ReplicaId) {
+        self.inner.nodes.lock().remove(&replica);
+    }
+
+    /// Nothing passes between `replica` and the others, in either direction.
+    pub(super) fn isolate(&self, replica: ReplicaId, others: &[ReplicaId]) {
+        let mut cut = self.inner.cut.lock();
+        for other in others {
+            cut.insert((replica, *other));
+            cut.insert((*other, replica));
+        }
+    }
+
+    pub(super) fn heal(&self) {
+        self.inner.cut.lock().clear();
+    }
+
+    pub(super) fn lose_every_bulk(&self, n: usize) {
+        self.inner.bulk.lock().lose_every = n;
+    }
+
+    fn passes(&self, from: ReplicaId, to: ReplicaId, class: Class) -> Result<RaftGroups, RpcError> {
+        let inner = &self.inner;
+        if inner.cut.lock().contains(&(from, to)) {
+            return Err(RpcError::Unreachable("the link is cut".into()));
+        }
+        if class == Class::Bulk {
+            let mut bulk = inner.bulk.lock();
+            bulk.seen += 1;
+            if bulk.lose_every > 0 && bulk.seen % bulk.lose_every == 0 {
+                return Err(RpcError::Lost("lost by the test".into()));
+            }
+        }
+        let nodes = inner.nodes.lock();
+        nodes.get(&to).cloned().ok_or_else(|| RpcError::Unreachable("the node is down".into()))
+    }
+
+    fn lane(
+        &self,
+        from: ReplicaId,
+        to: ReplicaId,
+        class: Class,
+    ) -> mpsc::UnboundedSender<Delivery> {
+        let mut lanes = self.inner.lanes.lock();
+        if let Some(lane) = lanes.get(&(from, to, class))
+            && !lane.is_closed()
+        {
+            return lane.clone();
+        }
+        let (lane, mut deliveries) = mpsc::unbounded_channel::<Delivery>();
+        let net = self.clone();
+        tokio::spawn(async move {
+            while let Some(delivery) = deliveries.recv().await {
+                net.deliver(from, to, class, delivery);
+            }
+        });
+        lanes.insert((from, to, class), lane.clone());
+        lane
+    }
+
+    fn deliver(&self, from: ReplicaId, to: ReplicaId, class: Class, delivery: Delivery) {
+        let Delivery { kind, payload, deadline, answer } = delivery;
+        let groups = match self.passes(from, to, class) {
+            Ok(groups) => groups,
+            Err(error) => return drop(answer.send(Err(error))),
+        };
+        let (reply, told) = ReplyTo::local();
+        groups.handle(kind, &payload, reply);
+        let net = self.clone();
+        tokio::spawn(async move {
+            let result = match tokio::time::timeout(deadline, told).await {
+                Err(_) => Err(RpcError::Timeout),
+                Ok(Err(_)) => Err(RpcRefused::new(RpcRefused::DROPPED, "dropped").into()),
+                Ok(Ok(result)) => result.map_err(RpcError::from),
+            };
+            // The way back may be cut meanwhile.
+            let back = net.inner.cut.lock().contains(&(to, from));
+            let _ = answer.send(if back { Err(RpcError::Lost("cut".into())) } else { result });
+        });
+    }
+}
+
+struct TestPeer {
+    net: TestNet,
+    from: ReplicaId,
+    to: ReplicaId,
+}
+
+impl Peer for TestPeer {
+    fn call(
+        &self,
+        class: Class,
+        kind: u16,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, RpcError>> {
+        let (answer, told) = oneshot::channel();
+        let delivery = Delivery { kind, payload, deadline, answer };
+        let _ = self.net.lane(self.from, self.to, class).send(delivery);
+        async move { told.await.unwrap_or_else(|_| Err(RpcError::Lost("dropped".into()))) }.boxed()
+    }
+}
+
+struct NodeNet {
+    net: TestNet,
+    me: ReplicaId,
+}
+
+impl Network for NodeNet {
+    fn peer(&self, replica: ReplicaId, _member: &Member) -> Option<Arc<dyn Peer>> {
+        Some(Arc::new(TestPeer { net: self.net.clone(), from: self.me, to: replica }))
+    }
+}
+
+/// One replica, running.
+pub(super) struct Node {
+    pub(super) raft: RaftGroup,
+    pub(super) completions: Completions,
+    store: Option<Arc<LogStore>>,
+}
+
+/// A group of replicas.
+pub(super) struct Cluster {
+    pub(super) net: TestNet,
+    dir: tempfile::TempDir,
+    pub(super) books: BTreeMap<ReplicaId, Book>,
+    pub(super) nodes: BTreeMap<ReplicaId, Node>,
+}
+
+pub(super) fn id(number: u64) -> ReplicaId {
+    ReplicaId(number)
+}
+
+pub(super) fn member(replica: ReplicaId) -> Member {
+    Member::node(format!("n{replica}"))
+}
+
+fn log_config() -> LogConfig {
+    LogConfig {
+        file_bytes: 4 << 20,
+        reclaim_bytes: 16 << 20,
+        prefill_bytes: 0,
+        tail_bytes: 512 << 10,
+        group_tail_bytes: 512 << 10,
+        ..LogConfig::default()
+    }
+}
+
+impl Cluster {
+    /// Three voters, one of them ready to lead.
+    pub(super) async fn of_three() -> Cluster {
+        let mut cluster = Cluster {
+            net: TestNet::default(),
+            dir: tempfile::tempdir().unwrap(),
+            books: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+        };
+        let voters: BTreeMap<_, _> = (1..=3).map(|n| (id(n), member(id(n)))).collect();
+        for replica in voters.keys() {
+            cluster.start(*replica).await;
+        }
+        for node in cluster.nodes.values() {
+            node.raft.initialize(&Membership::of_voters(voters.clone())).await.unwrap();
+        }
+        cluster.leader().await;
+        cluster
+    }
+
+    pub(super) async fn start(&mut self, replica: ReplicaId) {
+        let store = LogStore::open(&self.dir.path().join(format!("{replica}")), &log_config());
+        let store = store.unwrap();
+        let log = store.group(GROUP).unwrap();
+        let book = self.books.entry(replica).or_default().clone();
+        let machine = Box::new(TestMachine { book });
+        let started = RaftGroup::start(self.options(replica), log, machine).await;
+        self.join(replica, started.unwrap(), Some(store));
+    }
+
+    /// A learner whose log is in memory only.
+    pub(super) async fn start_in_memory(&mut self, replica: ReplicaId, book: Book) {
+        let log = MemoryLog::seeded(book.applied());
+        self.books.insert(replica, book.clone());
+        let machine = Box::new(TestMachine { book });
+        let started = RaftGroup::start(self.options(replica), log, machine).await;
+        self.join(replica, started.unwrap(), None);
+    }
+
+    fn options(&self, replica: ReplicaId) -> Start {
+        Start {
+            group: GROUP,
+            me: replica,
+            settings: Settings { snapshot_stall_ms: 2_000, ..Settings::default() },
+            network: Arc::new(NodeNet { net: self.net.clone(), me: replica }),
+            runtime: Handle::current(),
+        }
+    }
+
+    fn join(
+        &mut self,
+        replica: ReplicaId,
+        (raft, completions): (RaftGroup, Completions),
+        store: Option<Arc<LogStore>>,
+    ) {
+        let groups = RaftGroups::default();
+        groups.insert(raft.clone());
+        self.net.attach(replica, groups);
+        self.nodes.insert(replica, Node { raft, completions, store });
+    }
+
+    pub(super) async fn stop(&mut self, replica: ReplicaId) {
+        self.net.detach(replica);
+        let node = self.nodes.remove(&replica).unwrap();
+        node.raft.shutdown().await;
+        let store = node.store.as_ref().map(Arc::downgrade);
+        drop(node);
+        // Its tasks let go of the store one after the other.
+        until("the store is closed", || store.as_ref().is_none_or(|it| it.strong_count() == 0))
+            .await;
+    }
+
+    pub(super) fn raft(&self, replica: ReplicaId) -> &RaftGroup {
+        &self.nodes[&replica].raft
+    }
+
+    pub(super) fn status(&self, replica: ReplicaId) -> RaftStatus {
+        self.raft(replica).status()
+    }
+
+    fn ready(&self, among: &[ReplicaId]) -> Option<ReplicaId> {
+        let ready = |replica: &&ReplicaId| {
+            self.nodes.get(replica).is_some_and(|node| node.raft.status().ready())
+        };
+        among.iter().filter(ready).max_by_key(|replica| self.status(**replica).term).copied()
+    }
+
+    /// The replica that is ready to lead, once there is one.
+    pub(super) async fn leader(&self) -> ReplicaId {
+        let all: Vec<ReplicaId> = self.nodes.keys().copied().collect();
+        self.leader_among(&all).await
+    }
+
+    pub(super) async fn leader_among(&self, among: &[ReplicaId]) -> ReplicaId {
+        until("a leader is ready", || self.ready(among).is_some()).await;
+        self.ready(among).unwrap()
+    }
+
+    /// Proposes through `leader` in its term and waits for all ends, which must come in order.
+    pub(super) async fn propose(
+        &mut self,
+        leader: ReplicaId,
+        payloads: Vec<Bytes>,
+    ) -> Vec<Verdict> {
+        let term = self.status(leader).term;
+        let node = self.nodes.get_mut(&leader).unwrap();
+        let count = payloads.len();
+        for (tag, payload) in payloads.into_iter().enumerate() {
+            node.raft.propose(payload, term, tag as u64).await.unwrap();
+        }
+        let mut verdicts = Vec::new();
+        while verdicts.len() < count {
+            let next = tokio::time::timeout(PATIENCE, node.completions.recv()).await;
+            let completion = next.expect("an end in time").unwrap();
+            assert_eq!(completion.tag, verdicts.len() as u64, "ends come in order");
+            verdicts.push(completion.verdict);
+        }
+        verdicts
+    }
+
+    /// As `propose`, of numbered payloads that all must take effect.
+    pub(super) async fn write(&mut self, leader: ReplicaId, range: std::ops::Range<u64>) {
+        let payloads = range.map(payload).collect();
+        for verdict in self.propose(leader, payloads).await {
+            assert!(matches!(verdict, Verdict::Applied(_, Outcome::TookEffect)), "{verdict:?}");
+        }
+    }
+
+    /// Waits until these replicas have applied the same, and as much as `leader`.
+    pub(super) async fn settle(&self, leader: ReplicaId, replicas: &[ReplicaId]) {
+        let goal = self.raft(leader).applied();
+        for replica in replicas {
+            let reached = || self.books[replica].applied().index >= goal.index;
+            until(&format!("{replica} has applied {goal}"), reached).await;
+        }
+    }
+}
+
+/// Payload number `n`: long enough that some thousand do not fit into a tail.
+pub(super) fn payload(n: u64) -> Bytes {
+    let mut out = Encoder::new();
+    out.put_u64(n);
+    out.put_raw(&[n as u8; 500]);
+    out.into_bytes()
+}

@@ -1,0 +1,7 @@
+//! Groups of several replicas in one process, over real logs on disk and a network that tests cut.
+
+mod cluster;
+mod harness;
+mod recovery;
+mod suite;
+mod wire;
