@@ -25,7 +25,7 @@ mod writer;
 pub(crate) mod tests;
 
 pub use group::GroupLog;
-pub use memory::MemoryLog;
+pub use memory::{MEMORY_LOG_BYTES_MAX, MemoryLog};
 pub use record::{Record, RecordError, RecordKind};
 pub use store::LogStore;
 
@@ -95,6 +95,9 @@ pub trait Log: Clone + Send + Sync + 'static {
     /// Drops all entries up to and including `upto`, which may be ahead of the last one (a snapshot
     /// was installed). The position stays known.
     fn purge(&self, upto: LogId);
+
+    /// The state machine has applied everything up to here. A log in memory lets go of it.
+    fn applied(&self, _upto: LogId) {}
 
     /// Stores the vote; durable when `flushed` is called.
     fn save_vote(&self, vote: Bytes, flushed: Flushed);

@@ -220,6 +220,34 @@ async fn a_memory_log_is_seeded_at_a_position() {
     assert_eq!((log.state().last, log.bytes()), (at(9, 900), 0));
 }
 
+#[tokio::test]
+async fn a_memory_log_holds_its_sender_back() {
+    let log = MemoryLog::seeded(at(1, 10));
+    let flushed = Arc::new(AtomicUsize::new(0));
+    let big = Bytes::from(vec![0; MEMORY_LOG_BYTES_MAX / 2]);
+    for index in 11..=16 {
+        let flushed = flushed.clone();
+        let done = Box::new(move || {
+            flushed.fetch_add(1, Ordering::SeqCst);
+        });
+        let payload =
+            if index == 16 { [&big[..], &big, &big].concat().into() } else { big.clone() };
+        log.append(vec![Record { id: at(1, index), kind: RecordKind::Normal, payload }], done)
+            .await;
+    }
+    let flushed = || flushed.load(Ordering::SeqCst);
+    assert_eq!(flushed(), 2);
+    log.applied(at(1, 12));
+    assert_eq!(flushed(), 4);
+    log.applied(at(1, 15));
+    assert_eq!(flushed(), 6, "one that is larger than the bound passes in the end");
+    log.applied(at(1, 16));
+    assert_eq!((log.bytes(), log.state().last), (0, at(1, 16)));
+    append(&log, vec![record(1, 17)]).await;
+    log.truncate_after(16);
+    assert_eq!(log.state().last, at(1, 16), "what was applied is known though it is gone");
+}
+
 #[test]
 fn sizes_are_checked_against_each_other() {
     LogConfig::default().validate().unwrap();

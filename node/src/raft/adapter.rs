@@ -46,11 +46,14 @@ pub(super) struct Machine {
     // The mutex is never contended: it makes the type shareable, as the library demands.
     inner: Mutex<Box<dyn StateMachine>>,
     progress: Arc<Progress>,
+    /// Tells the log how far it was applied.
+    log: Box<dyn Fn(LogId) + Send + Sync>,
 }
 
 impl Machine {
     pub(super) fn new(
         mut inner: Box<dyn StateMachine>,
+        log: Box<dyn Fn(LogId) + Send + Sync>,
     ) -> io::Result<(Machine, Arc<Progress>, Arc<dyn SnapshotReceiver>)> {
         let applied = inner.applied()?.log_id;
         let receiver = inner.receiver();
@@ -59,7 +62,7 @@ impl Machine {
             // What a former life applied says nothing: leading again takes a new term.
             blank_term: AtomicU64::new(0),
         });
-        let machine = Machine { inner: Mutex::new(inner), progress: progress.clone() };
+        let machine = Machine { inner: Mutex::new(inner), progress: progress.clone(), log };
         Ok((machine, progress, receiver))
     }
 
@@ -91,6 +94,7 @@ impl Machine {
             self.progress.blank_term.store(term, Ordering::Release);
         }
         self.progress.applied.send_replace(last);
+        (self.log)(last);
         for (responder, outcome) in waiting.into_iter().zip(outcomes) {
             if let Some(responder) = responder {
                 responder.send(outcome);
@@ -149,8 +153,10 @@ impl RaftStateMachine<C> for Machine {
         meta: &SnapshotMeta,
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
-        let SnapshotData::Received(sink) = snapshot else {
-            return Err(io::Error::other("only a received snapshot can be installed"));
+        let sink = match snapshot {
+            SnapshotData::Received(sink) => sink,
+            SnapshotData::Cut(cut) => self.call(|inner| pump(cut, inner.receiver().as_ref()))?,
+            SnapshotData::Mark => return Err(io::Error::other("a mark holds no data")),
         };
         let applied = convert::applied(meta);
         let log_id = applied.log_id;
@@ -174,6 +180,18 @@ impl RaftStateMachine<C> for Machine {
         let meta = convert::snapshot_meta(&cut.applied)?;
         Ok(Some(Snapshot { meta, snapshot: SnapshotData::Cut(cut) }))
     }
+}
+
+/// Moves a cut of this process into a sink, as the network does between processes.
+fn pump(
+    mut cut: SnapshotCut,
+    receiver: &dyn SnapshotReceiver,
+) -> io::Result<Box<dyn SnapshotSink>> {
+    let mut sink = receiver.open(&cut.applied)?;
+    while let Some(chunk) = cut.source.next_chunk()? {
+        sink.write_chunk(chunk)?;
+    }
+    Ok(sink)
 }
 
 type CommittedLeaderId = openraft::alias::CommittedLeaderIdOf<C>;

@@ -137,6 +137,7 @@ const APPEND_ENTRIES_MAX: u64 = 2048;
 pub(super) fn library_config(
     name: String,
     settings: &Settings,
+    may_elect: bool,
 ) -> Result<Arc<openraft::Config>, String> {
     settings.validate()?;
     let config = openraft::Config {
@@ -151,6 +152,7 @@ pub(super) fn library_config(
         max_in_snapshot_log_to_keep: u64::MAX,
         // For the whole transfer. Our own stall detection ends those that do not move.
         install_snapshot_timeout: 3_600_000,
+        enable_elect: may_elect,
         enable_pre_vote: Some(true),
         // Otherwise a leader that restarts goes on in its old term without a new blank entry, and
         // (term, seq) numbers would be given twice.

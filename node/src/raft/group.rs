@@ -329,17 +329,29 @@ async fn start_inside<L: Log>(
 ) -> Result<(RaftGroup, Completions), StartError> {
     let Start { group, me, settings, network, runtime } = start;
     let storage_error = |reason: String| StartError::Storage { group, reason };
-    let library = config::library_config(format!("group {group}"), &settings)
+    // A replica that voted in a former life may have answered a leader just before it ended, and that
+    // leader answers reads alone for as long as the lease. So it takes part in no election before.
+    let silence = log.vote().map(|_| settings.lease());
+    let library = config::library_config(format!("group {group}"), &settings, silence.is_none())
         .map_err(|reason| StartError::Settings { group, reason })?;
+    let applied_log = log.clone();
     let (machine, progress, receiver) =
-        Machine::new(machine).map_err(|error| storage_error(error.to_string()))?;
+        Machine::new(machine, Box::new(move |upto| applied_log.applied(upto)))
+            .map_err(|error| storage_error(error.to_string()))?;
     let links = Links { group, me, settings: settings.clone(), network };
     let raft = Raft::new(me.0, library, links, Storage::new(log), machine)
         .await
         .map_err(|error| storage_error(error.to_string()))?;
     let (answers, queue) = mpsc::unbounded_channel();
     let status = status::follow(&raft, progress.clone());
-    let door = Door::new(group, me, raft.clone(), receiver, runtime.clone());
+    let door = Door::new(group, me, raft.clone(), receiver, runtime.clone(), silence);
+    if let Some(silence) = silence {
+        let raft = raft.clone();
+        runtime.spawn(async move {
+            tokio::time::sleep(silence).await;
+            raft.runtime_config().elect(true);
+        });
+    }
     let inner = Inner { group, me, settings, raft, door, progress, answers, status, runtime };
     Ok((RaftGroup { inner: Arc::new(inner) }, Completions { queue }))
 }

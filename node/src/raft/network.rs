@@ -33,8 +33,6 @@ use std::time::Duration;
 
 /// Appends that one stream has in flight, at most.
 const WINDOW_MESSAGES_MAX: usize = 64;
-/// Bytes that one stream has in flight, at most (one message more may exceed it).
-const WINDOW_BYTES_MAX: usize = 4 << 20;
 
 /// Makes the clients of one group.
 pub(super) struct Links {
@@ -178,7 +176,8 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
     /// The next answer; meanwhile sends what there is to send. `None`: input and answers ended.
     async fn next(&mut self) -> Option<Result<StreamAppendResult<C>, RPCError<C>>> {
         loop {
-            let room = self.in_flight.len() < WINDOW_MESSAGES_MAX && self.bytes < WINDOW_BYTES_MAX;
+            let room = self.in_flight.len() < WINDOW_MESSAGES_MAX
+                && self.bytes < self.link.settings.append_window_bytes;
             tokio::select! {
                 biased;
                 Some((len, answer)) = self.in_flight.next() => {

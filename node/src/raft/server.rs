@@ -18,6 +18,7 @@ use openraft::raft::AppendEntriesRequest;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -44,6 +45,8 @@ pub(super) struct Door {
     runtime: Handle,
     streams: Mutex<HashMap<ReplicaId, AppendStream>>,
     snapshots: mpsc::Sender<Part>,
+    /// Until then it gives no votes.
+    silent_until: Instant,
 }
 
 struct AppendStream {
@@ -59,10 +62,12 @@ impl Door {
         raft: Raft,
         receiver: Arc<dyn SnapshotReceiver>,
         runtime: Handle,
+        silence: Option<Duration>,
     ) -> Door {
+        let silent_until = Instant::now() + silence.unwrap_or_default();
         let (snapshots, parts) = mpsc::channel(recv_snapshot::PARTS_WAITING_MAX);
         runtime.spawn(recv_snapshot::run(raft.clone(), receiver, parts));
-        Door { group, me, raft, runtime, streams: Mutex::default(), snapshots }
+        Door { group, me, raft, runtime, streams: Mutex::default(), snapshots, silent_until }
     }
 
     /// Takes one message. Never blocks.
@@ -106,6 +111,9 @@ impl Door {
             }
             kinds::RAFT_VOTE | kinds::RAFT_PRE_VOTE => {
                 let request = take!(wire::take_vote_request(input));
+                if Instant::now() < self.silent_until && !request.leadership_transfer {
+                    return Err((reply, "no votes yet: a lease of a former life may hold".into()));
+                }
                 self.runtime.spawn(async move {
                     let response = match kind {
                         kinds::RAFT_VOTE => raft.vote(request).await,

@@ -217,6 +217,9 @@ pub struct Settings {
     pub election_max_ms: u64,
     /// An append that is not answered for so long ends its stream, which is then opened anew.
     pub append_stall_ms: u64,
+    /// Bytes of entries that are on their way to one member, of this group (one message more may
+    /// exceed it). All groups' windows share the connection's limits.
+    pub append_window_bytes: usize,
     /// A snapshot of which no chunk is accepted for so long is given up and cut anew.
     pub snapshot_stall_ms: u64,
     /// Bytes per second and transfer at which snapshots are sent. 0 is no limit.
@@ -230,7 +233,8 @@ impl Default for Settings {
             heartbeat_ms: 100,
             election_min_ms: 300,
             election_max_ms: 600,
-            append_stall_ms: 3_000,
+            append_stall_ms: 10_000,
+            append_window_bytes: 2 << 20,
             snapshot_stall_ms: 15_000,
             snapshot_bytes_per_s: 0,
         }
@@ -249,7 +253,7 @@ impl Settings {
             heartbeat_ms,
             election_min_ms,
             election_max_ms: election_min_ms * 2,
-            append_stall_ms: base.append_stall_ms.max(rtt_ms * 20),
+            append_window_bytes: base.append_window_bytes + rtt_ms.min(100) as usize * (64 << 10),
             ..base
         }
     }

@@ -1,25 +1,21 @@
-//! A state machine that remembers what it was given, a network with links that can be cut, and a
-//! group of replicas over both.
+//! A state machine that remembers what it was given, and a group of replicas with it.
 
+use super::net::{NodeNet, TestNet};
 use crate::codec::{Decoder, Encoder};
 use crate::log::{LogConfig, LogStore, MemoryLog};
 use crate::raft::{
-    Applied, Body, Committed, Completions, Member, Membership, Network, Outcome, Peer, RaftGroup,
-    RaftGroups, RaftStatus, Settings, SnapshotCut, SnapshotReceiver, SnapshotSink, SnapshotSource,
-    Start, StateMachine, Verdict,
+    Applied, Body, Committed, Completions, Member, Membership, Outcome, RaftGroup, RaftGroups,
+    RaftStatus, Settings, SnapshotCut, SnapshotReceiver, SnapshotSink, SnapshotSource, Start,
+    StateMachine, Verdict,
 };
-use crate::transport::{Class, ReplyTo, RpcError, RpcRefused};
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, LogId, ReplicaId};
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
 
 pub(super) const GROUP: GroupId = GroupId(1);
 
@@ -180,153 +176,6 @@ impl SnapshotSink for TestSink {
         state.entries = self.entries;
         state.installs += 1;
         Ok(())
-    }
-}
-
-/// Messages between replicas: in order per link and class, as the transport has it.
-#[derive(Clone, Default)]
-pub(super) struct TestNet {
-    inner: Arc<NetState>,
-}
-
-#[derive(Default)]
-struct NetState {
-    nodes: Mutex<HashMap<ReplicaId, RaftGroups>>,
-    cut: Mutex<HashSet<(ReplicaId, ReplicaId)>>,
-    lanes: Mutex<HashMap<(ReplicaId, ReplicaId, Class), mpsc::UnboundedSender<Delivery>>>,
-    bulk: Mutex<BulkFaults>,
-}
-
-/// Every n-th bulk message gets lost on its way, if n is not 0.
-#[derive(Default)]
-struct BulkFaults {
-    lose_every: usize,
-    seen: usize,
-}
-
-struct Delivery {
-    kind: u16,
-    payload: Bytes,
-    deadline: Duration,
-    answer: oneshot::Sender<Result<Bytes, RpcError>>,
-}
-
-impl TestNet {
-    pub(super) fn attach(&self, replica: ReplicaId, groups: RaftGroups) {
-        self.inner.nodes.lock().insert(replica, groups);
-    }
-
-    pub(super) fn detach(&self, replica: ReplicaId) {
-        self.inner.nodes.lock().remove(&replica);
-    }
-
-    /// Nothing passes between `replica` and the others, in either direction.
-    pub(super) fn isolate(&self, replica: ReplicaId, others: &[ReplicaId]) {
-        let mut cut = self.inner.cut.lock();
-        for other in others {
-            cut.insert((replica, *other));
-            cut.insert((*other, replica));
-        }
-    }
-
-    pub(super) fn heal(&self) {
-        self.inner.cut.lock().clear();
-    }
-
-    pub(super) fn lose_every_bulk(&self, n: usize) {
-        self.inner.bulk.lock().lose_every = n;
-    }
-
-    fn passes(&self, from: ReplicaId, to: ReplicaId, class: Class) -> Result<RaftGroups, RpcError> {
-        let inner = &self.inner;
-        if inner.cut.lock().contains(&(from, to)) {
-            return Err(RpcError::Unreachable("the link is cut".into()));
-        }
-        if class == Class::Bulk {
-            let mut bulk = inner.bulk.lock();
-            bulk.seen += 1;
-            if bulk.lose_every > 0 && bulk.seen % bulk.lose_every == 0 {
-                return Err(RpcError::Lost("lost by the test".into()));
-            }
-        }
-        let nodes = inner.nodes.lock();
-        nodes.get(&to).cloned().ok_or_else(|| RpcError::Unreachable("the node is down".into()))
-    }
-
-    fn lane(
-        &self,
-        from: ReplicaId,
-        to: ReplicaId,
-        class: Class,
-    ) -> mpsc::UnboundedSender<Delivery> {
-        let mut lanes = self.inner.lanes.lock();
-        if let Some(lane) = lanes.get(&(from, to, class))
-            && !lane.is_closed()
-        {
-            return lane.clone();
-        }
-        let (lane, mut deliveries) = mpsc::unbounded_channel::<Delivery>();
-        let net = self.clone();
-        tokio::spawn(async move {
-            while let Some(delivery) = deliveries.recv().await {
-                net.deliver(from, to, class, delivery);
-            }
-        });
-        lanes.insert((from, to, class), lane.clone());
-        lane
-    }
-
-    fn deliver(&self, from: ReplicaId, to: ReplicaId, class: Class, delivery: Delivery) {
-        let Delivery { kind, payload, deadline, answer } = delivery;
-        let groups = match self.passes(from, to, class) {
-            Ok(groups) => groups,
-            Err(error) => return drop(answer.send(Err(error))),
-        };
-        let (reply, told) = ReplyTo::local();
-        groups.handle(kind, &payload, reply);
-        let net = self.clone();
-        tokio::spawn(async move {
-            let result = match tokio::time::timeout(deadline, told).await {
-                Err(_) => Err(RpcError::Timeout),
-                Ok(Err(_)) => Err(RpcRefused::new(RpcRefused::DROPPED, "dropped").into()),
-                Ok(Ok(result)) => result.map_err(RpcError::from),
-            };
-            // The way back may be cut meanwhile.
-            let back = net.inner.cut.lock().contains(&(to, from));
-            let _ = answer.send(if back { Err(RpcError::Lost("cut".into())) } else { result });
-        });
-    }
-}
-
-struct TestPeer {
-    net: TestNet,
-    from: ReplicaId,
-    to: ReplicaId,
-}
-
-impl Peer for TestPeer {
-    fn call(
-        &self,
-        class: Class,
-        kind: u16,
-        payload: Bytes,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<Bytes, RpcError>> {
-        let (answer, told) = oneshot::channel();
-        let delivery = Delivery { kind, payload, deadline, answer };
-        let _ = self.net.lane(self.from, self.to, class).send(delivery);
-        async move { told.await.unwrap_or_else(|_| Err(RpcError::Lost("dropped".into()))) }.boxed()
-    }
-}
-
-struct NodeNet {
-    net: TestNet,
-    me: ReplicaId,
-}
-
-impl Network for NodeNet {
-    fn peer(&self, replica: ReplicaId, _member: &Member) -> Option<Arc<dyn Peer>> {
-        Some(Arc::new(TestPeer { net: self.net.clone(), from: self.me, to: replica }))
     }
 }
 

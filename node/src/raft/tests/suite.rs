@@ -85,7 +85,7 @@ impl StateMachine for Positions {
 }
 
 fn machine() -> Machine {
-    Machine::new(Box::<Positions>::default()).unwrap().0
+    Machine::new(Box::<Positions>::default(), Box::new(|_| {})).unwrap().0
 }
 
 struct OnDisk;
