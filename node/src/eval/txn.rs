@@ -249,8 +249,13 @@ impl<'a> Txn<'a> {
         } else if creates {
             self.void_inherited_expiry(key, ty);
         }
+        let floor = key.head.floor;
         key.head.join_claim(Claim { stamp: self.stamp(), ty });
         key.parts |= Parts::CLAIM;
+        if key.head.floor != floor {
+            // The claim that lost may be of this very entry, and then nobody else learns of it.
+            key.parts |= Parts::FLOOR;
+        }
         key.floor = key.head.floor_at(self.context.now_ms);
         key.ty = Some(ty);
         if creates {

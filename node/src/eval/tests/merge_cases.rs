@@ -28,6 +28,17 @@ impl Clusters {
         super::world::show(&reply)
     }
 
+    /// Runs commands in a cluster as one entry.
+    fn run_entry(&mut self, cluster: usize, ms: u64, lines: &[&str]) {
+        let world = self.worlds[cluster].at(ms);
+        world.begin();
+        for line in lines {
+            world.act_line(line);
+        }
+        let effects = world.commit();
+        self.shipped[cluster].push(effects);
+    }
+
     /// Delivers all that `from` has shipped to `to`.
     fn send(&mut self, from: usize, to: usize) {
         for entry in self.taken[to][from]..self.shipped[from].len() {
@@ -265,4 +276,13 @@ fn a_hash_from_elsewhere_has_a_count() {
     assert_eq!(counts, [Some(1), None]);
     clusters.run(1, 5, "HSET h f2 c");
     assert_eq!(count_of(&clusters.worlds[1]), Some(1));
+}
+
+/// Claims that one entry overwrites are not shipped, so the floor that they raised must be.
+#[test]
+fn an_entry_that_changes_the_type_twice_ships_the_floor() {
+    let mut clusters = Clusters::new(3);
+    clusters.run(2, 9, "INCR k");
+    clusters.run_entry(0, 10, &["HSET k f v", "HDEL k f", "INCR k"]);
+    assert_eq!(clusters.settle(20, "GET k"), "\"1\"");
 }

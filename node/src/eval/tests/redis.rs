@@ -12,23 +12,26 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const COMMANDS: usize = 12_000;
 const SEEDS: u64 = 3;
 
-struct Redis {
-    process: Child,
-    stream: BufReader<TcpStream>,
+/// Ends with the test, however that ends.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+struct Redis {
+    _server: Server,
+    stream: BufReader<TcpStream>,
 }
 
 impl Redis {
     fn start() -> Redis {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = std::env::temp_dir();
-        let mut process = Process::new("redis-server")
+        let process = Process::new("redis-server")
             .args(["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--port"])
             .arg(port.to_string())
             .current_dir(dir)
@@ -36,17 +39,14 @@ impl Redis {
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server must be installed (make setup)");
+        let server = Server(process);
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
                 stream.set_nodelay(true).unwrap();
-                return Redis { process, stream: BufReader::new(stream) };
+                return Redis { _server: server, stream: BufReader::new(stream) };
             }
-            if Instant::now() > deadline {
-                let _ = process.kill();
-                let _ = process.wait();
-                panic!("redis-server does not answer on port {port}");
-            }
+            assert!(Instant::now() < deadline, "redis-server does not answer on port {port}");
             std::thread::yield_now();
         }
     }

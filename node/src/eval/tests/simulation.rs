@@ -76,25 +76,29 @@ impl Simulation {
         (key, line)
     }
 
+    /// One entry of one to three commands in one group.
     fn write(&mut self) {
         let cluster = self.dice.roll(self.clusters.len());
-        let (key, line) = self.command();
+        let index = self.dice.roll(self.clusters[cluster].len());
         let ms = self.now + self.skew[cluster];
-        let slot = Slot::of(key.as_bytes());
-        let groups = &mut self.clusters[cluster];
-        let Some(group) = groups.iter_mut().find(|group| group.slots.contains(slot)) else {
-            panic!("no group of cluster {cluster} owns {slot}");
-        };
-        group.world.at(ms);
-        let before = look(&mut group.world, key);
-        let (reply, effects) = group.world.ship(&line);
-        let reply = super::world::show(&reply);
-        let at = group.world.clock.ms();
+        self.clusters[cluster][index].world.at(ms).begin();
+        for _ in 0..1 + self.dice.roll(3) {
+            let (key, line) = self.command();
+            let group = &mut self.clusters[cluster][index];
+            if !group.slots.contains(Slot::of(key.as_bytes())) {
+                continue;
+            }
+            let before = look(&mut group.world, key);
+            let reply = group.world.act_line(&line);
+            let at = group.world.clock.ms();
+            let after = look(&mut group.world, key);
+            self.history.push(format!("{cluster}.{index} @{at} {line} -> {reply} {after:?}"));
+            let want = unsynced(&before, at, key, &line);
+            assert_eq!((reply, after), want, "{}", self.history.join("\n"));
+        }
+        let group = &mut self.clusters[cluster][index];
+        let effects = group.world.commit();
         group.log.push(effects);
-        let after = look(&mut group.world, key);
-        self.history.push(format!("{cluster} @{at} {line} -> {reply} {after:?}"));
-        let want = unsynced(&before, at, key, &line);
-        assert_eq!((reply, after), want, "{}", self.history.join("\n"));
     }
 
     /// Delivers some of one source group's entries to one target group.
@@ -181,13 +185,13 @@ impl Simulation {
 
 /// What a client can see of a key: type, value or fields, number of fields, end.
 fn look(world: &mut World, key: &str) -> Vec<String> {
-    let ty = world.cmd(&format!("TYPE {key}"));
+    let ty = world.read(&format!("TYPE {key}"));
     let mut seen = match ty.as_str() {
-        "string" => vec![world.cmd(&format!("GET {key}"))],
-        "hash" => vec![world.cmd(&format!("HGETALL {key}")), world.cmd(&format!("HLEN {key}"))],
+        "string" => vec![world.read(&format!("GET {key}"))],
+        "hash" => vec![world.read(&format!("HGETALL {key}")), world.read(&format!("HLEN {key}"))],
         _ => vec![],
     };
-    seen.push(world.cmd(&format!("PEXPIRETIME {key}")));
+    seen.push(world.read(&format!("PEXPIRETIME {key}")));
     seen.insert(0, ty);
     seen
 }

@@ -63,15 +63,35 @@ impl World {
 
     /// Does something as one entry, with a stamp of its own.
     pub(super) fn entry<T>(&mut self, act: impl FnOnce(&mut Txn<'_>) -> T) -> (T, Vec<Effect>) {
-        self.clock = self.clock.next();
+        self.begin();
+        let done = self.act(act);
+        (done, self.commit())
+    }
+
+    /// Opens an entry for [`World::act`].
+    pub(super) fn begin(&mut self) {
         self.seq += 1;
         self.overlay.begin(self.seq);
+    }
+
+    /// Does something within the open entry, with a stamp of its own.
+    pub(super) fn act<T>(&mut self, act: impl FnOnce(&mut Txn<'_>) -> T) -> T {
+        self.clock = self.clock.next();
+        let empty = self.overlay.entry_is_empty();
         let context = self.context(self.clock.ms());
         let mut txn = Txn::new(View::new(&self.rows, &mut self.overlay), context);
         let done = act(&mut txn);
         let wrote = txn.wrote();
         self.needs_tick = txn.needs_tick();
-        assert_eq!(wrote, !self.overlay.entry_is_empty(), "a transaction knows whether it wrote");
+        if empty {
+            let writes = !self.overlay.entry_is_empty();
+            assert_eq!(wrote, writes, "a transaction knows whether it wrote");
+        }
+        done
+    }
+
+    /// Ends the open entry; what it ships.
+    pub(super) fn commit(&mut self) -> Vec<Effect> {
         let batch = self.overlay.finish();
         let effects = self.effects(&batch);
         self.in_flight.push_back((self.seq, batch));
@@ -81,7 +101,25 @@ impl World {
             self.overlay.retire(seq);
         }
         self.applied_ms = self.clock.ms();
-        (done, effects)
+        effects
+    }
+
+    /// Reads at the present clock, also within an open entry.
+    pub(super) fn read(&mut self, line: &str) -> String {
+        let args = line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
+        let command = Command::parse(args).unwrap();
+        let context = self.context(self.clock.ms());
+        let mut txn = Txn::new(View::new(&self.rows, &mut self.overlay), context);
+        let reply = eval::command(&mut txn, &command).unwrap();
+        assert!(!txn.wrote(), "{line} is no read");
+        show(&reply)
+    }
+
+    /// Runs a command given as one line within the open entry; its reply as text.
+    pub(super) fn act_line(&mut self, line: &str) -> String {
+        let args = line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
+        let command = Command::parse(args).unwrap();
+        show(&self.act(|txn| eval::command(txn, &command).unwrap()))
     }
 
     fn effects(&self, batch: &Batch) -> Vec<Effect> {
