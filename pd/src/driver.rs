@@ -24,6 +24,10 @@ const REQUESTS_MAX: usize = 1_024;
 /// How often time is noticed: a small part of the silence that counts.
 const TICK: Duration = Duration::from_millis(250);
 
+/// After a reign that ended in trouble, before the next campaign: a store that is reachable and yet
+/// cannot be used must not be asked in a tight loop.
+const REST: Duration = Duration::from_millis(500);
+
 /// How often troubles are counted for metrics, which looks at every group.
 const MEASURE: Duration = Duration::from_secs(1);
 
@@ -142,6 +146,10 @@ impl Driver {
                 Ok(()) => return Ok(()),
                 Err(Fatal::Store(error @ (StoreError::Deposed | StoreError::Unavailable(_)))) => {
                     tracing::warn!("this PD no longer leads: {error}");
+                    tokio::select! {
+                        () = self.stop.cancelled() => return Ok(()),
+                        () = tokio::time::sleep(REST) => {}
+                    }
                 }
                 Err(fatal) => return Err(fatal),
             }

@@ -21,6 +21,10 @@ pub const WATCH_MAX: Duration = Duration::from_secs(20);
 /// for command lines. More are refused.
 pub const REQUESTS_MAX: usize = 1_024;
 
+/// Bytes of a request: the heartbeat of a syncer with all links of the largest cluster is about half
+/// of it.
+pub const REQUEST_BYTES_MAX: usize = 8 << 20;
+
 /// A refusal because too much is in hand already.
 pub const BUSY: u16 = RpcRefused::FIRST_FREE;
 
@@ -45,6 +49,10 @@ impl Service for PdService {
         if kind != kinds::PD_CALL {
             let message = format!("PD serves kind {}, not {kind}", kinds::PD_CALL);
             return reply.send(Err(RpcRefused::new(RpcRefused::UNKNOWN_KIND, message)));
+        }
+        if payload.len() > REQUEST_BYTES_MAX {
+            let message = format!("{} bytes: PD takes {REQUEST_BYTES_MAX}", payload.len());
+            return reply.send(Err(RpcRefused::new(MALFORMED, message)));
         }
         let request: PdRequest = match serde_json::from_slice(&payload) {
             Ok(request) => request,

@@ -1,6 +1,7 @@
 //! PDs that keep nothing themselves, on a real etcd.
 
 use crate::world::*;
+use flotilla_node::pd_client::PdError;
 use flotilla_pd::config::{EtcdConfig, StoreConfig};
 use flotilla_pd::{Config, Pd};
 use flotilla_topology::api::PdRequest;
@@ -87,6 +88,30 @@ async fn one_leads_and_the_other_takes_over() {
     let again = status(&world.admin(&[&third])).await.map;
     assert_eq!(lasting(&again), lasting(&after));
     third.shutdown().await;
+}
+
+/// What a PD feels that slept through the end of its lease while another one took over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deposed_leader_writes_nothing() {
+    let (world, etcd) = (World::new(), etcd());
+    let pd = start(config(&world, &etcd, "pd-1")).await;
+    let born = world.three_nodes(&[&pd]).await;
+    let mut keys = etcd_client::Client::connect([&etcd.endpoint], None).await.unwrap();
+    let leader = format!("/flotilla/{EAST}/leader");
+    let held = keys.get(leader.as_str(), None).await.unwrap();
+    assert_eq!(held.kvs()[0].value(), pd.rpc_addr().to_string().as_bytes());
+    keys.delete(leader.as_str(), None).await.unwrap();
+    keys.put(leader.as_str(), "127.0.0.1:1", None).await.unwrap();
+
+    let admin = world.admin(&[&pd]);
+    let error = admin.call(PdRequest::CreateNamespace { spec: spec("jobs") }).await.unwrap_err();
+    assert!(matches!(error, PdError::Unavailable(_)), "{error}");
+    keys.delete(leader.as_str(), None).await.unwrap();
+    let mut map = admin.watch_map();
+    let again = until("it leads again", &mut map, |map| map.revision > born.revision).await;
+    assert_eq!(lasting(&again), lasting(&born), "nothing was written meanwhile");
+    admin.call(PdRequest::CreateNamespace { spec: spec("jobs") }).await.unwrap();
+    pd.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
