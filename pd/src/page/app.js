@@ -120,7 +120,7 @@ function clusterCard(cluster) {
     count(map.namespaces.length, 'namespace')} · epoch\u00a0${map.epoch}`));
   if (cluster.error) card.append(make('p', {}, cluster.error));
   const names = new Set([...map.nodes, ...map.syncers].map((process) => process.datacenter));
-  card.append(...[...names].sort().map((name) => datacenter(name, status, leads)));
+  card.append(make('div', { class: 'dcs' }, ...[...names].sort().map((name) => datacenter(name, status, leads))));
   return card;
 }
 
