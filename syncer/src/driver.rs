@@ -10,14 +10,13 @@ use crate::inbound;
 use crate::leaders::{Leaders, MapWatch};
 use crate::link::accept::{self, Host, Opened};
 use crate::link::dial::{Dialer, LinkStatus as Connection};
-use crate::link::{LinkError, transport};
+use crate::ports::{Doors, RpcDoor, StartError, bind_link, bind_rpc, check_identity, with_port};
 use crate::tenure::{self, Context, Peer, Task, Windows};
-use bytes::Bytes;
 use flotilla_node::http::{Health, Http};
 use flotilla_node::pd_client::{PdClient, PdError};
-use flotilla_node::raft::{RaftGroups, group_of};
-use flotilla_node::tls::{Tls, TlsError};
-use flotilla_node::transport::{ReplyTo, RpcRefused, Server, Service, kinds};
+use flotilla_node::raft::RaftGroups;
+use flotilla_node::tls::Tls;
+use flotilla_node::transport::Server;
 use flotilla_topology::api::{
     Assignment, ClusterMap, LinkStatus, PdRequest, PdResponse, PeerCluster, SyncerInfo,
 };
@@ -27,6 +26,7 @@ use quinn::Endpoint;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, watch};
@@ -41,38 +41,6 @@ const PD_PAUSE: Duration = Duration::from_secs(1);
 const RENEW_PAUSE: Duration = Duration::from_secs(10);
 /// Threads of the learners' Raft: mostly waiting.
 const RAFT_THREADS: usize = 2;
-
-/// A syncer cannot start; one line that says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Certificates.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The certificate is of somebody else.
-    #[error("the certificate is {found}, the configuration says {expected}: use the right one")]
-    Identity {
-        /// What the certificate says.
-        found: Identity,
-        /// What the configuration says.
-        expected: Identity,
-    },
-    /// A port.
-    #[error("cannot listen on {addr}: {source} (set {key}, or stop who listens there)")]
-    Listen {
-        /// Which key of the configuration.
-        key: &'static str,
-        /// Its value.
-        addr: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The link's port.
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    /// The operating system.
-    #[error("cannot start: {0}")]
-    Io(#[from] std::io::Error),
-}
 
 /// A running syncer. Dropping it stops it at once, which loses nothing.
 pub struct Syncer {
@@ -91,11 +59,13 @@ struct Shared {
     map: MapWatch,
     leaders: Leaders,
     groups: RaftGroups,
-    doors: Arc<Mutex<BTreeMap<GroupId, Arc<crate::gate::Door>>>>,
+    doors: Doors,
     endpoint: Endpoint,
     config: Config,
     peers: Mutex<BTreeMap<ClusterId, KeptPeer>>,
     tenures: Mutex<BTreeMap<GroupId, KeptTenure>>,
+    /// There are groups to serve and no peer to ship to.
+    lonely: AtomicBool,
     /// Somebody's tenure cannot go on.
     renew: Notify,
     raft: tokio::runtime::Handle,
@@ -135,7 +105,7 @@ impl Syncer {
         let raft = runtime.handle().clone();
         let here = config.datacenter.clone();
         let leaders = Leaders::new(tls.clone(), here, map.clone(), raft.clone());
-        let (groups, doors) = (RaftGroups::default(), Arc::default());
+        let (groups, doors) = (RaftGroups::default(), Doors::default());
         let door = RpcDoor { groups: groups.clone(), doors: Arc::clone(&doors) };
         let (addr, own) = (&config.listen.rpc, config.cluster);
         let allow = move |peer: &Identity| peer.cluster == own && peer.role == Role::Node;
@@ -157,6 +127,7 @@ impl Syncer {
             config,
             peers: Mutex::default(),
             tenures: Mutex::default(),
+            lonely: AtomicBool::new(false),
             renew: Notify::new(),
             raft,
         });
@@ -206,40 +177,13 @@ impl Drop for Syncer {
     }
 }
 
-fn check_identity(config: &Config, found: &Identity) -> Result<(), StartError> {
-    let (cluster, name) = (config.cluster, config.name.clone());
-    let expected = Identity { cluster, role: Role::Syncer, name };
-    if *found == expected {
-        return Ok(());
-    }
-    Err(StartError::Identity { found: found.clone(), expected })
-}
-
-async fn bind_link(addr: &str, tls: &Tls) -> Result<Endpoint, StartError> {
-    let failed = |source| StartError::Listen { key: "listen.link", addr: addr.to_owned(), source };
-    let mut found = tokio::net::lookup_host(addr).await.map_err(failed)?;
-    let none = || failed(std::io::Error::other("the name has no address"));
-    Ok(transport::endpoint(found.next().ok_or_else(none)?, tls)?)
-}
-
-async fn bind_rpc(
-    addr: &str,
-    tls: &Tls,
-    allow: impl Fn(&Identity) -> bool + Send + Sync + 'static,
-    service: Arc<dyn Service>,
-    raft: &tokio::runtime::Handle,
-) -> Result<Server, StartError> {
-    let failed = |source| StartError::Listen { key: "listen.rpc", addr: addr.to_owned(), source };
-    // On Raft's runtime: what is spawned by a server runs where it was made.
-    let (address, tls) = (addr.to_owned(), tls.clone());
-    let bound = raft.spawn(async move { Server::bind(address, &tls, allow, service).await });
-    bound.await.map_err(std::io::Error::other)?.map_err(failed)
-}
-
 async fn bind_http(addr: &str, shared: &Arc<Shared>) -> Result<Http, StartError> {
     let failed = |source| StartError::Listen { key: "listen.http", addr: addr.to_owned(), source };
     let of_health = Arc::downgrade(shared);
-    let health = move || of_health.upgrade().map_or_else(gone, |shared| shared.health());
+    let health = move || match of_health.upgrade() {
+        Some(shared) => shared.health(),
+        None => Health::new(false, serde_json::json!({ "detail": "stopping" })),
+    };
     let of_links = Arc::downgrade(shared);
     let links = move || {
         let links = of_links.upgrade().map(|shared| shared.links()).unwrap_or_default();
@@ -247,41 +191,6 @@ async fn bind_http(addr: &str, shared: &Arc<Shared>) -> Result<Http, StartError>
     };
     let extra = axum::Router::new().route("/api/v1/links", axum::routing::get(links));
     Http::bind(addr, health, extra).await.map_err(failed)
-}
-
-fn gone() -> Health {
-    Health::new(false, serde_json::json!({ "detail": "stopping" }))
-}
-
-/// The port that was given out, where the configuration left it to the system (port 0).
-fn with_port(advertised: &str, bound: SocketAddr) -> String {
-    match advertised.rsplit_once(':') {
-        Some((host, "0")) => format!("{host}:{}", bound.port()),
-        _ => advertised.to_owned(),
-    }
-}
-
-/// The Raft messages of this cluster's leaders.
-struct RpcDoor {
-    groups: RaftGroups,
-    doors: Arc<Mutex<BTreeMap<GroupId, Arc<crate::gate::Door>>>>,
-}
-
-impl Service for RpcDoor {
-    fn call(&self, _peer: &Identity, kind: u16, payload: Bytes, reply: ReplyTo) {
-        if !(kinds::RAFT_APPEND..=kinds::TRANSFER_LEADER).contains(&kind) {
-            let code = RpcRefused::UNKNOWN_KIND;
-            return reply.send(Err(RpcRefused::new(code, "a syncer takes Raft messages only")));
-        }
-        let door = (kind == kinds::RAFT_APPEND)
-            .then(|| group_of(&payload).ok())
-            .flatten()
-            .and_then(|group| self.doors.lock().get(&group).cloned());
-        match door {
-            Some(door) => door.append(kind, payload, reply),
-            None => self.groups.handle(kind, &payload, reply),
-        }
-    }
 }
 
 impl Host for Shared {
@@ -357,7 +266,8 @@ impl Shared {
     /// Whether there are others than before.
     fn update_peers(self: &Arc<Self>, map: &ClusterMap) -> bool {
         let mut peers = self.peers.lock();
-        let had_some = !peers.is_empty();
+        let lonely = self.lonely.swap(false, Ordering::SeqCst);
+        let had_some = !peers.is_empty() || lonely;
         let mut changed = false;
         peers.retain(|id, kept| {
             let stays = map.peers.iter().any(|peer| peer.id == *id);
@@ -382,6 +292,7 @@ impl Shared {
                 }
             }
         }
+        self.lonely.store(lonely && !changed, Ordering::SeqCst);
         changed && had_some
     }
 
@@ -482,6 +393,14 @@ impl Shared {
     fn assign(self: &Arc<Self>, wanted: &[Assignment]) -> bool {
         let map = self.map.borrow().clone();
         let Some(map) = map else { return false };
+        // Tenures know their peers from their beginning, so these must be there first.
+        self.update_peers(&map);
+        let peers = self.peers();
+        if peers.is_empty() {
+            // Nobody to ship to: when somebody appears, all begins anew.
+            self.lonely.store(!wanted.is_empty(), Ordering::SeqCst);
+            return true;
+        }
         let mut tenures = self.tenures.lock();
         tenures.retain(|_, kept| {
             let stays = wanted.contains(&kept.assignment);
@@ -490,7 +409,6 @@ impl Shared {
             }
             stays
         });
-        let peers = self.peers();
         let memory = self.config.stream_memory(wanted.len() * peers.len());
         let mut complete = true;
         for assignment in wanted {

@@ -27,6 +27,11 @@ pub struct Gate {
 }
 
 impl Gate {
+    /// Another gate of the same door.
+    pub fn beside(&self) -> Gate {
+        Gate { bytes: Arc::default(), moved: Arc::clone(&self.moved) }
+    }
+
     /// More was learned.
     pub fn add(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
@@ -35,7 +40,7 @@ impl Gate {
     /// This much is done with.
     pub fn sub(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        self.moved.notify_waiters();
+        self.moved.notify_one(); // kept for the tender if it is busy
     }
 
     /// What is not acknowledged.
@@ -56,7 +61,7 @@ pub struct Door {
 }
 
 impl Door {
-    /// A door before `pass`, which must not block.
+    /// A door before `pass`, which must not block. All gates are made beside the first.
     pub fn new(
         gates: Vec<Gate>,
         limit: usize,
@@ -84,26 +89,17 @@ impl Door {
         held.push_back((kind, payload, reply));
     }
 
-    /// Lets held appends pass when there is room again. Runs as long as the learner does.
+    /// Lets held appends pass when there is room again. Runs as long as the learner does, once.
     pub async fn tend(&self) {
-        if self.gates.is_empty() {
-            return; // nothing to fill
-        }
+        let Some(gate) = self.gates.first() else { return };
         loop {
-            // Registered before looking, so that no change is missed in between.
-            let moved = futures::future::select_all(
-                self.gates.iter().map(|gate| Box::pin(gate.moved.notified())),
-            );
+            gate.moved.notified().await;
+            let mut held = self.held.lock();
+            while self.open()
+                && let Some(append) = held.pop_front()
             {
-                let mut held = self.held.lock();
-                while self.open()
-                    && let Some(append) = held.pop_front()
-                {
-                    (self.pass)(append);
-                }
+                (self.pass)(append);
             }
-            // A timeout instead of an enabled future: a missed wake-up costs a moment, no more.
-            let _ = tokio::time::timeout(std::time::Duration::from_millis(50), moved).await;
         }
     }
 }

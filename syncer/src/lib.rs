@@ -27,12 +27,15 @@ mod leaders;
 
 mod tenure;
 
+pub mod ports;
+
 pub mod config;
 
 pub mod driver;
 
 pub use config::Config;
 pub use driver::Syncer;
+pub use ports::StartError;
 
 #[cfg(test)]
 mod sim;

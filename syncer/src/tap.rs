@@ -56,7 +56,8 @@ impl Outlets {
         news
     }
 
-    fn tell(&self, news: &News) {
+    /// Tells all peers.
+    pub fn tell(&self, news: &News) {
         let bytes = match news {
             News::Committed(entries) => entries.iter().map(|entry| entry.bytes).sum(),
             News::Jumped(_) => 0,

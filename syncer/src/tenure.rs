@@ -10,6 +10,7 @@ use crate::leaders::Leaders;
 use crate::learned::Position;
 use crate::link::dial::LinkStatus as Connection;
 use crate::outbound::{Outbound, Route, Window};
+use crate::ports::Doors;
 use crate::tap::{Outlets, Tap, seed_position};
 use flotilla_node::group::remote::{LinkFloor, SeedRequest};
 use flotilla_node::log::MemoryLog;
@@ -48,7 +49,7 @@ pub struct Context {
     /// The learners of this process.
     pub groups: RaftGroups,
     /// Their doors.
-    pub doors: Arc<Mutex<BTreeMap<GroupId, Arc<Door>>>>,
+    pub doors: Doors,
     /// Where Raft runs.
     pub runtime: Handle,
 }
@@ -102,9 +103,9 @@ pub async fn run(
     };
     let base = lowest(&floors, &task.peers);
     tracing::info!(%group, learner = %task.assignment.learner, from = %base.id, "tenure begins");
-    let (mut links, outlets, gates) = (JoinSet::new(), Outlets::default(), Mutex::default());
+    let (mut links, outlets, mut gates) = (JoinSet::new(), Outlets::default(), Vec::new());
     for peer in &task.peers {
-        let window = start_link(&context, &task, peer, &base, &outlets, &gates, &mut links);
+        let window = start_link(&context, &task, peer, &base, &outlets, &mut gates, &mut links);
         windows.lock().push(window);
     }
     let log = MemoryLog::seeded(base.id);
@@ -120,7 +121,7 @@ pub async fn run(
         Ok((raft, _completions)) => raft,
         Err(error) => return error.to_string(),
     };
-    let _guard = Guard::open(&context, raft.clone(), gates.into_inner(), task.memory);
+    let _guard = Guard::open(&context, raft.clone(), gates, task.memory);
     if let Err(reason) = ready().await {
         return reason;
     }
@@ -175,7 +176,7 @@ fn start_link(
     peer: &Peer,
     base: &Position,
     outlets: &Outlets,
-    gates: &Mutex<Vec<Gate>>,
+    gates: &mut Vec<Gate>,
     links: &mut JoinSet<()>,
 ) -> Window {
     let route = Route {
@@ -186,9 +187,9 @@ fn start_link(
         peer: peer.id,
         peer_name: peer.name.clone(),
     };
-    let gate = Gate::default();
+    let gate = gates.first().map_or_else(Gate::default, Gate::beside);
     let news = outlets.add(gate.clone());
-    gates.lock().push(gate.clone());
+    gates.push(gate.clone());
     let (outbound, window) = Outbound::new(route, base.clone(), gate, news, peer.link.clone());
     links.spawn(outbound.run());
     window

@@ -108,7 +108,10 @@ impl Dialer {
         let connecting =
             self.endpoint.connect_with(config, address, "flotilla").map_err(LinkError::lost)?;
         let connection = connecting.await.map_err(LinkError::lost)?;
-        let result = self.greet(peer, &connection).await;
+        let result = self.greet(peer, &connection).await.map_err(|error| {
+            // The stream only says that it is gone; the connection knows what the other side said.
+            connection.close_reason().map_or(error, LinkError::lost)
+        });
         if let Err(error) = &result {
             connection.close(1u32.into(), error.to_string().as_bytes());
         }

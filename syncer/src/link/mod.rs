@@ -81,3 +81,6 @@ pub fn peer_of(connection: &quinn::Connection) -> Result<Identity, LinkError> {
     }
     Ok(identity)
 }
+
+#[cfg(test)]
+mod tests;
