@@ -14,8 +14,8 @@ use flotilla_topology::ids::{GroupId, LogId};
 use parking_lot::Mutex;
 use raft_engine::Engine;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 /// Tail that a group keeps when all groups together exceed their limit: enough that replication
 /// in step with the leader does not go to the disk.
@@ -32,7 +32,8 @@ pub struct GroupLog {
 
 pub(super) struct GroupInner {
     group: GroupId,
-    engine: Arc<Engine>,
+    /// The store owns it: a group's handle that somebody forgot must not keep the files open.
+    engine: Weak<Engine>,
     shared: Arc<Shared>,
     state: Mutex<State>,
     /// The engine holds a cut mark for this group. Only the writer looks at it.
@@ -65,7 +66,7 @@ impl GroupInner {
     /// Reads what the engine has of this group.
     pub(super) fn recover(
         group: GroupId,
-        engine: Arc<Engine>,
+        engine: &Arc<Engine>,
         shared: Arc<Shared>,
     ) -> Result<GroupInner, LogError> {
         let id = u64::from(group.0);
@@ -107,6 +108,7 @@ impl GroupInner {
             tail: Tail::new(log.last.index),
         };
         let cut = AtomicBool::new(cut.is_some());
+        let engine = Arc::downgrade(engine);
         Ok(GroupInner { group, engine, shared, state: Mutex::new(state), cut })
     }
 
@@ -156,7 +158,10 @@ impl GroupInner {
 
     fn fetch(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Record>> {
         let mut stored = Vec::new();
+        let closed = || io::Error::other("the log store was closed");
         self.engine
+            .upgrade()
+            .ok_or_else(closed)?
             .fetch_entries_to::<StoredIndex>(
                 self.engine_id(),
                 from,

@@ -64,7 +64,7 @@ impl LogStore {
         if let Some(log) = groups.get(&group) {
             return Ok(log.clone());
         }
-        let inner = GroupInner::recover(group, self.engine.clone(), self.shared.clone())?;
+        let inner = GroupInner::recover(group, &self.engine, self.shared.clone())?;
         let log = GroupLog { inner: Arc::new(inner) };
         groups.insert(group, log.clone());
         Ok(log)
@@ -113,9 +113,6 @@ impl Drop for LogStore {
         for thread in [self.writer.take(), self.upkeep.take()].into_iter().flatten() {
             let _ = thread.join();
         }
-        // The groups hold the engine; without this a store that is opened anew in this process
-        // could meet its own lock.
-        self.groups.lock().clear();
     }
 }
 

@@ -106,13 +106,12 @@ impl Append {
         let leader_commit = raft_log_id(input.log_id()?);
         let count = input.count(ENTRIES_MAX, 4)?;
         let mut entries = Vec::with_capacity(count);
-        let mut next = prev_log_id.map_or(1, |id| id.index + 2);
-        for _ in 0..count {
+        let first = log_id(prev_log_id.as_ref()).index.saturating_add(1);
+        for next in (first..).take(count) {
             let (entry, index) = take_entry(&mut input)?;
             if index != next {
                 return Err(input.error("entries without a gap"));
             }
-            next += 1;
             entries.push(entry);
         }
         input.finish()?;

@@ -4,9 +4,9 @@ use super::net::{NodeNet, TestNet};
 use crate::codec::{Decoder, Encoder};
 use crate::log::{LogConfig, LogStore, MemoryLog};
 use crate::raft::{
-    Applied, Body, Committed, Completions, Member, Membership, Outcome, RaftGroup, RaftGroups,
-    RaftStatus, Settings, SnapshotCut, SnapshotReceiver, SnapshotSink, SnapshotSource, Start,
-    StateMachine, Verdict,
+    Applied, Body, Committed, Completion, Completions, Member, Membership, Outcome, RaftGroup,
+    RaftGroups, RaftStatus, Settings, SnapshotCut, SnapshotReceiver, SnapshotSink, SnapshotSource,
+    Start, StateMachine, Verdict,
 };
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, LogId, ReplicaId};
@@ -274,15 +274,21 @@ impl Cluster {
         self.nodes.insert(replica, Node { raft, completions, store });
     }
 
-    pub(super) async fn stop(&mut self, replica: ReplicaId) {
+    /// Stops a replica. Gives the ends of what was in flight.
+    pub(super) async fn stop(&mut self, replica: ReplicaId) -> Vec<Completion> {
         self.net.detach(replica);
-        let node = self.nodes.remove(&replica).unwrap();
+        let mut node = self.nodes.remove(&replica).unwrap();
         node.raft.shutdown().await;
         let store = node.store.as_ref().map(Arc::downgrade);
+        let mut ends = Vec::new();
+        while let Some(end) = node.completions.try_recv() {
+            ends.push(end);
+        }
         drop(node);
         // Its tasks let go of the store one after the other.
         until("the store is closed", || store.as_ref().is_none_or(|it| it.strong_count() == 0))
             .await;
+        ends
     }
 
     pub(super) fn raft(&self, replica: ReplicaId) -> &RaftGroup {

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod harness;
+mod hunt;
 mod net;
 mod recovery;
 mod suite;

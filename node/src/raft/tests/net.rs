@@ -75,7 +75,7 @@ impl TestNet {
         if class == Class::Bulk {
             let mut bulk = inner.bulk.lock();
             bulk.seen += 1;
-            if bulk.lose_every > 0 && bulk.seen % bulk.lose_every == 0 {
+            if bulk.lose_every > 0 && bulk.seen.is_multiple_of(bulk.lose_every) {
                 return Err(RpcError::Lost("lost by the test".into()));
             }
         }
