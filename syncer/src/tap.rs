@@ -152,13 +152,17 @@ impl Tap {
             } else if own {
                 let effect = effect_of(entry.header.origin, key, value, Parts(*parts))
                     .map_err(|error| self.unreadable(id, &error))?;
-                to.effects.extend(effect.map(|effect| portable(id, &effect)));
+                if let Some(effect) = effect.map(|effect| portable(id, &effect)) {
+                    // The receiver writes the whole row, however little of it travels: a batch of
+                    // new expiries on large values must still fit into one entry there.
+                    to.bytes += effect.body.len().max(value.len()) + 64;
+                    to.effects.push(effect);
+                }
             }
         }
         if moved {
             self.at.vector = Arc::new(self.vector());
         }
-        to.bytes = to.effects.iter().map(|effect| effect.body.len() + 64).sum();
         to.news |= !to.effects.is_empty();
         Ok(Outcome::TookEffect)
     }
