@@ -67,6 +67,11 @@ impl Stop {
         Stop::fixed("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
     }
 
+    /// The reply would hold more than [`COMMAND_REPLY_BYTES_MAX`](crate::resp::COMMAND_REPLY_BYTES_MAX).
+    pub(super) fn reply_too_large() -> Stop {
+        Stop::fixed("ERR the reply is larger than 48 MiB: ask for fewer keys or fields at once")
+    }
+
     /// The number of arguments is wrong in a way that the table cannot tell.
     pub(super) fn arity(name: &str) -> Stop {
         Stop::error(format!("ERR wrong number of arguments for '{name}' command"))

@@ -3,7 +3,7 @@
 use super::args::{Outcome, Stop, integer};
 use super::txn::{Key, Txn};
 use crate::model::{Type, format_integer, parse_integer};
-use crate::resp::Reply;
+use crate::resp::{COMMAND_REPLY_BYTES_MAX, Reply};
 use bytes::Bytes;
 
 /// A key that is a hash or does not exist.
@@ -65,10 +65,20 @@ pub(super) fn hmget(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
 /// Fields of a hash in order; none if the key does not exist.
 fn fields(txn: &mut Txn<'_>, name: &Bytes) -> Result<Vec<(Bytes, Bytes)>, Stop> {
     let key = load(txn, name)?;
-    match key.ty {
-        None => Ok(Vec::new()),
-        Some(_) => Ok(txn.fields(&key).collect::<Result<_, _>>()?),
+    let mut all = Vec::new();
+    if key.ty.is_none() {
+        return Ok(all);
     }
+    let mut bytes = 0;
+    for field in txn.fields(&key) {
+        let (name, value) = field?;
+        bytes += 2 * size_of::<Reply>() + name.len() + value.len();
+        if bytes > COMMAND_REPLY_BYTES_MAX {
+            return Err(Stop::reply_too_large());
+        }
+        all.push((name, value));
+    }
+    Ok(all)
 }
 
 pub(super) fn hgetall(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {

@@ -16,7 +16,6 @@ mod args;
 mod deadlines;
 mod digest;
 mod due;
-mod glob;
 mod hashes;
 mod keyspace;
 mod mix;
@@ -30,7 +29,6 @@ mod txn;
 
 pub use digest::{SlotDigest, digest};
 pub use due::{DueOutcome, expire_due};
-pub use glob::glob_match;
 pub use remote::{Loser, LoserKind, Losers, remote};
 pub use scan::{ScanCursor, ScanOptions, ScanPage, scan};
 pub use txn::{EvalContext, Txn};

@@ -12,9 +12,9 @@
 //! so. A cursor has 46 bits: clients that keep it in a double keep all of it.
 
 use super::args::{Outcome, Stop, integer, is};
-use super::glob::glob_match;
 use super::mix::Mix;
 use super::txn::Txn;
+use crate::command::glob_matches;
 use crate::engine::keys;
 use crate::resp::Reply;
 use bytes::Bytes;
@@ -111,7 +111,7 @@ impl ScanOptions {
     }
 
     fn wants(&self, name: &[u8], type_name: &str) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| glob_match(pattern, name))
+        self.pattern.as_ref().is_none_or(|pattern| glob_matches(pattern, name, false))
             && self.type_name.as_ref().is_none_or(|wanted| is(wanted, type_name))
     }
 }

@@ -4,7 +4,7 @@ use super::VALUE_BYTES_MAX;
 use super::args::{Outcome, Stop, integer};
 use super::txn::{Key, Txn};
 use crate::model::{Type, format_integer, parse_integer};
-use crate::resp::Reply;
+use crate::resp::{COMMAND_REPLY_BYTES_MAX, Reply};
 use bytes::{Bytes, BytesMut};
 
 /// The value of a string key, or none; another type is an error.
@@ -29,8 +29,14 @@ pub(super) fn get(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
 
 pub(super) fn mget(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     let mut values = Vec::with_capacity(args.len() - 1);
+    let mut bytes = 0;
     for name in &args[1..] {
-        values.push(Reply::bulk_or_null(txn.load(name)?.string()));
+        let value = Reply::bulk_or_null(txn.load(name)?.string());
+        bytes += value.size();
+        if bytes > COMMAND_REPLY_BYTES_MAX {
+            return Err(Stop::reply_too_large());
+        }
+        values.push(value);
     }
     Ok(Reply::Array(values))
 }

@@ -3,7 +3,8 @@
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::command::Command;
-use crate::resp::Reply;
+use crate::resp::{COMMAND_REPLY_BYTES_MAX, Reply};
+use crate::transport::PAYLOAD_BYTES_MAX;
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, LogId};
 
@@ -13,7 +14,8 @@ pub const COMMANDS_MAX: usize = 1024;
 /// Replies of one request hold about so many bytes at most, or one reply: what stands behind is
 /// not executed and asked for again. So a pipeline of reads of large values neither takes the
 /// memory of a node nor passes the largest frame between nodes.
-pub const REPLY_BYTES_MAX: usize = 32 << 20;
+pub const REPLY_BYTES_MAX: usize = 12 << 20;
+const _: () = assert!(REPLY_BYTES_MAX + COMMAND_REPLY_BYTES_MAX < PAYLOAD_BYTES_MAX);
 /// Longest node name on the wire.
 const NAME_BYTES_MAX: usize = 256;
 

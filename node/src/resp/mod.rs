@@ -17,4 +17,4 @@ mod tests;
 pub use double::format_double;
 pub use encode::{encode_array_header, encode_map_header};
 pub use reader::{Limits, ProtocolError, RequestReader};
-pub use reply::{Protocol, Reply};
+pub use reply::{COMMAND_REPLY_BYTES_MAX, Protocol, Reply};

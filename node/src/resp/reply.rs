@@ -11,6 +11,10 @@ use bytes::Bytes;
 /// How deep replies may nest: COMMAND's, the deepest of Redis, has seven levels.
 pub const DEPTH_MAX: usize = 16;
 
+/// Bytes of one command's reply. It fits a frame between nodes together with what stands before it
+/// (`group::exec::REPLY_BYTES_MAX`).
+pub const COMMAND_REPLY_BYTES_MAX: usize = 48 << 20;
+
 /// Version of the protocol that a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protocol {

@@ -38,7 +38,7 @@ impl Router {
         group: GroupId,
         commands: Vec<Command>,
     ) -> Vec<Reply> {
-        let deadline = Instant::now() + RETRY_DEADLINE;
+        let mut deadline = Instant::now() + RETRY_DEADLINE;
         let mut pause = RETRY_PAUSE_MIN;
         let mut hint: Option<String> = None;
         let mut replies = Vec::with_capacity(commands.len());
@@ -70,7 +70,12 @@ impl Router {
                             }
                         }
                     }
-                    left.drain(..refused_at.unwrap_or(done));
+                    let taken = refused_at.unwrap_or(done);
+                    left.drain(..taken);
+                    if taken > 0 {
+                        // It moves: a group takes only as many as its replies' limit allows.
+                        (pause, deadline) = (RETRY_PAUSE_MIN, Instant::now() + RETRY_DEADLINE);
+                    }
                 }
             }
             if left.is_empty() {
