@@ -1,6 +1,7 @@
 //! A state machine that remembers what it was given, and a group of replicas with it.
 
 use super::net::{NodeNet, TestNet};
+use super::real::RealNet;
 use crate::codec::{Decoder, Encoder};
 use crate::log::{LogConfig, LogStore, MemoryLog};
 use crate::raft::{
@@ -8,6 +9,7 @@ use crate::raft::{
     RaftGroups, RaftStatus, Settings, SnapshotCut, SnapshotReceiver, SnapshotSink, SnapshotSource,
     Start, StateMachine, Verdict,
 };
+use crate::transport::Server;
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, LogId, ReplicaId};
 use parking_lot::Mutex;
@@ -184,11 +186,13 @@ pub(super) struct Node {
     pub(super) raft: RaftGroup,
     pub(super) completions: Completions,
     store: Option<Arc<LogStore>>,
+    server: Option<Server>,
 }
 
 /// A group of replicas.
 pub(super) struct Cluster {
     pub(super) net: TestNet,
+    real: Option<RealNet>,
     dir: tempfile::TempDir,
     pub(super) books: BTreeMap<ReplicaId, Book>,
     pub(super) nodes: BTreeMap<ReplicaId, Node>,
@@ -216,8 +220,14 @@ fn log_config() -> LogConfig {
 impl Cluster {
     /// Three voters, one of them ready to lead.
     pub(super) async fn of_three() -> Cluster {
+        Cluster::of_three_over(None).await
+    }
+
+    /// As `of_three`, over real sockets if given.
+    pub(super) async fn of_three_over(real: Option<RealNet>) -> Cluster {
         let mut cluster = Cluster {
             net: TestNet::default(),
+            real,
             dir: tempfile::tempdir().unwrap(),
             books: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -240,7 +250,7 @@ impl Cluster {
         let book = self.books.entry(replica).or_default().clone();
         let machine = Box::new(TestMachine { book });
         let started = RaftGroup::start(self.options(replica), log, machine).await;
-        self.join(replica, started.unwrap(), Some(store));
+        self.join(replica, started.unwrap(), Some(store)).await;
     }
 
     /// A learner whose log is in memory only.
@@ -249,7 +259,7 @@ impl Cluster {
         self.books.insert(replica, book.clone());
         let machine = Box::new(TestMachine { book });
         let started = RaftGroup::start(self.options(replica), log, machine).await;
-        self.join(replica, started.unwrap(), None);
+        self.join(replica, started.unwrap(), None).await;
     }
 
     fn options(&self, replica: ReplicaId) -> Start {
@@ -257,12 +267,15 @@ impl Cluster {
             group: GROUP,
             me: replica,
             settings: Settings { snapshot_stall_ms: 2_000, ..Settings::default() },
-            network: Arc::new(NodeNet { net: self.net.clone(), me: replica }),
+            network: match &self.real {
+                Some(real) => real.of(replica),
+                None => Arc::new(NodeNet { net: self.net.clone(), me: replica }),
+            },
             runtime: Handle::current(),
         }
     }
 
-    fn join(
+    async fn join(
         &mut self,
         replica: ReplicaId,
         (raft, completions): (RaftGroup, Completions),
@@ -270,8 +283,12 @@ impl Cluster {
     ) {
         let groups = RaftGroups::default();
         groups.insert(raft.clone());
+        let server = match &self.real {
+            Some(real) => Some(real.listen(replica, groups.clone()).await),
+            None => None,
+        };
         self.net.attach(replica, groups);
-        self.nodes.insert(replica, Node { raft, completions, store });
+        self.nodes.insert(replica, Node { raft, completions, store, server });
     }
 
     /// Stops a replica. Gives the ends of what was in flight.
@@ -279,6 +296,9 @@ impl Cluster {
         self.net.detach(replica);
         let mut node = self.nodes.remove(&replica).unwrap();
         node.raft.shutdown().await;
+        if let Some(server) = node.server.take() {
+            server.shutdown().await;
+        }
         let store = node.store.as_ref().map(Arc::downgrade);
         let mut ends = Vec::new();
         while let Some(end) = node.completions.try_recv() {
