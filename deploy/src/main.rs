@@ -1,11 +1,17 @@
 //! The `flotilla` executable: maps arguments to the crates, and results to exit codes.
 
 mod cert;
+mod demo;
 mod exit;
+mod find;
+mod lag;
+mod links;
 mod logging;
 mod node;
 mod pd;
 mod serve;
+mod state;
+mod status;
 mod topology;
 
 use clap::{Parser, Subcommand};
@@ -31,6 +37,14 @@ enum Command {
     Node(node::NodeArgs),
     /// Run a placement driver.
     Pd(pd::PdArgs),
+    /// Run datacenters on this machine, to try and to break.
+    Demo(demo::DemoArgs),
+    /// Give a command to a running demo.
+    DemoCtl(demo::CtlArgs),
+    /// Show how clusters stand.
+    Status(status::StatusArgs),
+    /// Show how far each cluster is behind each other one.
+    Lag(lag::LagArgs),
     /// Make and show certificates.
     Cert(cert::CertArgs),
     /// Check a topology file.
@@ -49,6 +63,10 @@ impl Command {
         match self {
             Command::Node(args) => node::run(args),
             Command::Pd(args) => pd::run(args),
+            Command::Demo(args) => demo::run(args),
+            Command::DemoCtl(args) => demo::control(args),
+            Command::Status(args) => status::run(args),
+            Command::Lag(args) => lag::run(args),
             // What it refuses is how it was asked.
             Command::Cert(args) => cert::run(args).map_err(exit::Exit::usage_chain),
             Command::Topology(args) => topology::run(args),
@@ -58,8 +76,7 @@ impl Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome =
-        logging::start(&cli.log, cli.command.kind()).and_then(|()| cli.command.run());
+    let outcome = logging::start(&cli.log, cli.command.kind()).and_then(|()| cli.command.run());
     outcome.unwrap_or_else(|error| {
         eprintln!("flotilla: {error:#}");
         exit::code_of(&error)

@@ -1,0 +1,305 @@
+//! What a demo writes before it starts anything: certificates, topology files, configurations.
+//!
+//! ```text
+//! DIR/demo.json     which demo this is          DIR/certs/    an authority's certificates, of this run
+//! DIR/config/       a TOML file per process     DIR/data/     kept between runs
+//! DIR/logs/         a log per process           DIR/state.json, DIR/control   unless told otherwise
+//! ```
+
+use super::layout::{Cluster, Layout, Node, PARTITIONS, Pd, Syncer};
+use super::roads::Roads;
+use crate::exit::Exit;
+use crate::state::ClientFiles;
+use anyhow::Context;
+use flotilla_node::tls::TlsFiles;
+use flotilla_node::tls::dev::{Authority, Request};
+use flotilla_topology::duration::Ms;
+use flotilla_topology::file::{self, Datacenter, Mode, Rtt, TopologyFile};
+use flotilla_topology::ids::{ClusterId, Identity, Role};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Memory of a node: many of them share this machine.
+const NODE_MEMORY: u64 = 128 << 20;
+/// Memory of a syncer, for what peers have not acknowledged.
+const SYNCER_MEMORY: u64 = 256 << 20;
+/// The demo's certificates outlive any demo.
+const CERTIFICATE_DAYS: u32 = 365;
+/// Names the demo that a directory belongs to.
+const MARK: &str = "demo.json";
+/// The name in the certificate of the command line.
+const CLIENT: &str = "demo";
+
+/// Makes the directory ready, or says why it cannot be used.
+pub fn prepare(dir: &Path, layout: &Layout) -> anyhow::Result<()> {
+    let shown = dir.display();
+    let mark = dir.join(MARK);
+    let mine = json!({ "shape": layout.shape() });
+    match std::fs::read_to_string(&mark) {
+        Ok(text) => {
+            let there: Value = serde_json::from_str(&text).unwrap_or_default();
+            if there != mine {
+                return Err(Exit::usage(format!(
+                    "--dir {shown} holds a demo of another shape ({there}): choose another directory"
+                )));
+            }
+        }
+        Err(_) => {
+            let empty = match std::fs::read_dir(dir) {
+                Ok(mut entries) => entries.next().is_none(),
+                Err(_) => true,
+            };
+            if !empty {
+                let line = format!("--dir {shown} is not empty and no demo's: choose another one");
+                return Err(Exit::usage(line));
+            }
+        }
+    }
+    for part in ["data", "logs"] {
+        let path = dir.join(part);
+        std::fs::create_dir_all(&path)
+            .map_err(|error| Exit::usage(format!("cannot create {}: {error}", path.display())))?;
+    }
+    // Certificates and configurations belong to a run, data to the demo.
+    for part in ["certs", "config"] {
+        let path = dir.join(part);
+        if path.exists() {
+            std::fs::remove_dir_all(&path)
+                .with_context(|| format!("cannot replace {}", path.display()))?;
+        }
+        std::fs::create_dir_all(&path)?;
+    }
+    std::fs::write(&mark, mine.to_string())?;
+    Ok(())
+}
+
+/// The log of a process.
+pub fn log(dir: &Path, name: &str) -> PathBuf {
+    dir.join("logs").join(format!("{name}.log"))
+}
+
+/// The configuration of a process.
+pub fn config(dir: &Path, name: &str) -> PathBuf {
+    dir.join("config").join(format!("{name}.toml"))
+}
+
+/// Writes everything; returns the command line's certificate for each cluster.
+pub fn write(
+    dir: &Path,
+    layout: &Layout,
+    roads: &Roads,
+    rtt: Duration,
+) -> anyhow::Result<BTreeMap<ClusterId, ClientFiles>> {
+    let writer = Writer {
+        dir,
+        layout,
+        roads,
+        rtt,
+        authority: Authority::create("Flotilla demo", CERTIFICATE_DAYS)?,
+    };
+    let mut clients = BTreeMap::new();
+    for cluster in &layout.clusters {
+        writer.cluster(cluster)?;
+        let TlsFiles { ca, cert, key } = writer.tls(cluster.id, Role::Client, CLIENT)?;
+        clients.insert(cluster.id, ClientFiles { ca, cert, key });
+    }
+    Ok(clients)
+}
+
+struct Writer<'a> {
+    dir: &'a Path,
+    layout: &'a Layout,
+    roads: &'a Roads,
+    rtt: Duration,
+    /// One for all clusters, so that they trust each other's links; it is not written down.
+    authority: Authority,
+}
+
+impl Writer<'_> {
+    fn cluster(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        let topology = self.dir.join("config").join(format!("{}-topology.toml", cluster.name));
+        std::fs::write(&topology, self.topology(cluster).to_toml())?;
+        self.toml(&cluster.pd.name, &self.pd(cluster, &cluster.pd, &topology)?)?;
+        for node in &cluster.nodes {
+            self.toml(&node.name, &self.node(cluster, node)?)?;
+        }
+        if let Some(syncer) = &cluster.syncer {
+            self.toml(&syncer.name, &self.syncer(cluster, syncer)?)?;
+        }
+        Ok(())
+    }
+
+    fn toml(&self, name: &str, value: &Value) -> anyhow::Result<()> {
+        let path = config(self.dir, name);
+        std::fs::write(&path, toml::to_string(value)?)
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn tls(&self, cluster: ClusterId, role: Role, name: &str) -> anyhow::Result<TlsFiles> {
+        let identity = Identity { cluster, role, name: name.to_owned() };
+        // Names are unique in a cluster: the command line's is the same in all of them.
+        let dir = self.dir.join("certs").join(cluster.to_string());
+        let request = Request { days: CERTIFICATE_DAYS, ..Request::of(identity) };
+        Ok(self.authority.issue_files(&request, &dir)?)
+    }
+
+    fn data(&self, name: &str) -> PathBuf {
+        self.dir.join("data").join(name)
+    }
+
+    fn node(&self, cluster: &Cluster, node: &Node) -> anyhow::Result<Value> {
+        let others = cluster.datacenters.iter().filter(|other| **other != node.datacenter);
+        let seen: BTreeMap<&String, Value> =
+            others.map(|from| (from, json!(self.roads.node_seen_from(from, &node.at)))).collect();
+        Ok(json!({
+            "name": node.name,
+            "cluster": cluster.id,
+            "datacenter": node.datacenter,
+            "dir": self.data(&node.name),
+            "pd": [self.roads.seen_from(&node.datacenter, &cluster.pd.rpc)],
+            "memory": NODE_MEMORY,
+            "listen": node.at,
+            "advertise_to": seen,
+            "tls": tls_table(&self.tls(cluster.id, Role::Node, &node.name)?),
+            "raft": { "rtt_ms": self.spread_ms(cluster) },
+        }))
+    }
+
+    /// The round trip between voters.
+    fn spread_ms(&self, cluster: &Cluster) -> f64 {
+        if cluster.datacenters.len() > 1 { self.rtt.as_secs_f64() * 1e3 } else { 0.0 }
+    }
+
+    fn pd(&self, cluster: &Cluster, pd: &Pd, topology: &Path) -> anyhow::Result<Value> {
+        let peers: BTreeMap<&String, [String; 1]> = self
+            .layout
+            .clusters
+            .iter()
+            .filter(|peer| peer.id != cluster.id)
+            .map(|peer| (&peer.name, [self.roads.seen_from(&pd.datacenter, &peer.pd.http)]))
+            .collect();
+        Ok(json!({
+            "name": pd.name,
+            "cluster": cluster.id,
+            "cluster_name": cluster.name,
+            "dir": self.data(&pd.name),
+            "topology": topology,
+            "listen": { "rpc": pd.rpc, "http": pd.http },
+            "tls": tls_table(&self.tls(cluster.id, Role::Pd, &pd.name)?),
+            "bootstrap": {
+                "nodes": cluster.nodes.len(),
+                "partitions": PARTITIONS,
+                "replicas": if cluster.nodes.len() >= 3 { 3 } else { 1 },
+            },
+            "peers": peers,
+        }))
+    }
+
+    fn syncer(&self, cluster: &Cluster, syncer: &Syncer) -> anyhow::Result<Value> {
+        Ok(json!({
+            "name": syncer.name,
+            "cluster": cluster.id,
+            "datacenter": syncer.datacenter,
+            "dir": self.data(&syncer.name),
+            "pd": [self.roads.seen_from(&syncer.datacenter, &cluster.pd.rpc)],
+            "memory": SYNCER_MEMORY,
+            "listen": { "rpc": syncer.rpc, "link": syncer.link, "http": syncer.http },
+            "tls": tls_table(&self.tls(cluster.id, Role::Syncer, &syncer.name)?),
+        }))
+    }
+
+    /// The topology as one cluster's PD is told: peers behind the relay.
+    fn topology(&self, viewer: &Cluster) -> TopologyFile {
+        let here = &viewer.pd.datacenter;
+        let names = &self.layout.datacenters;
+        let pairs = names.iter().enumerate();
+        let pairs = pairs.flat_map(|(n, a)| names[n + 1..].iter().map(move |b| (a, b)));
+        let rtt = Ms::new(self.rtt.as_secs_f64() * 1e3).unwrap_or_default();
+        let cluster = |cluster: &Cluster| file::Cluster {
+            id: cluster.id,
+            name: cluster.name.clone(),
+            datacenters: cluster.datacenters.clone(),
+            pd: vec![self.roads.seen_from(here, &cluster.pd.rpc)],
+            syncers: cluster
+                .syncer
+                .iter()
+                .map(|syncer| self.roads.seen_from(here, &syncer.link))
+                .collect(),
+            replicas: if cluster.nodes.len() >= 3 { 3 } else { 1 },
+        };
+        TopologyFile {
+            mode: match self.layout.mode {
+                "async" => Some(Mode::Async),
+                "stretched" => Some(Mode::Stretched),
+                _ => None,
+            },
+            datacenters: names
+                .iter()
+                .map(|name| Datacenter { name: name.clone(), region: None })
+                .collect(),
+            rtts: pairs.map(|(a, b)| Rtt { between: [a.clone(), b.clone()], rtt }).collect(),
+            clusters: self.layout.clusters.iter().map(cluster).collect(),
+            ..TopologyFile::default()
+        }
+    }
+}
+
+fn tls_table(files: &TlsFiles) -> Value {
+    json!({ "ca": files.ca, "cert": files.cert, "key": files.key })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::Wish;
+    use super::*;
+    use flotilla_node::config::Config as NodeConfig;
+    use flotilla_syncer::Config as SyncerConfig;
+
+    fn layout(mode: super::super::layout::Mode, datacenters: &[&str]) -> Layout {
+        let datacenters = datacenters.iter().map(|name| (*name).to_owned()).collect();
+        Layout::new(&Wish { mode, datacenters, nodes: None, port: 7000 }).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_what_the_processes_read() {
+        use super::super::layout::Mode::{Async, Stretched};
+        let layouts = [
+            layout(Async, &["east", "west"]),
+            layout(Stretched, &["a", "b", "c"]),
+            layout(Stretched, &["a", "b"]),
+            layout(Async, &["east"]),
+        ];
+        for layout in layouts {
+            let dir = tempfile::tempdir().unwrap();
+            prepare(dir.path(), &layout).unwrap();
+            let rtt = Duration::from_millis(60);
+            write(dir.path(), &layout, &Roads::default(), rtt).unwrap();
+            for cluster in &layout.clusters {
+                let pd = flotilla_pd::Config::load(&config(dir.path(), &cluster.pd.name)).unwrap();
+                pd.settings().unwrap();
+                for node in &cluster.nodes {
+                    NodeConfig::load(&config(dir.path(), &node.name)).unwrap();
+                }
+                if let Some(syncer) = &cluster.syncer {
+                    SyncerConfig::load(&config(dir.path(), &syncer.name)).unwrap();
+                }
+            }
+            // The same demo again is fine, another one is not.
+            prepare(dir.path(), &layout).unwrap();
+            let other = self::layout(Async, &["x", "y"]);
+            let error = prepare(dir.path(), &other).unwrap_err().to_string();
+            assert!(error.contains("another shape"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("thesis.tex"), "").unwrap();
+        let layout = layout(super::super::layout::Mode::Async, &["east"]);
+        let error = prepare(dir.path(), &layout).unwrap_err().to_string();
+        assert!(error.contains("not empty"), "{error}");
+    }
+}

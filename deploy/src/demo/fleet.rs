@@ -1,0 +1,302 @@
+//! The processes of a demo and the network between them: the part that chaos and the benchmark
+//! share with it.
+
+use super::files;
+use super::layout::{Layout, Process};
+use super::roads::Roads;
+use crate::exit::{self, Exit};
+use crate::find;
+use crate::links;
+use crate::state::{
+    ClientFiles, ClusterState, DemoState, NodeState, PdState, StateFile, SyncerState,
+};
+use flotilla_chaos::process::{Death, HeldPort, Plan, ProcessError, Runner, State};
+use flotilla_chaos::wan::Relay;
+use flotilla_topology::api::ClusterStatus;
+use flotilla_topology::ids::{ClusterId, Role};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// How often it is asked whether all is at rest. Heartbeats come twice a second.
+const SETTLE_PERIOD: Duration = Duration::from_millis(100);
+/// How long a process may take to leave before it is killed.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Running processes.
+pub struct Fleet {
+    /// What there is.
+    pub layout: Layout,
+    /// Where everything is kept.
+    pub dir: PathBuf,
+    /// The emulated network.
+    pub relay: Relay,
+    runner: Runner,
+    clients: BTreeMap<ClusterId, ClientFiles>,
+}
+
+impl Fleet {
+    /// Writes the files and starts all processes at once. Nothing is started, and nothing written,
+    /// when a port is taken.
+    pub async fn start(
+        layout: Layout,
+        dir: &Path,
+        rtt: Duration,
+    ) -> anyhow::Result<(Fleet, mpsc::Receiver<Death>)> {
+        let mut held = Vec::new();
+        for port in layout.ports() {
+            held.push(HeldPort::wanted(port).map_err(Exit::usage)?);
+        }
+        let program = std::env::current_exe()?;
+        files::prepare(dir, &layout)?;
+        let relay = Relay::new(0)?;
+        for (n, a) in layout.datacenters.iter().enumerate() {
+            for b in &layout.datacenters[n + 1..] {
+                relay.set_rtt(a, b, rtt);
+            }
+        }
+        let roads = Roads::open(&relay, &layout).await?;
+        let clients = files::write(dir, &layout, &roads, rtt)?;
+        let (runner, deaths) = Runner::new();
+        drop(held);
+        for process in layout.processes() {
+            runner.start(plan(&process, dir, &program))?;
+        }
+        Ok((Fleet { layout, dir: dir.to_owned(), relay, runner, clients }, deaths))
+    }
+
+    /// Waits until all is at rest; exit code 5 with what is missing when it takes too long.
+    pub async fn settled(&self, patience: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let missing = self.missing().await;
+            if missing.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let line = format!("not ready after {patience:?}: {}", missing.join("; "));
+                return Err(Exit::new(exit::TIMED_OUT, line));
+            }
+            tokio::time::sleep(SETTLE_PERIOD).await;
+        }
+    }
+
+    /// What keeps the clusters from being at rest: processes that are not heard of, groups without
+    /// a leader, links that are not live.
+    pub async fn missing(&self) -> Vec<String> {
+        let asked = self.layout.clusters.iter().map(|cluster| async {
+            match find::status_of(std::slice::from_ref(&cluster.pd.http)).await {
+                Ok(status) => missing_in(&status, cluster.nodes.len(), cluster.syncer.is_some()),
+                Err(error) => vec![error.to_string()],
+            }
+        });
+        let mut missing = futures::future::join_all(asked).await.concat();
+        for process in self.layout.processes() {
+            if missing.is_empty() && process.role == Role::Node {
+                let ready = self.runner.ready(&process.name, Duration::ZERO).await;
+                missing.extend(ready.err().map(|error| error.to_string()));
+            }
+        }
+        missing
+    }
+
+    /// What PD says of each cluster that answers.
+    pub async fn statuses(&self) -> Vec<ClusterStatus> {
+        let asked = self.layout.clusters.iter().map(|cluster| async {
+            find::status_of(std::slice::from_ref(&cluster.pd.http)).await.ok()
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// The processes that `name` means: one, or all in a datacenter.
+    pub fn named(&self, name: &str) -> anyhow::Result<Vec<Process>> {
+        let all = self.layout.processes();
+        let found: Vec<Process> =
+            all.iter().filter(|one| one.name == name || one.datacenter == name).cloned().collect();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+        Err(Exit::usage(format!(
+            "there is no process or datacenter `{name}`; there are {} and {}",
+            names.join(", "),
+            self.layout.datacenters.join(", ")
+        )))
+    }
+
+    /// Refuses names that are no datacenters.
+    pub fn check_datacenter(&self, name: &str) -> anyhow::Result<()> {
+        if self.layout.datacenters.iter().any(|known| known == name) {
+            return Ok(());
+        }
+        let known = self.layout.datacenters.join(", ");
+        Err(Exit::usage(format!("there is no datacenter `{name}`; there are {known}")))
+    }
+
+    /// kill -9 of one process; returns when it is gone.
+    pub async fn kill(&self, name: &str) -> Result<(), ProcessError> {
+        self.runner.kill(name).await
+    }
+
+    /// Starts a dead process again.
+    pub fn restart(&self, name: &str) -> Result<u32, ProcessError> {
+        self.runner.restart(name)
+    }
+
+    /// Waits until a process says that it is ready.
+    pub async fn ready(&self, name: &str, patience: Duration) -> Result<(), ProcessError> {
+        self.runner.ready(name, patience).await
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self, name: &str) -> Result<(), ProcessError> {
+        self.runner.pause(name)
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self, name: &str) -> Result<(), ProcessError> {
+        self.runner.resume(name)
+    }
+
+    /// What each process does.
+    pub fn states(&self) -> BTreeMap<String, State> {
+        self.runner.states()
+    }
+
+    /// Whether every process runs and nothing is cut, so that waiting for rest makes sense.
+    pub fn is_whole(&self) -> bool {
+        let runs = |state: &State| matches!(state, State::Running { .. });
+        let cut = self.relay.lanes().iter().any(|(_, _, path, _)| path.cut);
+        self.states().values().all(runs) && !cut
+    }
+
+    /// Stops everything, in good order where that is possible.
+    pub async fn stop(&self) {
+        // What is cut off could not say goodbye.
+        self.relay.heal();
+        self.runner.stop_all(STOP_PATIENCE).await;
+    }
+
+    /// The certificate with which the command line may ask a cluster's nodes.
+    pub fn client(&self, cluster: ClusterId) -> Option<ClientFiles> {
+        self.clients.get(&cluster).cloned()
+    }
+
+    /// Number of a process, also of one that has ended.
+    pub fn pid(&self, name: &str) -> u32 {
+        match self.runner.state(name) {
+            Ok(State::Running { pid } | State::Ended { pid, .. }) => pid,
+            Err(_) => 0,
+        }
+    }
+
+    /// The state file as of now.
+    pub fn state(&self, control: &Path) -> StateFile {
+        let clusters = self.layout.clusters.iter().map(|cluster| ClusterState {
+            name: cluster.name.clone(),
+            nodes: cluster.nodes.iter().map(|node| self.node_state(node)).collect(),
+            pd: vec![PdState {
+                name: cluster.pd.name.clone(),
+                datacenter: cluster.pd.datacenter.clone(),
+                pid: self.pid(&cluster.pd.name),
+                http: cluster.pd.http.clone(),
+                rpc: cluster.pd.rpc.clone(),
+                log: files::log(&self.dir, &cluster.pd.name),
+            }],
+            syncers: cluster.syncer.iter().map(|syncer| self.syncer_state(syncer)).collect(),
+            id: cluster.id,
+            client: self.client(cluster.id),
+        });
+        StateFile {
+            clusters: clusters.collect(),
+            demo: Some(DemoState {
+                pid: std::process::id(),
+                mode: self.layout.mode.to_owned(),
+                dir: self.dir.clone(),
+                control: control.to_owned(),
+            }),
+        }
+    }
+
+    fn node_state(&self, node: &super::layout::Node) -> NodeState {
+        NodeState {
+            name: node.name.clone(),
+            datacenter: node.datacenter.clone(),
+            pid: self.pid(&node.name),
+            resp: node.at.resp.clone(),
+            cluster_resp: node.at.cluster_resp.clone(),
+            http: node.at.http.clone(),
+            rpc: node.at.rpc.clone(),
+            log: files::log(&self.dir, &node.name),
+        }
+    }
+
+    fn syncer_state(&self, syncer: &super::layout::Syncer) -> SyncerState {
+        SyncerState {
+            name: syncer.name.clone(),
+            datacenter: syncer.datacenter.clone(),
+            pid: self.pid(&syncer.name),
+            http: syncer.http.clone(),
+            rpc: syncer.rpc.clone(),
+            link: syncer.link.clone(),
+            log: files::log(&self.dir, &syncer.name),
+        }
+    }
+}
+
+fn plan(process: &Process, dir: &Path, program: &Path) -> Plan {
+    let config = files::config(dir, &process.name).into_os_string();
+    let args: [OsString; 3] = [process.role.as_str().into(), "--config".into(), config];
+    Plan {
+        name: process.name.clone(),
+        program: program.to_owned(),
+        args: args.into(),
+        env: vec![],
+        log: files::log(dir, &process.name),
+        health: Some(process.http.clone()),
+    }
+}
+
+fn missing_in(status: &ClusterStatus, nodes: usize, syncer: bool) -> Vec<String> {
+    let map = &status.map;
+    let name = &map.name;
+    let mut missing = Vec::new();
+    let alive: Vec<&str> =
+        map.nodes.iter().filter(|node| node.alive).map(|node| node.name.as_str()).collect();
+    if alive.len() < nodes {
+        missing.push(format!("{name}: PD hears of {} of {nodes} nodes", alive.len()));
+    }
+    if syncer && !map.syncers.iter().any(|syncer| syncer.alive) {
+        missing.push(format!("{name}: PD hears of no syncer"));
+    }
+    if map.groups.is_empty() {
+        missing.push(format!("{name}: no namespace yet"));
+    }
+    for group in &map.groups {
+        let leads = |replica: &flotilla_topology::api::ReplicaInfo| {
+            let says = |said: &flotilla_topology::api::ReplicaStatus| {
+                said.group == group.id && said.replica == replica.id && said.leads
+            };
+            alive.contains(&replica.node.as_str()) && status.replicas.iter().any(says)
+        };
+        if !group.replicas.iter().any(leads) {
+            missing.push(format!("{name}: group {} has no leader", group.id));
+        }
+    }
+    for link in links::outgoing(status) {
+        if !link.is_live() {
+            missing.push(format!(
+                "link {} -> {} is {} in {} of {} groups ({})",
+                link.from,
+                link.to,
+                link.state_word(),
+                link.groups,
+                link.groups_wanted,
+                link.detail
+            ));
+        }
+    }
+    missing
+}
