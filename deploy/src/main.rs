@@ -12,6 +12,7 @@ mod pd;
 mod serve;
 mod state;
 mod status;
+mod syncer;
 mod topology;
 
 use clap::{Parser, Subcommand};
@@ -37,6 +38,8 @@ enum Command {
     Node(node::NodeArgs),
     /// Run a placement driver.
     Pd(pd::PdArgs),
+    /// Run the edge of a cluster: links to other clusters.
+    Syncer(syncer::SyncerArgs),
     /// Run datacenters on this machine, to try and to break.
     Demo(demo::DemoArgs),
     /// Give a command to a running demo.
@@ -54,7 +57,7 @@ enum Command {
 impl Command {
     fn kind(&self) -> Kind {
         match self {
-            Command::Node(_) | Command::Pd(_) => Kind::Server,
+            Command::Node(_) | Command::Pd(_) | Command::Syncer(_) => Kind::Server,
             _ => Kind::Command,
         }
     }
@@ -63,6 +66,7 @@ impl Command {
         match self {
             Command::Node(args) => node::run(args),
             Command::Pd(args) => pd::run(args),
+            Command::Syncer(args) => syncer::run(args),
             Command::Demo(args) => demo::run(args),
             Command::DemoCtl(args) => demo::control(args),
             Command::Status(args) => status::run(args),
