@@ -1,6 +1,8 @@
 //! The `flotilla` executable: maps arguments to the crates, and results to exit codes.
 
+mod bench;
 mod cert;
+mod chaos;
 mod demo;
 mod exit;
 mod find;
@@ -14,6 +16,7 @@ mod state;
 mod status;
 mod syncer;
 mod topology;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use logging::Kind;
@@ -48,6 +51,12 @@ enum Command {
     Status(status::StatusArgs),
     /// Show how far each cluster is behind each other one.
     Lag(lag::LagArgs),
+    /// Compare what clusters hold.
+    Verify(verify::VerifyArgs),
+    /// Run clusters, break them, and check what clients saw.
+    Chaos(chaos::ChaosArgs),
+    /// Measure three nodes beside one redis-server.
+    Bench(bench::BenchArgs),
     /// Make and show certificates.
     Cert(cert::CertArgs),
     /// Check a topology file.
@@ -71,6 +80,9 @@ impl Command {
             Command::DemoCtl(args) => demo::control(args),
             Command::Status(args) => status::run(args),
             Command::Lag(args) => lag::run(args),
+            Command::Verify(args) => verify::run(args),
+            Command::Chaos(args) => chaos::run(args),
+            Command::Bench(args) => bench::run(args),
             // What it refuses is how it was asked.
             Command::Cert(args) => cert::run(args).map_err(exit::Exit::usage_chain),
             Command::Topology(args) => topology::run(args),

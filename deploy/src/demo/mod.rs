@@ -10,6 +10,7 @@ mod roads;
 mod run;
 mod screen;
 mod show;
+pub mod world;
 
 use crate::exit::{self, Exit};
 use crate::serve::{self, Stop};

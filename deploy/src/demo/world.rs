@@ -1,0 +1,155 @@
+//! The demo as a world that chaos can break.
+
+use super::fleet::Fleet;
+use super::layout::{Layout, Mode, PORTS, Wish};
+use crate::exit::{self, Exit};
+use crate::find::{self, Known};
+use crate::verify;
+use anyhow::{Context, Result};
+use flotilla_chaos::checkers::converge::Verified;
+use flotilla_chaos::process::{Death, HeldPort};
+use flotilla_chaos::scenario::{Member, World};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use rand::Rng;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How long a world may take to be at rest, if nobody else limits it.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long one comparison of the clusters may take: long enough to see a difference twice.
+const VERIFY_PATIENCE: Duration = Duration::from_secs(2);
+/// Where worlds look for free ports: below those that Linux gives to outgoing connections.
+const PORT_RANGE: Range<u16> = 10_000..31_000;
+/// Places that are tried.
+const PLACES_MAX: usize = 50;
+
+/// Processes of a demo, without its prompt.
+pub struct DemoWorld {
+    /// What runs.
+    pub fleet: Fleet,
+    deaths: Mutex<mpsc::Receiver<Death>>,
+}
+
+impl DemoWorld {
+    /// Starts one at free ports, and waits until it is at rest.
+    pub async fn start(
+        mode: Mode,
+        datacenters: &[&str],
+        nodes: Option<usize>,
+        rtt: Duration,
+        dir: &Path,
+    ) -> Result<DemoWorld> {
+        let datacenters: Vec<String> = datacenters.iter().map(|name| (*name).to_owned()).collect();
+        let layout = free_layout(mode, datacenters, nodes)?;
+        let (fleet, deaths) = Fleet::start(layout, dir, rtt).await?;
+        let world = DemoWorld { fleet, deaths: Mutex::new(deaths) };
+        if let Err(error) = world.settled().await {
+            let deaths = world.unexpected_deaths();
+            world.fleet.stop().await;
+            let why = if deaths.is_empty() { String::new() } else { deaths.join("; ") };
+            return Err(if why.is_empty() { error } else { error.context(why) });
+        }
+        Ok(world)
+    }
+}
+
+/// A layout whose ports are all free just now.
+fn free_layout(mode: Mode, datacenters: Vec<String>, nodes: Option<usize>) -> Result<Layout> {
+    let mut random = rand::rng();
+    for _ in 0..PLACES_MAX {
+        let room = (datacenters.len() * PORTS) as u16;
+        let port = random.random_range(PORT_RANGE.start..PORT_RANGE.end - room);
+        let wish = Wish { mode, datacenters: datacenters.clone(), nodes, port };
+        let layout = Layout::new(&wish)?;
+        if layout.ports().into_iter().all(|port| HeldPort::wanted(port).is_ok()) {
+            return Ok(layout);
+        }
+    }
+    Err(Exit::new(exit::FAILED, format!("no free ports between {PORT_RANGE:?}")))
+}
+
+impl World for DemoWorld {
+    fn members(&self) -> Vec<Member> {
+        let member = |process: super::layout::Process| Member {
+            name: process.name,
+            role: process.role,
+            cluster: process.cluster_name,
+            datacenter: process.datacenter,
+            resp: process.resp,
+        };
+        self.fleet.layout.processes().into_iter().map(member).collect()
+    }
+
+    fn leader(&self, cluster: &str) -> BoxFuture<'_, Result<String>> {
+        let cluster = self.fleet.layout.clusters.iter().find(|known| known.name == cluster);
+        let pd = cluster.map(|cluster| cluster.pd.http.clone());
+        Box::pin(async move {
+            let status = find::status_of(pd.as_slice()).await?;
+            let mut led: BTreeMap<&str, usize> = BTreeMap::new();
+            let leaders = status.map.groups.iter().filter_map(|group| group.leader.as_ref());
+            for leader in leaders {
+                *led.entry(&leader.node).or_default() += 1;
+            }
+            let most = led.iter().max_by_key(|(_, groups)| **groups);
+            most.map(|(node, _)| (*node).to_owned()).context("no group has a leader")
+        })
+    }
+
+    fn settled(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.fleet.settled(SETTLE_PATIENCE))
+    }
+
+    fn kill(&self, name: &str) -> BoxFuture<'_, Result<()>> {
+        let name = name.to_owned();
+        Box::pin(async move { Ok(self.fleet.kill(&name).await?) })
+    }
+
+    fn restart(&self, name: &str) -> BoxFuture<'_, Result<()>> {
+        let restarted = self.fleet.restart(name);
+        Box::pin(async move { Ok(restarted.map(|_| ())?) })
+    }
+
+    fn pause(&self, name: &str) -> Result<()> {
+        Ok(self.fleet.pause(name)?)
+    }
+
+    fn resume(&self, name: &str) -> Result<()> {
+        Ok(self.fleet.resume(name)?)
+    }
+
+    fn cut(&self, from: &str, to: &str) -> Result<()> {
+        self.fleet.relay.cut(from, to);
+        Ok(())
+    }
+
+    fn heal(&self) -> Result<()> {
+        self.fleet.relay.heal();
+        Ok(())
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<Verified>> {
+        let known: Vec<Known> = self
+            .fleet
+            .layout
+            .clusters
+            .iter()
+            .map(|cluster| Known {
+                name: cluster.name.clone(),
+                pds: vec![cluster.pd.http.clone()],
+                client: self.fleet.client(cluster.id),
+            })
+            .collect();
+        Box::pin(async move {
+            Ok(verify::verify(&known, &BTreeMap::new(), VERIFY_PATIENCE).await.verified())
+        })
+    }
+
+    fn unexpected_deaths(&self) -> Vec<String> {
+        let mut deaths = self.deaths.lock();
+        std::iter::from_fn(|| deaths.try_recv().ok()).map(|death| death.to_string()).collect()
+    }
+}

@@ -1,0 +1,136 @@
+//! Asks every group of a cluster for its digests, over the internal port, with mutual TLS.
+
+use anyhow::{Context, bail};
+use flotilla_node::group::digest::{DigestAnswer, DigestRequest};
+use flotilla_node::group::remote::Answer;
+use flotilla_node::tls::Tls;
+use flotilla_node::transport::{Class, Client, Expect, kinds};
+use flotilla_topology::api::{ClusterMap, GroupInfo};
+use flotilla_topology::ids::{ClusterId, Role};
+use flotilla_topology::slot::SlotRange;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A group reads all it has to answer.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Nodes that are asked for one group before it is given up for this round.
+const TRIES_MAX: usize = 6;
+
+/// What a cluster holds.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub cluster: ClusterId,
+    /// By name of namespace; synced ones only.
+    pub namespaces: BTreeMap<String, Vec<Part>>,
+}
+
+/// What a group holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// Its slots.
+    pub slots: SlotRange,
+    /// Its answer.
+    pub digest: DigestAnswer,
+}
+
+impl Content {
+    /// Of a cluster that was not asked.
+    pub fn empty(map: &ClusterMap) -> Content {
+        let namespaces = BTreeMap::new();
+        Content { name: map.name.clone(), cluster: map.cluster, namespaces }
+    }
+}
+
+/// Asks the nodes of one cluster, and keeps its connections.
+pub struct Asker {
+    tls: Tls,
+    clients: Mutex<BTreeMap<String, Client>>,
+}
+
+impl Asker {
+    /// With a certificate of role client of that cluster.
+    pub fn new(tls: Tls) -> Asker {
+        Asker { tls, clients: Mutex::default() }
+    }
+
+    /// Everything that is synced, at one group time.
+    pub async fn content(&self, map: &ClusterMap, at_ms: u64) -> anyhow::Result<Content> {
+        let mut content = Content::empty(map);
+        for namespace in map.namespaces.iter().filter(|namespace| namespace.spec.synced) {
+            let groups = map.groups.iter().filter(|group| group.namespace == namespace.id);
+            let parts = groups.map(|group| async move {
+                let digest = self.group(map, group, at_ms).await.with_context(|| {
+                    format!("group {} of {} cannot be asked", group.id, map.name)
+                })?;
+                anyhow::Ok(Part { slots: group.slots, digest })
+            });
+            let parts = futures::future::try_join_all(parts).await?;
+            content.namespaces.insert(namespace.spec.name.clone(), parts);
+        }
+        Ok(content)
+    }
+
+    /// Asks whoever leads: by the map's hint first, then whom the others point to.
+    async fn group(
+        &self,
+        map: &ClusterMap,
+        group: &GroupInfo,
+        at_ms: u64,
+    ) -> anyhow::Result<DigestAnswer> {
+        let payload = DigestRequest { group: group.id, at_ms, slots: SlotRange::ALL }.encode();
+        let hint = group.leader.iter().map(|leader| leader.node.clone());
+        let mut left: Vec<String> =
+            hint.chain(group.replicas.iter().map(|replica| replica.node.clone())).collect();
+        left.dedup();
+        let mut last = "it has no replicas".to_owned();
+        for _ in 0..TRIES_MAX {
+            if left.is_empty() {
+                break;
+            }
+            let node = left.remove(0);
+            let Some(client) = self.client(map, &node) else {
+                last = format!("node {node} is not in the map");
+                continue;
+            };
+            let bytes = match client.call(Class::Bulk, kinds::DIGEST, payload.clone(), DEADLINE).await
+            {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    last = format!("{node}: {error}");
+                    continue;
+                }
+            };
+            match Answer::<DigestAnswer>::decode(&bytes) {
+                Ok(Answer::Done(digest)) => return Ok(digest),
+                Ok(Answer::NotLeader(leader)) => {
+                    last = format!("{node} does not lead");
+                    if let Some(leader) = leader.node.filter(|leader| *leader != node) {
+                        left.retain(|other| *other != leader);
+                        left.insert(0, leader);
+                    }
+                }
+                Ok(Answer::Refused { reason }) => bail!("{node}: {reason}"),
+                Err(error) => bail!("{node} answers what cannot be read: {error}"),
+            }
+        }
+        bail!("{last}")
+    }
+
+    fn client(&self, map: &ClusterMap, node: &str) -> Option<Client> {
+        let info = map.nodes.iter().find(|info| info.name == node)?;
+        let mut clients = self.clients.lock();
+        let address = &info.addresses.rpc;
+        if let Some(client) = clients.get(node).filter(|client| client.addr() == address) {
+            return Some(client.clone());
+        }
+        let expect =
+            Expect { cluster: map.cluster, role: Role::Node, name: Some(node.to_owned()) };
+        let client = Client::new(address.clone(), &self.tls, expect);
+        clients.insert(node.to_owned(), client.clone());
+        Some(client)
+    }
+}

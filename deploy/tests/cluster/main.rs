@@ -1,0 +1,11 @@
+//! Tests with real processes: the `flotilla` binary as users run it. One executable, one cluster at
+//! a time, free ports, temporary directories, waiting by condition only.
+
+mod chaos;
+mod harness;
+mod internal_ports;
+mod standalone;
+mod stretched;
+mod syncs;
+mod two_datacenters;
+mod usage;
