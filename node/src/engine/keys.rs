@@ -277,7 +277,9 @@ mod tests {
         }
 
         #[test]
-        fn garbage_is_an_error_or_a_row_key(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+        fn garbage_is_an_error_or_a_row_key(
+            bytes in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
             let _ = decode(&bytes);
         }
     }

@@ -193,7 +193,8 @@ proptest! {
         prop_assert_eq!(all, Head { string: Element { resets, ..head.string.clone() }, ..head });
         let key = keys::element(Slot(1), b"k", Type::Hash, b"f");
         let parts = Parts::REGISTER | Parts::SUM;
-        if let Some(effect) = effect_of(origin(1, 1), &key, &encode_element(&element), parts).unwrap() {
+        let effect = effect_of(origin(1, 1), &key, &encode_element(&element), parts).unwrap();
+        if let Some(effect) = effect {
             prop_assert_eq!(through_wire(&effect), effect);
         }
     }
@@ -243,7 +244,7 @@ fn golden_rows() {
     assert_eq!(&encode_element(&element)[..], want);
 }
 
-/// A counter under values: adds, absorbs, restarts (MERGE rules on counters).
+/// A counter under values: adds, absorbs, restarts.
 #[test]
 fn a_counter_absorbs_and_restarts() {
     let (a, b) = (origin(1, 1), origin(2, 1));

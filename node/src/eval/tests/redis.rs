@@ -163,58 +163,61 @@ const OPTIONS: &[&str] =
 const ENDS: &[&str] = &["0", "-1", "1", "4102444800", "4102444801", "9999999999999", "x"];
 const COMPARED: &[&str] = &["NX", "XX", "GT", "LT", "gt", "foo"];
 
+/// Commands, the more interesting ones more often.
+const NAMES: &[&str] = &[
+    "GET",
+    "SET",
+    "SET",
+    "SET",
+    "MGET",
+    "MSET",
+    "GETSET",
+    "GETDEL",
+    "GETEX",
+    "SETNX",
+    "SETEX",
+    "PSETEX",
+    "APPEND",
+    "STRLEN",
+    "INCR",
+    "DECR",
+    "INCRBY",
+    "DECRBY",
+    "DEL",
+    "UNLINK",
+    "EXISTS",
+    "TOUCH",
+    "TYPE",
+    "EXPIRE",
+    "PEXPIRE",
+    "EXPIREAT",
+    "PEXPIREAT",
+    "EXPIREAT",
+    "TTL",
+    "PTTL",
+    "EXPIRETIME",
+    "PEXPIRETIME",
+    "PERSIST",
+    "HSET",
+    "HSET",
+    "HSET",
+    "HSETNX",
+    "HMSET",
+    "HGET",
+    "HMGET",
+    "HGETALL",
+    "HDEL",
+    "HLEN",
+    "HEXISTS",
+    "HINCRBY",
+    "HKEYS",
+    "HVALS",
+    "DBSIZE",
+];
+
 fn random_command(dice: &mut Dice) -> Vec<String> {
     let mut words = Vec::new();
-    let name = dice.pick(&[
-        "GET",
-        "SET",
-        "SET",
-        "SET",
-        "MGET",
-        "MSET",
-        "GETSET",
-        "GETDEL",
-        "GETEX",
-        "SETNX",
-        "SETEX",
-        "PSETEX",
-        "APPEND",
-        "STRLEN",
-        "INCR",
-        "DECR",
-        "INCRBY",
-        "DECRBY",
-        "DEL",
-        "UNLINK",
-        "EXISTS",
-        "TOUCH",
-        "TYPE",
-        "EXPIRE",
-        "PEXPIRE",
-        "EXPIREAT",
-        "PEXPIREAT",
-        "EXPIREAT",
-        "TTL",
-        "PTTL",
-        "EXPIRETIME",
-        "PEXPIRETIME",
-        "PERSIST",
-        "HSET",
-        "HSET",
-        "HSET",
-        "HSETNX",
-        "HMSET",
-        "HGET",
-        "HMGET",
-        "HGETALL",
-        "HDEL",
-        "HLEN",
-        "HEXISTS",
-        "HINCRBY",
-        "HKEYS",
-        "HVALS",
-        "DBSIZE",
-    ]);
+    let name = dice.pick(NAMES);
     let mut add = |words: &mut Vec<String>, list: &[&str]| {
         let word = dice.pick(list);
         words.push(word.to_owned());
@@ -232,11 +235,11 @@ fn random_command(dice: &mut Dice) -> Vec<String> {
         }
         "INCRBY" | "DECRBY" => add(&mut words, NUMBERS),
         "SETEX" | "PSETEX" => {
-            add(&mut words, &["100000", "4000000", "0", "-1", "x", "9223372036854775807"]);
+            add(&mut words, &["100000000", "4000000000", "0", "-1", "x", "9223372036854775807"]);
             add(&mut words, VALUES);
         }
         "EXPIRE" | "PEXPIRE" => {
-            add(&mut words, &["100000", "4000000", "0", "-1", "x", "9223372036854775807"]);
+            add(&mut words, &["100000000", "4000000000", "0", "-1", "x", "9223372036854775807"]);
         }
         "EXPIREAT" => add(&mut words, ENDS),
         "PEXPIREAT" => add(&mut words, &["0", "-5", "1", "4102444800000", "4102444800001"]),
@@ -264,7 +267,7 @@ fn extend_at_random(dice: &mut Dice, name: &str, words: &mut Vec<String>) {
                 let option = dice.pick(OPTIONS);
                 words.push(option.to_owned());
                 let time = match option {
-                    "EX" | "PX" => dice.pick(&["100000", "4000000", "0", "-1", "x"]),
+                    "EX" | "PX" => dice.pick(&["100000000", "4000000000", "0", "-1", "x"]),
                     "EXAT" => dice.pick(ENDS),
                     "pxat" => dice.pick(&["4102444800000", "1", "0", "9223372036854775807"]),
                     _ => continue,
