@@ -68,7 +68,7 @@ struct IssueArgs {
     /// Its name, unique among the processes of that role in the cluster.
     #[arg(long)]
     name: String,
-    /// Directory for <role>-<name>.pem, <role>-<name>.key and ca.pem.
+    /// Directory for `<role>-<name>.pem`, `<role>-<name>.key` and `ca.pem`.
     #[arg(long)]
     out: PathBuf,
     /// A host name for tools that look at it; Flotilla itself does not. May be repeated.

@@ -92,6 +92,9 @@ impl From<EngineError> for io::Error {
     }
 }
 
+/// A row with its full key, as the store gives it.
+pub type StoredRow = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>;
+
 /// The opened data store of a node.
 pub struct Engine {
     db: DB,
@@ -264,7 +267,7 @@ impl Engine {
         source: &'a impl Iterate,
         (from, to): (&[u8], &[u8]),
         reverse: bool,
-    ) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>> + 'a {
+    ) -> impl Iterator<Item = StoredRow> + 'a {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(from);
         options.set_iterate_upper_bound(to);

@@ -1,7 +1,7 @@
 //! A group's rows as the evaluator and reads see them: the node's store, seen through a tablet.
 
 use crate::engine::meta::GroupMeta;
-use crate::engine::rocks::{Engine, TabletId};
+use crate::engine::rocks::{Engine, StoredRow, TabletId};
 use crate::engine::snapshot::OwnedSnapshot;
 use crate::engine::view::{RowIter, Rows};
 use bytes::Bytes;
@@ -30,7 +30,7 @@ impl TabletRows {
     }
 }
 
-fn strip(row: Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>) -> io::Result<(Bytes, Bytes)> {
+fn strip(row: StoredRow) -> io::Result<(Bytes, Bytes)> {
     let (key, value) = row.map_err(io::Error::other)?;
     Ok((Bytes::from(key).slice(TABLET_BYTES..), Bytes::from(value)))
 }

@@ -59,7 +59,7 @@ impl Cursor {
 }
 
 /// All cursors of a group.
-pub type Cursors = BTreeMap<(Origin, GroupId), Cursor>;
+pub type Cursors = BTreeMap<SourceGroup, Cursor>;
 
 /// Reads all cursor rows.
 pub fn read_all(rows: &dyn Rows) -> io::Result<Cursors> {
@@ -73,11 +73,14 @@ pub fn read_all(rows: &dyn Rows) -> io::Result<Cursors> {
     Ok(cursors)
 }
 
+/// A cursor's name: whose log it stands in.
+pub type SourceGroup = (Origin, GroupId);
+
 /// Reads a row if it is a cursor.
 pub fn read_row(
     key: &[u8],
     value: &[u8],
-) -> Result<Option<((Origin, GroupId), Cursor)>, DecodeError> {
+) -> Result<Option<(SourceGroup, Cursor)>, DecodeError> {
     match keys::decode(key)? {
         RowKey::Cursor { origin, group } => Ok(Some(((origin, group), Cursor::decode(value)?))),
         _ => Ok(None),

@@ -125,9 +125,9 @@ impl Group {
         let (rows, meta) = FrozenRows::of_group(engine, self.context.group)?;
         let mut overlay = Overlay::new();
         let at = eval_context(&self.context, Stamp::ZERO, request.at_ms, request.at_ms);
-        let mut txn = Txn::new(View::new(&rows, &mut overlay), at);
+        let txn = Txn::new(View::new(&rows, &mut overlay), at);
         let digests =
-            if slots.first <= slots.last { eval::digest(&mut txn, slots)? } else { Vec::new() };
+            if slots.first <= slots.last { eval::digest(&txn, slots)? } else { Vec::new() };
         let cursors = cursor::read_all(&rows)?;
         Ok(DigestAnswer {
             at: meta.applied,

@@ -78,6 +78,10 @@ impl GroupContext {
     }
 }
 
+/// A group's queue takes no more work at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueFull;
+
 /// A group on this node.
 pub struct Group {
     /// What it is.
@@ -147,10 +151,10 @@ impl Group {
         self.raft.status().role == RaftRole::Stopped
     }
 
-    /// Queues work without waiting, so that work is evaluated in the order of the calls. Gives it
-    /// back when the queue is full.
-    pub fn submit(&self, work: Work) -> Result<(), Work> {
-        self.work.try_send(work).map_err(|error| error.into_inner())
+    /// Queues work without waiting, so that work is evaluated in the order of the calls. Refused
+    /// when the queue is full; whoever waits for its answer then hears that there is none.
+    pub fn submit(&self, work: Work) -> Result<(), QueueFull> {
+        self.work.try_send(work).map_err(|_| QueueFull)
     }
 
     /// Evaluates commands here, if this replica leads.

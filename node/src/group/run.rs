@@ -338,7 +338,7 @@ fn ops_of(batch: Batch) -> Vec<RowOp> {
         batch.range_deletes.into_iter().map(|r| RowOp::DeleteRange { from: r.start, to: r.end }),
     );
     ops.extend(batch.rows.into_iter().map(|row| match row.value {
-        Some(value) => RowOp::Put { key: row.key, value, parts: u16::from(row.parts.0) },
+        Some(value) => RowOp::Put { key: row.key, value, parts: row.parts.0 },
         None => RowOp::Delete { key: row.key },
     }));
     ops

@@ -19,6 +19,7 @@ use flotilla_topology::api::{
 use flotilla_topology::ids::{GroupId, Origin, ReplicaId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,8 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 const TRANSFER_INTERVAL: Duration = Duration::from_secs(3);
 /// Stamps of other clusters that run further ahead of our clock are parked.
 const MAX_SKEW_MS: u64 = 500;
+/// Exit code of a node one of whose groups stopped itself.
+const EXIT_GROUP_STOPPED: i32 = 1;
 /// How long a stopping node tries to hand its leaderships over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
@@ -46,6 +49,8 @@ pub struct GroupKeeper {
     raft_runtime: Handle,
     settings: Settings,
     transfers: parking_lot::Mutex<BTreeMap<GroupId, Instant>>,
+    /// The node stops in good order: groups that stop now were told to.
+    stopping: AtomicBool,
 }
 
 impl GroupKeeper {
@@ -59,8 +64,16 @@ impl GroupKeeper {
         raft_runtime: Handle,
     ) -> Arc<GroupKeeper> {
         let settings = Settings::for_rtt(config.raft.rtt_ms.ceil() as u64);
-        let transfers = Default::default();
-        Arc::new(GroupKeeper { places, engine, logs, raft, raft_runtime, settings, transfers })
+        Arc::new(GroupKeeper {
+            places,
+            engine,
+            logs,
+            raft,
+            raft_runtime,
+            settings,
+            transfers: Default::default(),
+            stopping: AtomicBool::new(false),
+        })
     }
 
     /// Compares the map with what is here until `stop`.
@@ -87,6 +100,7 @@ impl GroupKeeper {
                         tracing::error!(group = %info.id, %error, "cannot start the group");
                     }
                 }
+                (Some(_), Some(group)) if group.is_stopped() => self.give_up(&group),
                 (Some(_), Some(group)) if group.leads() => self.lead(map, info, &group).await,
                 _ => {}
             }
@@ -137,6 +151,16 @@ impl GroupKeeper {
         self.places.add_group(group);
         tracing::info!(group = %info.id, replica = %replica.id, slots = %info.slots, "group started");
         Ok(())
+    }
+
+    /// A group stops itself when it cannot write its log or apply an entry. Going on without it would
+    /// hide that; a supervisor that starts the process again makes it try again.
+    fn give_up(&self, group: &Group) {
+        if !self.stopping.load(Ordering::SeqCst) {
+            let id = group.context.group;
+            tracing::error!(group = %id, "the group has stopped itself (see above): the node ends");
+            std::process::exit(EXIT_GROUP_STOPPED);
+        }
     }
 
     async fn lead(&self, map: &ClusterMap, info: &GroupInfo, group: &Group) {
@@ -244,6 +268,7 @@ impl GroupKeeper {
 
     /// Stops all groups and makes what they applied durable.
     pub async fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
         for group in self.places.groups() {
             group.raft.shutdown().await;
         }

@@ -233,7 +233,7 @@ async fn open_stores(config: &Config) -> Result<(Arc<Engine>, Arc<LogStore>), St
 fn server_config(config: &Config) -> ServerConfig {
     let limits = &config.limits;
     let defaults = ServerConfig::default();
-    let mut requests = defaults.limits.clone();
+    let mut requests = defaults.limits;
     requests.bulk_bytes = limits.value_bytes_max.max(limits.key_bytes_max);
     requests.args = limits.arguments_max;
     ServerConfig {
