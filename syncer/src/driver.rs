@@ -451,7 +451,7 @@ impl Shared {
         let task = tokio::spawn(async move {
             let group = task.assignment.group;
             let reason = tenure::run(context, task, shown, ready).await;
-            tracing::error!(%group, %reason, "tenure ended, needs a new one");
+            tracing::warn!(%group, %reason, "tenure ended, needs a new one");
             shared.renew.notify_one();
         });
         KeptTenure { assignment, windows, task: task.abort_handle() }

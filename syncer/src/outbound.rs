@@ -31,6 +31,10 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// How often the status is brought up to date when nothing happens.
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 
+/// With other peers waiting for the same learner, one that is away for so long is shed when its
+/// backlog has grown to half of what it may have: it costs them nothing from then on.
+const SHED_AFTER: Duration = Duration::from_secs(10);
+
 /// What does not change during the tenure of a group at a peer.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -46,6 +50,8 @@ pub struct Route {
     pub peer: ClusterId,
     /// Its name.
     pub peer_name: String,
+    /// Backlog above which it is shed while it is away; `None` if nobody else would wait for it.
+    pub shed_bytes: Option<usize>,
 }
 
 /// What others may look at.
@@ -65,6 +71,9 @@ pub struct Outbound {
     news: mpsc::UnboundedReceiver<News>,
     link: watch::Receiver<Connection>,
     up: Option<Arc<Link>>,
+    /// The peer is away since then.
+    away_since: Option<Instant>,
+    rewind: bool,
     wire: Option<Wire>,
     opening: Option<tokio::task::JoinHandle<Result<(Wire, Message), LinkError>>>,
     reopen_at: Instant,
@@ -105,6 +114,8 @@ impl Outbound {
             news,
             link,
             up: None,
+            away_since: Some(now),
+            rewind: false,
             wire: None,
             opening: None,
             reopen_at: now,
@@ -116,13 +127,17 @@ impl Outbound {
         (outbound, window)
     }
 
-    /// Runs until the tap is gone.
+    /// Runs until the tap is gone, or has to begin anew.
     pub async fn run(mut self) {
         let mut publish_at = Instant::now();
         loop {
             self.look_at_link();
             self.open_if_due();
+            if self.rewind {
+                return;
+            }
             if Instant::now() >= publish_at {
+                self.shed_if_due();
                 self.publish();
                 publish_at = Instant::now() + STATUS_INTERVAL;
             }
@@ -165,6 +180,16 @@ impl Outbound {
         }
     }
 
+    fn shed_if_due(&mut self) {
+        let long = self.away_since.is_some_and(|at| at.elapsed() > SHED_AFTER);
+        let large = self.route.shed_bytes.is_some_and(|max| self.shipper.backlog().bytes > max);
+        if long && large {
+            let (group, peer) = (self.route.group, &self.route.peer_name);
+            tracing::warn!(%group, %peer, "away for long, its backlog is left to the log");
+            self.step(Event::Shed);
+        }
+    }
+
     fn open_if_due(&mut self) {
         let Some(link) = &self.up else { return };
         if self.wire.is_some() || self.opening.is_some() || Instant::now() < self.reopen_at {
@@ -194,6 +219,7 @@ impl Outbound {
             opening.abort();
         }
         self.wire = None;
+        self.away_since = self.away_since.or_else(|| Some(Instant::now()));
         self.step(Event::LinkDown(reason));
     }
 
@@ -220,6 +246,7 @@ impl Outbound {
         let (route, offset_ms) = (&self.route, self.offset_ms());
         match message {
             Ok(Message::Cursor { group, cursor }) if group == route.group => {
+                self.away_since = None;
                 self.step(Event::LinkUp(cursor));
                 self.reopen_pause = REOPEN_MIN;
                 if self.shipper.state().0 == LinkState::NeedsMerge {
@@ -282,6 +309,7 @@ impl Outbound {
                         .record((lag / 1000.0).max(0.0));
                     }
                 }
+                Action::Rewind => self.rewind = true,
                 Action::Reset(reason) => {
                     let (group, peer) = (self.route.group, &self.route.peer_name);
                     tracing::warn!(%group, %peer, %reason, "opens the stream anew");

@@ -47,6 +47,9 @@ pub enum Event {
     Committed(Vec<Arc<Learned>>),
     /// A snapshot took the place of entries up to here: they will never come.
     Jumped(LogId),
+    /// Memory is short and the peer is away: forget what it waits for. When it comes back, the
+    /// learner has to begin anew from the log.
+    Shed,
     /// A stream stands, and the receiver has committed everything up to this position.
     LinkUp(LogId),
     /// The stream is gone, and what was under way with it.
@@ -90,6 +93,8 @@ pub enum Action {
     Delivered(Vec<u64>),
     /// Close the stream and open it anew, for this reason.
     Reset(String),
+    /// The peer that was shed is back: begin anew, with a learner that starts at its cursor.
+    Rewind,
 }
 
 #[derive(Debug)]
@@ -114,6 +119,7 @@ pub struct Shipper {
     /// Where the next batch begins.
     sent: LogId,
     up: bool,
+    shed: bool,
     flights: VecDeque<Flight>,
     flight_bytes: usize,
     last_send: Option<Instant>,
@@ -143,6 +149,7 @@ impl Shipper {
             next: 0,
             backlog: Backlog::default(),
             up: false,
+            shed: false,
             flights: VecDeque::new(),
             flight_bytes: 0,
             last_send: None,
@@ -158,6 +165,7 @@ impl Shipper {
         match event {
             Event::Committed(entries) => self.committed(entries),
             Event::Jumped(to) => self.jumped(to),
+            Event::Shed => self.shed(),
             Event::LinkUp(cursor) => self.link_up(now, cursor, actions),
             Event::LinkDown(detail) => {
                 // A link that must not go on says why until it is told otherwise.
@@ -228,6 +236,10 @@ impl Shipper {
         assert!(self.base.id.index < u64::MAX, "entries behind a jump");
         for entry in entries {
             assert_eq!(entry.prev, self.committed_at(), "the learner skipped or repeated an entry");
+            if self.shed {
+                self.base = entry.at.clone();
+                continue;
+            }
             if entry.at.id.index <= self.cursor.index {
                 self.check_term(entry.at.id);
                 self.base = entry.at.clone();
@@ -243,6 +255,17 @@ impl Shipper {
                 }
             }
         }
+    }
+
+    fn shed(&mut self) {
+        assert!(!self.up, "a peer that is there is not shed");
+        if let Some(last) = self.entries.back() {
+            self.base = last.at.clone();
+        }
+        self.entries.clear();
+        self.backlog = Backlog::default();
+        self.shed = true;
+        self.detail = "away for long: begins anew from the log when it is back".into();
     }
 
     /// Nothing that comes now follows on what was sent. The tap knows the fence no more, so even a
@@ -268,6 +291,11 @@ impl Shipper {
 
     fn link_up(&mut self, now: Instant, cursor: LogId, actions: &mut Vec<Action>) {
         self.stop(LinkState::Live, String::new());
+        if self.shed && cursor.index < self.base.id.index {
+            self.stop(LinkState::CatchingUp, "begins anew from the log".into());
+            return actions.push(Action::Rewind);
+        }
+        self.shed = false;
         if cursor.index < self.base.id.index {
             let base = self.base.id;
             let detail = format!("the receiver is at {cursor}, our log begins behind {base}");

@@ -162,6 +162,7 @@ impl World {
                 }
                 shipper::Action::Delivered(born) => self.delivered += born.len(),
                 shipper::Action::Reset(_) => self.break_stream(),
+                shipper::Action::Rewind => self.restart_sender(),
             }
         }
     }
@@ -265,6 +266,7 @@ impl World {
             }
             9 => self.ship(shipper::Event::Tick),
             10 => self.receive(receiver::Event::Tick),
+            _ if self.stream.is_none() && self.faulty(10) => self.ship(shipper::Event::Shed),
             _ if self.stream.is_none() => self.open_stream(),
             _ if self.faulty(10) => self.restart_sender(),
             _ if self.faulty(20) => self.break_stream(),

@@ -130,7 +130,7 @@ pub async fn run(
         () = tell_floors(&context, group, &windows) => "no links".into(),
         ended = links.join_next() => match ended {
             Some(Err(error)) => format!("a link failed: {error}"),
-            _ => "a link has ended".into(),
+            _ => "a peer that was away for long is back".into(),
         },
     };
     raft.shutdown().await;
@@ -186,6 +186,7 @@ fn start_link(
         slots: task.slots,
         peer: peer.id,
         peer_name: peer.name.clone(),
+        shed_bytes: (task.peers.len() > 1).then_some(task.memory / 2),
     };
     let gate = gates.first().map_or_else(Gate::default, Gate::beside);
     let news = outlets.add(gate.clone());

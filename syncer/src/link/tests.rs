@@ -410,6 +410,7 @@ async fn what_was_learned_is_merged_once_over_a_path_that_is_cut_and_heals() {
         slots: SlotRange::ALL,
         peer: WEST,
         peer_name: "west".into(),
+        shed_bytes: None,
     };
     let (outbound, window) = Outbound::new(route, Position::default(), gate.clone(), news, link);
     tokio::spawn(outbound.run());
@@ -435,8 +436,11 @@ async fn what_was_learned_is_merged_once_over_a_path_that_is_cut_and_heals() {
         assert_eq!(*merged, (1..=total).filter(mine).collect::<Vec<_>>(), "{target}");
     }
     drop(groups);
-    let live = || window.status.lock().state == LinkState::Live;
-    while !live() && Instant::now() < deadline {
+    let settled = || {
+        let status = window.status.lock();
+        status.state == LinkState::Live && status.backlog_entries == 0
+    };
+    while !settled() && Instant::now() < deadline {
         sleep(Duration::from_millis(20)).await;
     }
     let status = window.status.lock().clone();
