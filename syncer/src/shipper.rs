@@ -423,10 +423,10 @@ impl Shipper {
                 return;
             }
             self.hold_until = None;
-            let parcel = self.pack();
             if self.flights.is_empty() {
-                self.last_progress = now;
+                self.last_progress = now; // nobody owed us anything until now
             }
+            let parcel = self.pack();
             self.last_send = Some(now);
             actions.push(Action::Send(parcel));
         }
@@ -466,3 +466,6 @@ impl Shipper {
         parcel
     }
 }
+
+#[cfg(test)]
+mod tests;
