@@ -3,7 +3,7 @@
 
 use super::stream::Wire;
 use super::{
-    CONTROL_PRIORITY, DIAL_TIMEOUT, IDLE_TIMEOUT, LinkError, PING_INTERVAL, REDIAL_MAX, REDIAL_MIN,
+    CONTROL_PRIORITY, DIAL_TIMEOUT, LinkError, PING_INTERVAL, PONG_TIMEOUT, REDIAL_MAX, REDIAL_MIN,
     peer_of, transport,
 };
 use crate::batch::{Hello, Message};
@@ -177,8 +177,8 @@ async fn keep(peer: &PeerCluster, link: &Link, mut control: Wire) -> LinkError {
     loop {
         tokio::select! {
             _ = ticks.tick() => {
-                if heard.elapsed() > IDLE_TIMEOUT {
-                    return LinkError::Lost(format!("no answer to pings for {IDLE_TIMEOUT:?}"));
+                if heard.elapsed() > PONG_TIMEOUT {
+                    return LinkError::Lost(format!("no answer to pings for {PONG_TIMEOUT:?}"));
                 }
                 control.send(Message::Ping { sent_ms: clock::wall_ms() });
                 publish(peer, link);

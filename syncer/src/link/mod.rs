@@ -22,6 +22,9 @@ use std::time::Duration;
 pub const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// A connection on which nothing came for so long is gone.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A peer whose QUIC answers and whose process does not is given up after so long. Longer than the
+/// idle timeout, because a process that is short of CPU comes back by itself.
+pub const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 /// A dial, with handshake and greeting, must succeed within this.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
 /// Wait after the first failed dial; it doubles.
