@@ -98,12 +98,7 @@ async fn hunt(args: &ChaosArgs, wanted: Option<Scenario>, dir: &Path) -> anyhow:
     Ok(passed)
 }
 
-async fn work(
-    args: &ChaosArgs,
-    wanted: Option<Scenario>,
-    seed: u64,
-    world: &DemoWorld,
-) -> bool {
+async fn work(args: &ChaosArgs, wanted: Option<Scenario>, seed: u64, world: &DemoWorld) -> bool {
     let settings = Settings { writes: args.load, fault: args.fault, ..Settings::default() };
     let tell = |report: &Report| {
         // A story is for those who look for what broke.
@@ -121,9 +116,7 @@ async fn work(
             }
             return passed;
         }
-        (_, Some(STORM)) => {
-            scenario::storm(world, seed, args.kills, args.writes, &settings).await
-        }
+        (_, Some(STORM)) => scenario::storm(world, seed, args.kills, args.writes, &settings).await,
         (_, Some(LOCAL_NEVER_WAITS)) => {
             let cuts = Cuts { duration: args.cut, ..Cuts::default() };
             scenario::local_never_waits(world, seed, &cuts, &settings).await

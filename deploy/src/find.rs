@@ -6,6 +6,7 @@ use clap::Args;
 use flotilla_chaos::http;
 use flotilla_topology::api::ClusterStatus;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 /// A PD answers in milliseconds; a machine under load may take longer.
@@ -65,30 +66,56 @@ pub struct Told {
     pub status: ClusterStatus,
 }
 
+/// What was heard.
+pub struct Answers {
+    /// From those that answer.
+    pub told: Vec<Told>,
+    /// One line for each that does not.
+    pub silent: Vec<String>,
+}
+
+impl Answers {
+    /// All of them, or the first that is missing: exit code 3.
+    pub fn all(self) -> anyhow::Result<Vec<Told>> {
+        match self.silent.into_iter().next() {
+            Some(line) => Err(Exit::new(exit::CANNOT_CONNECT, line)),
+            None => Ok(self.told),
+        }
+    }
+
+    /// Tells who is silent; the exit code of a command that did what it could with the rest.
+    pub fn code(&self, fine: bool) -> ExitCode {
+        for line in &self.silent {
+            eprintln!("flotilla: {line}");
+        }
+        match (self.silent.is_empty(), fine) {
+            (false, _) => ExitCode::from(exit::CANNOT_CONNECT),
+            (true, false) => ExitCode::from(exit::FAILED),
+            (true, true) => ExitCode::SUCCESS,
+        }
+    }
+}
+
 /// Asks all clusters. Several PDs of one cluster count as one: whichever leads answers.
-pub async fn ask_all(known: Vec<Known>) -> anyhow::Result<Vec<Told>> {
+pub async fn ask_all(known: Vec<Known>) -> Answers {
     let answers = futures::future::join_all(known.into_iter().map(|known| async move {
         let status = status_of(&known.pds).await;
         (known, status)
     }))
     .await;
-    let mut told: Vec<Told> = Vec::new();
-    let mut failures = Vec::new();
+    let (mut told, mut silent): (Vec<Told>, Vec<String>) = Default::default();
     for (known, status) in answers {
         match status {
             Ok(status) if told.iter().any(|one| one.status.map.cluster == status.map.cluster) => {}
             Ok(status) => told.push(Told { known, status }),
             Err(NoStatus::Follows(_)) => {}
-            Err(NoStatus::Unreachable(why)) => failures.push(format!("{}: {why}", known.name)),
+            Err(NoStatus::Unreachable(why)) => silent.push(format!("{}: {why}", known.name)),
         }
     }
-    match failures.first() {
-        Some(failure) => Err(Exit::new(exit::CANNOT_CONNECT, failure.clone())),
-        None if told.is_empty() => {
-            Err(Exit::new(exit::CANNOT_CONNECT, "none of these PDs leads: look at their store"))
-        }
-        None => Ok(told),
+    if told.is_empty() && silent.is_empty() {
+        silent.push("none of these PDs leads: look at their store".to_owned());
     }
+    Answers { told, silent }
 }
 
 /// Why there is no status.

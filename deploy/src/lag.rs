@@ -1,7 +1,6 @@
 //! `flotilla lag`: how far each cluster is behind each other one. Exit code 1 when a link is not
 //! live.
 
-use crate::exit;
 use crate::find::{self, Told, Where};
 use crate::links::{self, LinkSummary};
 use crate::serve::{self, Stop};
@@ -32,14 +31,15 @@ pub fn run(args: LagArgs) -> anyhow::Result<ExitCode> {
     if args.watch {
         return serve::block_on(watch(known, args.json));
     }
-    let all = summaries(&serve::block_on(find::ask_all(known))?);
+    let answers = serve::block_on(async { Ok(find::ask_all(known).await) })?;
+    let all = summaries(&answers.told);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&all)?);
-    } else {
+    } else if !answers.told.is_empty() {
         print!("{}", table(&all));
     }
     let live = all.iter().all(LinkSummary::is_live);
-    Ok(if live { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
+    Ok(answers.code(live))
 }
 
 async fn watch(known: Vec<find::Known>, json: bool) -> anyhow::Result<ExitCode> {
@@ -51,15 +51,16 @@ async fn watch(known: Vec<find::Known>, json: bool) -> anyhow::Result<ExitCode> 
             _ = stop.asked() => return Ok(ExitCode::SUCCESS),
             _ = tick.tick() => {}
         }
-        let text = match find::ask_all(known.clone()).await {
-            Ok(told) if json => format!("{}\n", serde_json::to_string(&summaries(&told))?),
-            Ok(told) => table(&summaries(&told)),
-            // Whoever watches wants to see it come back.
-            Err(error) => {
-                eprintln!("flotilla: {error:#}");
-                continue;
-            }
+        let answers = find::ask_all(known.clone()).await;
+        let all = summaries(&answers.told);
+        let mut text = match json {
+            true => format!("{}\n", serde_json::to_string(&all)?),
+            false => table(&all),
         };
+        for line in &answers.silent {
+            // Whoever watches wants to see it come back.
+            if json { eprintln!("flotilla: {line}") } else { text += &format!("{line}\n") }
+        }
         // Home and erase below: redraws without flicker.
         print!("{}{text}", if screen { "\x1b[H\x1b[J" } else { "" });
     }

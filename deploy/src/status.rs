@@ -1,6 +1,5 @@
 //! `flotilla status`: how each cluster stands. Exit code 1 when PD reports a problem.
 
-use crate::exit;
 use crate::find::{self, Told, Where};
 use crate::links;
 use crate::serve;
@@ -22,16 +21,19 @@ pub struct StatusArgs {
 
 /// Runs `flotilla status`.
 pub fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let told = serve::block_on(find::ask_all(args.place.clusters()?))?;
-    let healthy = told.iter().all(|one| one.status.problems.is_empty());
+    let known = args.place.clusters()?;
+    let answers = serve::block_on(async { Ok(find::ask_all(known).await) })?;
+    let told = &answers.told;
+    let well = told.iter().all(|one| one.status.problems.is_empty());
+    let healthy = well && answers.silent.is_empty();
     if args.json {
         let clusters: Vec<&ClusterStatus> = told.iter().map(|one| &one.status).collect();
-        let value = json!({ "healthy": healthy, "clusters": clusters });
+        let value = json!({ "healthy": healthy, "clusters": clusters, "silent": answers.silent });
         println!("{}", serde_json::to_string_pretty(&value)?);
     } else {
-        print!("{}", text(&told)?);
+        print!("{}", text(told)?);
     }
-    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
+    Ok(answers.code(well))
 }
 
 fn text(told: &[Told]) -> Result<String, std::fmt::Error> {

@@ -126,12 +126,14 @@ impl Place {
         let dir = std::path::absolute(dir)?;
         let state = args.state.clone().unwrap_or_else(|| dir.join("state.json"));
         let state = std::path::absolute(state)?;
+        if args.state.is_some() && !state.parent().is_some_and(Path::is_dir) {
+            let line = format!("--state {}: there is no such directory", state.display());
+            return Err(Exit::usage(line));
+        }
         Ok(Place { dir, state, temporary })
     }
 
     fn clean(&self, ended_well: bool) {
-        // A file that names processes that are gone would mislead.
-        let _ = std::fs::remove_file(&self.state);
         // The logs of a demo that failed are wanted.
         if self.temporary && ended_well {
             let _ = std::fs::remove_dir_all(&self.dir);
@@ -194,8 +196,9 @@ async fn serve_demo(args: &DemoArgs, layout: Layout, place: &Place) -> anyhow::R
         signal = stop.asked() => signal,
         () = demo.stop.notified() => "stop",
     };
-    demo.screen.close_prompt();
-    demo.screen.say(&format!("{why}: stopping {processes} processes"));
+    demo.screen.finish(&format!("{why}: stopping {processes} processes"));
+    // A file that names processes that are gone would mislead.
+    let _ = std::fs::remove_file(&demo.state);
     stop.leave(demo.fleet.stop()).await;
     let _ = std::fs::remove_file(&demo.control);
     Ok(ExitCode::SUCCESS)

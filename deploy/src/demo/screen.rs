@@ -73,6 +73,13 @@ impl Screen {
         (inner.prompt, inner.waiting) = (false, false);
     }
 
+    /// Prints the last lines: nothing is live any more.
+    pub fn finish(&self, text: &str) {
+        self.close_prompt();
+        self.inner.lock().live.clear();
+        self.say(text);
+    }
+
     /// Replaces the live line.
     pub fn live(&self, line: String) {
         let mut inner = self.inner.lock();

@@ -44,24 +44,34 @@ fn write_welcome(
     writeln!(out, "\nTry, in another terminal:")?;
     let places = places(layout);
     let (first, last) = (&places[0].1, &places[places.len() - 1].1);
-    let state = state.display();
+    let (state, me) = (state.display(), own_name());
     writeln!(out, "  redis-cli -p {first} SET hello world")?;
     if places.len() > 1 {
         writeln!(out, "  redis-cli -p {last} GET hello")?;
         writeln!(out, "  redis-cli -p {first} INCR visits; redis-cli -p {last} INCR visits")?;
     }
-    writeln!(out, "  flotilla status --state {state}")?;
+    writeln!(out, "  {me} status --state {state}")?;
     if layout.clusters.len() > 1 {
-        writeln!(out, "  flotilla lag --watch --state {state}")?;
-        writeln!(out, "  flotilla verify --state {state}")?;
+        writeln!(out, "  {me} lag --watch --state {state}")?;
+        writeln!(out, "  {me} verify --state {state}")?;
     }
-    writeln!(out, "Then break it, here or with `flotilla demo-ctl --state {state} ...`:")?;
+    writeln!(out, "Then break it, here or with `{me} demo-ctl --state {state} ...`:")?;
     if let [a, .., b] = layout.datacenters.as_slice() {
         writeln!(out, "  cut {a} {b}     heal     wan {a} {b} --rtt 150ms --loss 1%")?;
     }
     let victim = &layout.clusters[0].nodes[0].name;
     writeln!(out, "  kill {victim}     restart {victim}     status     help")?;
     writeln!(out, "Logs and data are in {}. Ctrl-C stops everything.", dir.display())
+}
+
+/// How this executable is called: by its name if the shell finds it, or else by its path.
+fn own_name() -> String {
+    let Ok(me) = std::env::current_exe() else { return "flotilla".to_owned() };
+    let name = me.file_name().unwrap_or(me.as_os_str()).to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join(&name)).find(|at| at.is_file());
+    let same = found.and_then(|at| at.canonicalize().ok()).is_some_and(|at| at == me);
+    if same { name.to_string_lossy().into_owned() } else { me.display().to_string() }
 }
 
 /// Datacenters with the plain port of their first node.

@@ -96,14 +96,14 @@ impl Asker {
                 last = format!("node {node} is not in the map");
                 continue;
             };
-            let bytes = match client.call(Class::Bulk, kinds::DIGEST, payload.clone(), DEADLINE).await
-            {
-                Ok(bytes) => bytes,
-                Err(error) => {
-                    last = format!("{node}: {error}");
-                    continue;
-                }
-            };
+            let bytes =
+                match client.call(Class::Bulk, kinds::DIGEST, payload.clone(), DEADLINE).await {
+                    Ok(bytes) => bytes,
+                    Err(error) => {
+                        last = format!("{node}: {error}");
+                        continue;
+                    }
+                };
             match Answer::<DigestAnswer>::decode(&bytes) {
                 Ok(Answer::Done(digest)) => return Ok(digest),
                 Ok(Answer::NotLeader(leader)) => {
@@ -127,8 +127,7 @@ impl Asker {
         if let Some(client) = clients.get(node).filter(|client| client.addr() == address) {
             return Some(client.clone());
         }
-        let expect =
-            Expect { cluster: map.cluster, role: Role::Node, name: Some(node.to_owned()) };
+        let expect = Expect { cluster: map.cluster, role: Role::Node, name: Some(node.to_owned()) };
         let client = Client::new(address.clone(), &self.tls, expect);
         clients.insert(node.to_owned(), client.clone());
         Some(client)

@@ -88,7 +88,8 @@ mod tests {
 
     fn part(n: u32, of: u32, me: ClusterId, own: u64, seen: u64, sums: &[(u16, u128)]) -> Part {
         let other = if me == EAST { WEST } else { EAST };
-        let slots = sums.iter().map(|(slot, sum)| SlotDigest { slot: Slot(*slot), sum: *sum, keys: 1 });
+        let slots =
+            sums.iter().map(|(slot, sum)| SlotDigest { slot: Slot(*slot), sum: *sum, keys: 1 });
         Part {
             slots: SlotRange::partition(n, of),
             digest: DigestAnswer {

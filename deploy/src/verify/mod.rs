@@ -185,7 +185,9 @@ pub async fn verify(
 fn report(pairs: Vec<Pair>, contents: &[Content], began: Instant) -> Report {
     let verdict = pairs.iter().map(|pair| pair.verdict).max().unwrap_or(Verdict::Equal);
     let detail = match (verdict, contents) {
-        (_, [one]) => format!("{} is the only cluster: there is nothing to compare it with", one.name),
+        (_, [one]) => {
+            format!("{} is the only cluster: there is nothing to compare it with", one.name)
+        }
         (Verdict::Equal, _) => "equal".to_owned(),
         (Verdict::Different, _) => "DIFFERENT".to_owned(),
         (Verdict::Moving, _) => "still moving or not to be reached".to_owned(),
@@ -199,7 +201,7 @@ async fn round(
     given: &BTreeMap<ClusterId, ClientFiles>,
     askers: &mut BTreeMap<ClusterId, Asker>,
 ) -> anyhow::Result<Vec<Content>> {
-    let told = find::ask_all(known.to_vec()).await?;
+    let told = find::ask_all(known.to_vec()).await.all()?;
     for one in &told {
         let id = one.status.map.cluster;
         if told.len() > 1 && !askers.contains_key(&id) {

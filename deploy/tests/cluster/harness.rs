@@ -45,12 +45,7 @@ pub fn flotilla(args: &[&str]) -> Output {
 /// Standard output and error of a command, for messages.
 pub fn said(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
-    format!(
-        "{}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(out),
-        String::from_utf8_lossy(err)
-    )
+    format!("{}\n{}{}", output.status, String::from_utf8_lossy(out), String::from_utf8_lossy(err))
 }
 
 /// A first port so that this many from there on are free just now.
@@ -141,7 +136,7 @@ pub struct Demo {
     pub process: Process,
     /// Its state file.
     pub state: String,
-    dir: TempDir,
+    _dir: TempDir,
 }
 
 impl Demo {
@@ -161,12 +156,7 @@ impl Demo {
             }
             Path::new(&state).exists().then_some(()).ok_or_else(|| process.output())
         });
-        Demo { process, state, dir }
-    }
-
-    /// Its directory.
-    pub fn dir(&self) -> PathBuf {
-        self.dir.path().join("demo")
+        Demo { process, state, _dir: dir }
     }
 
     /// The state file as it is now.

@@ -43,11 +43,8 @@ fn wrong_certificates_and_none_are_refused_on_every_internal_port() {
     let address = |kind: &str| cluster[kind][0]["rpc"].as_str().unwrap().to_owned();
     let own = {
         let path = |key: &str| cluster["client"][key].as_str().unwrap().into();
-        let files = flotilla_node::tls::TlsFiles {
-            ca: path("ca"),
-            cert: path("cert"),
-            key: path("key"),
-        };
+        let files =
+            flotilla_node::tls::TlsFiles { ca: path("ca"), cert: path("cert"), key: path("key") };
         Tls::load(&files).unwrap()
     };
     let strange = Authority::create("Somebody else", 1).unwrap();

@@ -10,7 +10,13 @@ fn a_taken_port_is_told_before_anything_starts() {
     let _held = HeldPort::wanted(port + 41).unwrap();
     let demo_dir = dir.path().join("demo");
     let output = flotilla(&[
-        "demo", "--no-prompt", "--datacenters", "east", "--port", &port.to_string(), "--dir",
+        "demo",
+        "--no-prompt",
+        "--datacenters",
+        "east",
+        "--port",
+        &port.to_string(),
+        "--dir",
         &demo_dir.display().to_string(),
     ]);
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
