@@ -42,6 +42,7 @@ impl ClockOffset {
     }
 
     /// The fastest round trip lately.
+    #[cfg(test)]
     pub fn rtt_ms(&self) -> Option<u64> {
         self.pings.iter().map(|(rtt_ms, _)| *rtt_ms).min()
     }

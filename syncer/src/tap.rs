@@ -45,8 +45,11 @@ pub enum News {
 /// Where the tap of a group puts what it learns: one queue per peer, each counted by its gate.
 #[derive(Clone, Default)]
 pub struct Outlets {
-    queues: Arc<Mutex<Vec<(mpsc::UnboundedSender<News>, Gate)>>>,
+    queues: Arc<Mutex<Vec<Outlet>>>,
 }
+
+/// One peer's queue, and what counts what is in it.
+type Outlet = (mpsc::UnboundedSender<News>, Gate);
 
 impl Outlets {
     /// Adds a peer. The queue is unbounded; the gate keeps the leader from filling it.

@@ -428,14 +428,12 @@ async fn what_was_learned_is_merged_once_over_a_path_that_is_cut_and_heals() {
     }
     assert!(done(), "stopped at {:?}, {:?}", window.floor.borrow(), window.status.lock());
     assert_eq!(gate.bytes(), 0, "all memory is given back");
-    let groups = node.groups.lock();
-    for (target, (cursor, merged)) in groups.iter() {
+    for (target, (cursor, merged)) in node.groups.lock().iter() {
         assert_eq!(cursor.index, total);
         let slots = SlotRange::partition(target.0, 3);
         let mine = |index: &u64| slots.contains(Slot((index * 37 % 16_384) as u16));
         assert_eq!(*merged, (1..=total).filter(mine).collect::<Vec<_>>(), "{target}");
     }
-    drop(groups);
     let settled = || {
         let status = window.status.lock();
         status.state == LinkState::Live && status.backlog_entries == 0
