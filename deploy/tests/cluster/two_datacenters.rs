@@ -1,6 +1,6 @@
 //! The demo as a newcomer uses it: two clusters, a link each way, and what breaks them.
 
-use crate::harness::{Demo, alone, eventually, runs, said, signal};
+use crate::harness::{Demo, alone, eventually, flotilla, runs, said, signal};
 use serde_json::Value as Json;
 
 const INCREMENTS: i64 = 300;
@@ -67,9 +67,13 @@ fn tools_answer(demo: &Demo) {
     let links: Json = serde_json::from_slice(&lag.stdout).unwrap();
     assert_eq!(links.as_array().unwrap().len(), 2, "{links}");
     let pd = demo.cluster("east")["pd"][0]["http"].as_str().unwrap().to_owned();
-    let by_address = crate::harness::flotilla(&["status", "--pd", &pd]);
+    let by_address = flotilla(&["status", "--pd", &pd]);
     assert!(said(&by_address).contains("cluster east"), "{}", said(&by_address));
     assert!(demo.ctl(&["status"]).contains("network east -> west"));
+    let wan = ["wan", "east", "west", "--rtt", "30ms", "--loss", "0.1%", "--rate", "100mbit"];
+    assert!(demo.ctl(&wan).contains("round trip 30ms, loss 0.1%, 100 mbit"));
+    let nobody = flotilla(&["demo-ctl", "--state", &demo.state, "kill", "nobody"]);
+    assert_eq!(nobody.status.code(), Some(2), "{}", said(&nobody));
 }
 
 fn a_cut_is_one_way(demo: &Demo) {
