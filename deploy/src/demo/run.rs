@@ -120,7 +120,7 @@ impl Demo {
         });
         let path = relay.path(a, b);
         let rate =
-            path.rate.map_or("no limit".to_owned(), |bits| format!("{} mbit", bits / 1_000_000));
+            path.rate.map_or("no limit".to_owned(), |bits| format!("{} mbit", bits as f64 / 1e6));
         let rtt = path.delay * 2;
         Ok(format!("{a} <-> {b}: round trip {rtt:?}, loss {}%, {rate}", path.loss * 100.0))
     }

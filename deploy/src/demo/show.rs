@@ -147,7 +147,8 @@ fn write_overview(out: &mut String, fleet: &Fleet, statuses: &[ClusterStatus]) -
         }
     }
     for (from, to, path, traffic) in fleet.relay.lanes() {
-        let rate = path.rate.map_or("no limit".to_owned(), |bits| format!("{bits} bit/s"));
+        let rate =
+            path.rate.map_or("no limit".to_owned(), |bits| format!("{} mbit", bits as f64 / 1e6));
         let cut = if path.cut { ", CUT" } else { "" };
         writeln!(
             out,
