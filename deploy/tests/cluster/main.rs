@@ -2,6 +2,7 @@
 //! a time, free ports, temporary directories, waiting by condition only.
 
 mod chaos;
+mod clients;
 mod harness;
 mod internal_ports;
 mod standalone;

@@ -77,10 +77,7 @@ pub fn read_all(rows: &dyn Rows) -> io::Result<Cursors> {
 pub type SourceGroup = (Origin, GroupId);
 
 /// Reads a row if it is a cursor.
-pub fn read_row(
-    key: &[u8],
-    value: &[u8],
-) -> Result<Option<(SourceGroup, Cursor)>, DecodeError> {
+pub fn read_row(key: &[u8], value: &[u8]) -> Result<Option<(SourceGroup, Cursor)>, DecodeError> {
     match keys::decode(key)? {
         RowKey::Cursor { origin, group } => Ok(Some(((origin, group), Cursor::decode(value)?))),
         _ => Ok(None),
