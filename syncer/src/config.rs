@@ -10,7 +10,7 @@ use flotilla_topology::ids::ClusterId;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// Bytes for what peers have not acknowledged, over all groups and peers, unless configured.
+/// See [`Config::memory`], unless configured.
 pub const MEMORY_DEFAULT: u64 = 512 << 20;
 /// Of that, what one group may have for one peer, at most.
 pub const GROUP_MEMORY_MAX: usize = 32 << 20;
@@ -39,7 +39,8 @@ pub struct Config {
     /// Where the last map is kept, so that a restart needs no PD. Default: nowhere.
     #[serde(default)]
     pub dir: Option<PathBuf>,
-    /// Bytes for what peers have not acknowledged, over all groups. Above it learners lag.
+    /// Bytes for what peers have not acknowledged, over all groups, and as much again for what this
+    /// cluster's leaders have not taken yet. Above it learners lag, and peers are held back.
     #[serde(default = "default_memory")]
     pub memory: u64,
 }

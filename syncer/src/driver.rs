@@ -6,7 +6,7 @@
 
 use crate::batch::{Hello, LINK_VERSION};
 use crate::config::Config;
-use crate::inbound;
+use crate::inbound::{self, Budget};
 use crate::leaders::{Leaders, MapWatch};
 use crate::link::accept::{self, Host, Opened};
 use crate::link::dial::{Dialer, LinkStatus as Connection};
@@ -60,6 +60,8 @@ struct Shared {
     leaders: Leaders,
     groups: RaftGroups,
     doors: Doors,
+    /// Memory of the receiving side.
+    budget: Budget,
     endpoint: Endpoint,
     config: Config,
     peers: Mutex<BTreeMap<ClusterId, KeptPeer>>,
@@ -123,6 +125,7 @@ impl Syncer {
             leaders,
             groups,
             doors,
+            budget: Budget::new(usize::try_from(config.memory).unwrap_or(usize::MAX)),
             endpoint,
             config,
             peers: Mutex::default(),
@@ -211,7 +214,8 @@ impl Host for Shared {
     }
 
     fn opened(&self, stream: Opened) {
-        tokio::spawn(inbound::run(stream, self.leaders.clone(), self.map.clone()));
+        let (leaders, map) = (self.leaders.clone(), self.map.clone());
+        tokio::spawn(inbound::run(stream, leaders, map, self.budget.clone()));
     }
 }
 

@@ -14,6 +14,7 @@ use flotilla_topology::api::ClusterMap;
 use flotilla_topology::ids::{GroupId, LogId, Origin};
 use flotilla_topology::slot::SlotRange;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
@@ -21,12 +22,52 @@ use tokio::time::sleep_until;
 /// Bytes of one stream that wait for leaders; above it the stream is not read, and QUIC holds back
 /// the sender.
 pub const PENDING_BYTES_MAX: usize = 32 << 20;
+/// How often a stream looks whether the process has room again.
+const ROOM_LOOK: Duration = Duration::from_millis(20);
 /// A leader's answer to a sub-batch is waited for so long; then it is sent again.
 const BATCH_DEADLINE: Duration = Duration::from_secs(5);
 /// A leader's answer to a question for a cursor is waited for so long.
 const CURSOR_DEADLINE: Duration = Duration::from_secs(2);
 /// Nothing has to be looked at more often than this when nothing happens.
 const IDLE_LOOK: Duration = Duration::from_secs(1);
+
+/// What all streams of the process may hold for leaders together.
+#[derive(Clone)]
+pub struct Budget {
+    used: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+impl Budget {
+    /// Of so many bytes.
+    pub fn new(limit: usize) -> Budget {
+        Budget { used: Arc::default(), limit }
+    }
+
+    fn has_room(&self) -> bool {
+        self.used.load(Ordering::Relaxed) < self.limit
+    }
+}
+
+/// What one stream has of it; given back when the stream ends, however it ends.
+struct Share {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Share {
+    fn hold(&mut self, bytes: usize) {
+        self.budget.used.fetch_add(bytes, Ordering::Relaxed);
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.hold(0);
+    }
+}
 
 /// The groups of this cluster that own slots of a group of another cluster, by the namespace's
 /// name. Refused when some slots have no owner: their effects would be lost.
@@ -61,7 +102,7 @@ pub fn targets(
 
 /// Serves a stream until it ends. Two streams of one group may be at work at once (a sender that
 /// came back before we noticed that it was gone); leaders skip what they have.
-pub async fn run(opened: Opened, leaders: Leaders, map: MapWatch) {
+pub async fn run(opened: Opened, leaders: Leaders, map: MapWatch, budget: Budget) {
     let found = match map.borrow().as_ref() {
         Some(map) => targets(map, &opened.namespace, opened.slots),
         None => Err("this syncer has no map yet".into()),
@@ -76,7 +117,8 @@ pub async fn run(opened: Opened, leaders: Leaders, map: MapWatch) {
     };
     let (answers, queue) = mpsc::unbounded_channel();
     let (source, namespace) = ((opened.origin, opened.group, opened.slots), opened.namespace);
-    let inbound = Inbound { source, namespace, targets, wire: opened.wire, leaders, answers };
+    let (wire, share) = (opened.wire, Share { budget, bytes: 0 });
+    let inbound = Inbound { source, namespace, targets, wire, leaders, answers, share };
     inbound.run(queue, map).await;
 }
 
@@ -88,6 +130,7 @@ struct Inbound {
     leaders: Leaders,
     /// Bounded by what lanes have under way.
     answers: mpsc::UnboundedSender<Event>,
+    share: Share,
 }
 
 impl Inbound {
@@ -100,8 +143,10 @@ impl Inbound {
                     return self.refuse(refusal);
                 }
             }
-            let wake = receiver.deadline().unwrap_or_else(|| Instant::now() + IDLE_LOOK);
-            let room = receiver.bytes() < PENDING_BYTES_MAX;
+            self.share.hold(receiver.bytes());
+            let room = receiver.bytes() < PENDING_BYTES_MAX && self.share.budget.has_room();
+            let look = Instant::now() + if room { IDLE_LOOK } else { ROOM_LOOK };
+            let wake = receiver.deadline().map_or(look, |deadline| deadline.min(look));
             let event = tokio::select! {
                 Some(event) = answers.recv() => event,
                 message = self.wire.next(), if room => match self.take(message) {

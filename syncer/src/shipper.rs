@@ -396,7 +396,8 @@ impl Shipper {
             }
             self.base = entry.at.clone();
         }
-        if self.base.id != before {
+        // A receiver with another log than ours has nothing that we may forget.
+        if self.base.id != before && self.state != LinkState::NeedsMerge {
             actions.push(Action::Floor(self.base.clone()));
         }
         born

@@ -2,7 +2,7 @@
 //!
 //! Whoever drives a shipper or a receiver never waits for the network: it queues, and it takes what
 //! has come. The write queue is bounded by what the shipper keeps under way; the read queue holds
-//! a few messages, behind which QUIC's flow control holds back the sender.
+//! one message, behind which QUIC's flow control holds back the sender.
 
 use super::LinkError;
 use crate::batch::{FRAME_BYTES_MAX, Message};
@@ -12,8 +12,8 @@ use quinn::{RecvStream, SendStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-/// Messages that were read and wait to be taken.
-const READ_QUEUE: usize = 4;
+/// Messages that were read and wait to be taken: one, while the next is being read.
+const READ_QUEUE: usize = 1;
 /// A frame's room is taken in steps of this size, as bytes arrive, whatever its length says.
 const READ_STEP: usize = 256 << 10;
 

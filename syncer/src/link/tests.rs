@@ -333,7 +333,9 @@ impl Host for West {
     }
 
     fn opened(&self, stream: Opened) {
-        tokio::spawn(crate::inbound::run(stream, self.leaders.clone(), self.map.clone()));
+        let (leaders, map) = (self.leaders.clone(), self.map.clone());
+        // Less than a few batches, so that streams have to wait for room.
+        tokio::spawn(crate::inbound::run(stream, leaders, map, crate::inbound::Budget::new(4096)));
     }
 }
 

@@ -133,7 +133,8 @@ fn a_cursor_that_the_log_does_not_reach_needs_a_merge() {
 fn another_term_at_the_cursor_is_another_log() {
     let mut rig = Rig::new();
     rig.learn([(1, 10, true), (2, 10, true)]);
-    rig.step(Event::LinkUp(LogId { term: 9, index: 2 }));
+    let actions = rig.step(Event::LinkUp(LogId { term: 9, index: 2 }));
+    assert_eq!(actions, [], "the group must not take that for progress");
     assert_eq!(rig.shipper.state().0, LinkState::NeedsMerge);
 }
 
