@@ -58,7 +58,8 @@ impl Dialer {
             let peer = self.peer.borrow().clone();
             let reason = match self.connect(&peer, turn).await {
                 Ok((link, control)) => {
-                    tracing::info!(peer = %peer.name, at = %link.connection.remote_address(), "link is up");
+                    let at = link.connection.remote_address();
+                    tracing::info!(peer = %peer.name, %at, "link is up");
                     status.send_replace(LinkStatus::Up(Arc::clone(&link)));
                     pause = REDIAL_MIN;
                     set_connected(&peer, 1.0);
