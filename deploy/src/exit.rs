@@ -23,18 +23,18 @@ pub struct Exit {
 
 impl Exit {
     /// An error that ends the program with this code.
-    pub fn new(code: u8, message: impl Into<String>) -> anyhow::Error {
+    pub fn error(code: u8, message: impl Into<String>) -> anyhow::Error {
         Exit { code, message: message.into() }.into()
     }
 
     /// [`USAGE`].
     pub fn usage(error: impl std::fmt::Display) -> anyhow::Error {
-        Exit::new(USAGE, error.to_string())
+        Exit::error(USAGE, error.to_string())
     }
 
     /// [`USAGE`], with all causes in the message.
     pub fn usage_chain(error: anyhow::Error) -> anyhow::Error {
-        Exit::new(USAGE, format!("{error:#}"))
+        Exit::error(USAGE, format!("{error:#}"))
     }
 }
 
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn an_error_keeps_its_code_under_context() {
-        let error = Exit::new(MOVING, "still moving").context("verify");
+        let error = Exit::error(MOVING, "still moving").context("verify");
         assert_eq!(number_of(&error), MOVING);
         assert_eq!(number_of(&anyhow::anyhow!("anything")), FAILED);
     }

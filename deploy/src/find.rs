@@ -78,7 +78,7 @@ impl Answers {
     /// All of them, or the first that is missing: exit code 3.
     pub fn all(self) -> anyhow::Result<Vec<Told>> {
         match self.silent.into_iter().next() {
-            Some(line) => Err(Exit::new(exit::CANNOT_CONNECT, line)),
+            Some(line) => Err(Exit::error(exit::CANNOT_CONNECT, line)),
             None => Ok(self.told),
         }
     }

@@ -209,7 +209,7 @@ async fn serve(stream: UnixStream, orders: Orders) -> Option<()> {
 pub async fn send(path: &Path, words: &[String]) -> anyhow::Result<Answer> {
     let stream = UnixStream::connect(path).await.map_err(|error| {
         let line = format!("no demo listens on {}: {error}", path.display());
-        crate::exit::Exit::new(crate::exit::CANNOT_CONNECT, line)
+        crate::exit::Exit::error(crate::exit::CANNOT_CONNECT, line)
     })?;
     let (read, mut write) = stream.into_split();
     let mut line = serde_json::to_string(words)?;

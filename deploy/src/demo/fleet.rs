@@ -77,7 +77,7 @@ impl Fleet {
             }
             if Instant::now() > deadline {
                 let line = format!("not ready after {patience:?}: {}", missing.join("; "));
-                return Err(Exit::new(exit::TIMED_OUT, line));
+                return Err(Exit::error(exit::TIMED_OUT, line));
             }
             tokio::time::sleep(SETTLE_PERIOD).await;
         }

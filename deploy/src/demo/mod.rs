@@ -215,7 +215,7 @@ async fn wait_ready(
         Some(death) = deaths.recv() => {
             let said = last_lines(&death.log);
             screen.say(&said);
-            Err(Exit::new(exit::FAILED, death.to_string()))
+            Err(Exit::error(exit::FAILED, death.to_string()))
         }
     }
 }

@@ -69,7 +69,7 @@ fn free_layout(mode: Mode, datacenters: Vec<String>, nodes: Option<usize>) -> Re
             return Ok(layout);
         }
     }
-    Err(Exit::new(exit::FAILED, format!("no free ports between {PORT_RANGE:?}")))
+    Err(Exit::error(exit::FAILED, format!("no free ports between {PORT_RANGE:?}")))
 }
 
 impl World for DemoWorld {
