@@ -27,17 +27,18 @@ impl Timing {
 
     /// For voters that are at most `rtt_ms` apart.
     ///
-    /// Three heartbeats may be lost before a follower moves, and a heartbeat that was sent late by
-    /// a whole round trip, or answered late, is not yet a reason. The range is as wide as its
-    /// lower end, several round trips: two followers seldom ask for votes at once.
+    /// A heartbeat must be answered before the next one is due (the Raft library gives up on it
+    /// then), also when it is a round trip late; three may be lost before a follower moves. The
+    /// range is as wide as its lower end, several round trips: two followers seldom ask for votes
+    /// at once.
     pub fn for_rtt(rtt_ms: f64) -> Timing {
         assert!(rtt_ms.is_finite() && rtt_ms >= 0.0, "a round trip time of {rtt_ms} ms");
         if rtt_ms <= NEAR_RTT_MS {
             return Timing::NEAR;
         }
         let rtt_ms = rtt_ms.ceil() as u64;
-        let heartbeat_ms = Timing::NEAR.heartbeat_ms.max(rtt_ms);
-        let election_min_ms = 3 * heartbeat_ms + 2 * rtt_ms;
+        let heartbeat_ms = Timing::NEAR.heartbeat_ms.max(2 * rtt_ms);
+        let election_min_ms = 3 * heartbeat_ms + rtt_ms;
         Timing { heartbeat_ms, election_min_ms, election_max_ms: 2 * election_min_ms }
     }
 }
@@ -50,9 +51,9 @@ mod tests {
     #[test]
     fn far_voters_wait_longer() {
         assert_eq!(Timing::for_rtt(0.5), Timing::NEAR);
-        let far = Timing { heartbeat_ms: 100, election_min_ms: 420, election_max_ms: 840 };
+        let far = Timing { heartbeat_ms: 120, election_min_ms: 420, election_max_ms: 840 };
         assert_eq!(Timing::for_rtt(60.0), far);
-        let farther = Timing { heartbeat_ms: 250, election_min_ms: 1250, election_max_ms: 2500 };
+        let farther = Timing { heartbeat_ms: 500, election_min_ms: 1750, election_max_ms: 3500 };
         assert_eq!(Timing::for_rtt(250.0), farther);
     }
 

@@ -63,7 +63,7 @@ impl GroupKeeper {
         logs: Arc<LogStore>,
         raft_runtime: Handle,
     ) -> Arc<GroupKeeper> {
-        let settings = Settings::for_rtt(config.raft.rtt_ms.ceil() as u64);
+        let settings = Settings::for_rtt(config.raft.rtt_ms);
         Arc::new(GroupKeeper {
             places,
             engine,

@@ -4,6 +4,7 @@
 //! release. `convert` is the only place where its types and ours meet.
 
 use bytes::Bytes;
+use flotilla_topology::election::Timing;
 use flotilla_topology::ids::{LogId, ReplicaId, Role};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -242,18 +243,15 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// For a group whose replicas are up to `rtt_ms` apart. A heartbeat must be answered before the
-    /// next one is due (the library gives up on it then), and some may be lost before anybody
-    /// thinks of an election.
-    pub fn for_rtt(rtt_ms: u64) -> Settings {
+    /// For a group whose replicas are up to `rtt_ms` apart.
+    pub fn for_rtt(rtt_ms: f64) -> Settings {
         let base = Settings::default();
-        let heartbeat_ms = base.heartbeat_ms.max(rtt_ms * 2);
-        let election_min_ms = base.election_min_ms.max(heartbeat_ms * 3 + rtt_ms);
+        let timing = Timing::for_rtt(rtt_ms);
         Settings {
-            heartbeat_ms,
-            election_min_ms,
-            election_max_ms: election_min_ms * 2,
-            append_window_bytes: base.append_window_bytes + rtt_ms.min(100) as usize * (64 << 10),
+            heartbeat_ms: timing.heartbeat_ms,
+            election_min_ms: timing.election_min_ms,
+            election_max_ms: timing.election_max_ms,
+            append_window_bytes: base.append_window_bytes + rtt_ms.min(100.0) as usize * (64 << 10),
             ..base
         }
     }
