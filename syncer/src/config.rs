@@ -4,6 +4,7 @@
 //! everything that is wrong at once.
 
 use crate::batch::BATCH_BYTES_MAX;
+use flotilla_node::config::{ConfigError, read_toml};
 use flotilla_node::tls::TlsFiles;
 use flotilla_topology::api::SyncerInfo;
 use flotilla_topology::ids::ClusterId;
@@ -62,39 +63,10 @@ fn default_memory() -> u64 {
     MEMORY_DEFAULT
 }
 
-/// The configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not TOML, or has a key that is not known.
-    #[error("{path}: {message}")]
-    Parse {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong, with its line.
-        message: String,
-    },
-    /// Values contradict each other; one line for each, all of them.
-    #[error("{0}")]
-    Invalid(String),
-}
-
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let config: Config = toml::from_str(&text).map_err(|error| ConfigError::Parse {
-            path: path.to_owned(),
-            message: error.to_string(),
-        })?;
+        let config: Config = read_toml(path)?;
         config.validate()?;
         Ok(config)
     }
@@ -133,7 +105,7 @@ impl Config {
                 self.memory
             ));
         }
-        if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems.join("\n"))) }
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
     }
 
     /// How this syncer registers with PD.
