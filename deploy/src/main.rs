@@ -12,6 +12,7 @@ mod logging;
 mod node;
 mod pd;
 mod serve;
+mod simulate;
 mod state;
 mod status;
 mod syncer;
@@ -55,6 +56,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Run clusters, break them, and check what clients saw.
     Chaos(chaos::ChaosArgs),
+    /// Run histories of clusters without processes, and check that all come to the same.
+    Simulate(simulate::SimulateArgs),
     /// Measure three nodes beside one redis-server.
     Bench(bench::BenchArgs),
     /// Make and show certificates.
@@ -82,6 +85,7 @@ impl Command {
             Command::Lag(args) => lag::run(args),
             Command::Verify(args) => verify::run(args),
             Command::Chaos(args) => chaos::run(args),
+            Command::Simulate(args) => simulate::run(args),
             Command::Bench(args) => bench::run(args),
             // What it refuses is how it was asked.
             Command::Cert(args) => cert::run(args).map_err(exit::Exit::usage_chain),

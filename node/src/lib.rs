@@ -45,3 +45,5 @@ pub mod transport;
 pub mod http;
 
 pub mod clock;
+
+pub mod flaws;

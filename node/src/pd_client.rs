@@ -300,8 +300,10 @@ impl Core {
                     serving = true;
                     self.look_back(&map);
                     revision = map.revision;
-                    if kept.is_none_or(|epoch| epoch < map.epoch) && self.keep(*map).await {
-                        kept = self.map.borrow().as_ref().map(|map| map.epoch);
+                    // What was written counts: a registration may have shown a newer map already.
+                    let epoch = map.epoch;
+                    if kept.is_none_or(|kept| kept < epoch) && self.keep(*map).await {
+                        kept = Some(epoch);
                     }
                 }
                 Ok(_) => tracing::error!("PD answers a watch of the map with something else"),

@@ -33,6 +33,8 @@ pub mod config;
 
 pub mod driver;
 
+pub mod simulate;
+
 pub use config::Config;
 pub use driver::Syncer;
 pub use ports::StartError;

@@ -11,6 +11,7 @@
 //!   harmless and two receivers at work are, too.
 
 use crate::batch::Batch;
+use flotilla_node::flaws::{self, Flaw};
 use flotilla_node::group::remote::{RemoteBatch, RemoteEffect, Verdict};
 use flotilla_topology::ids::{GroupId, LogId};
 use flotilla_topology::slot::SlotRange;
@@ -193,7 +194,11 @@ impl Receiver {
     /// The cursor of the source group: the smallest, once all are known.
     fn smallest(&self) -> Option<LogId> {
         let cursors: Option<Vec<LogId>> = self.lanes.iter().map(|lane| lane.cursor).collect();
-        cursors?.into_iter().min_by_key(|cursor| cursor.index)
+        let cursors = cursors?.into_iter();
+        match flaws::has(Flaw::RestartAtLargest) {
+            false => cursors.min_by_key(|cursor| cursor.index),
+            true => cursors.max_by_key(|cursor| cursor.index),
+        }
     }
 
     fn batch(&mut self, now: Instant, batch: Batch, wall_ms: u64, actions: &mut Vec<Action>) {

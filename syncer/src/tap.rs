@@ -16,6 +16,7 @@ use crate::gate::Gate;
 use crate::learned::{Learned, Position};
 use bytes::Bytes;
 use flotilla_node::codec::Encoder;
+use flotilla_node::flaws::{self, Flaw};
 use flotilla_node::group::cursor::{self, Cursors};
 use flotilla_node::group::entry::{Entry, Fence, RowOp};
 use flotilla_node::group::remote::{LinkFloor, RemoteEffect, Vector};
@@ -136,7 +137,8 @@ impl Tap {
 
     fn effective(&mut self, id: LogId, bytes: &Bytes, to: &mut Learned) -> io::Result<Outcome> {
         let entry = Entry::decode(bytes).map_err(|error| self.unreadable(id, &error))?;
-        if !self.at.fence.admit(id.term, entry.header.evaluation) {
+        let admitted = self.at.fence.admit(id.term, entry.header.evaluation);
+        if !admitted && !flaws::has(Flaw::ShipsNoOps) {
             return Ok(Outcome::Fenced);
         }
         let own = entry.header.origin.cluster == self.own.cluster;

@@ -5,9 +5,13 @@
 //! | 0x10 head | slot, escaped key | `model::Head` |
 //! | 0x20 element | slot, escaped key, type, name | `model::Element` |
 //! | 0x30 expiry index | end in ms (8), slot, key | empty |
+//! | 0x31 garbage index | stamp's clock (8), slot, escaped key, [type, name] | how far a walk came, or empty |
 //! | 0x60 cursor | origin, source group | a position in another cluster's log |
 //! | 0x61 link floor | peer cluster | a position that a peer has acknowledged |
 //! | 0x62 range floor | kept for deletes of key ranges | |
+//! | 0x63 live set | | which clusters count |
+//! | 0x64 open merge | origin, source group | the full state that is being merged |
+//! | 0x65 merges | | how many full states were merged |
 //!
 //! Numbers are big-endian. A key is escaped (0x00 becomes 0x00 0xFF) and ends with 0x00 0x01, so
 //! that rows stand in the order of (slot, key, element) and no key's rows contain another's. The
@@ -19,6 +23,7 @@ use crate::model::Type;
 use bytes::Bytes;
 use flotilla_topology::ids::{ClusterId, GroupId, Incarnation, Origin};
 use flotilla_topology::slot::{Slot, SlotRange};
+use flotilla_topology::stamp::Hlc;
 use std::ops::Range;
 
 /// Head rows: one per key.
@@ -27,12 +32,20 @@ pub const HEAD: u8 = 0x10;
 pub const ELEMENT: u8 = 0x20;
 /// Expiry index rows, local upkeep.
 pub const EXPIRY: u8 = 0x30;
+/// Garbage index rows, local upkeep.
+pub const GARBAGE: u8 = 0x31;
 /// Cursor rows.
 pub const CURSOR: u8 = 0x60;
 /// Link floor rows.
 pub const LINK_FLOOR: u8 = 0x61;
 /// Range floor rows.
 pub const RANGE_FLOOR: u8 = 0x62;
+/// The live set, one row.
+pub const LIVE: u8 = 0x63;
+/// Open merge rows.
+pub const MERGE: u8 = 0x64;
+/// The number of merged states, one row.
+pub const MERGES: u8 = 0x65;
 
 const ESCAPE: u8 = 0x00;
 const ESCAPED_ZERO: u8 = 0xFF;
@@ -68,6 +81,24 @@ pub enum RowKey {
         /// The key.
         key: Bytes,
     },
+    /// Something waits to be collected.
+    Garbage {
+        /// The clock of the stamp from which on it can be.
+        at: Hlc,
+        /// The key's slot.
+        slot: Slot,
+        /// The key.
+        key: Bytes,
+        /// The element, or none for the key as a whole.
+        element: Option<(Type, Bytes)>,
+    },
+    /// The full state that is being merged from a source group.
+    Merge {
+        /// Where its entries were born.
+        origin: Origin,
+        /// The group there.
+        group: GroupId,
+    },
     /// How far another cluster's group has been received.
     Cursor {
         /// Where its entries were born.
@@ -90,6 +121,11 @@ pub enum RowKey {
 fn start(kind: u8, slot: Slot, key: &[u8], more: usize) -> Vec<u8> {
     let mut row = Vec::with_capacity(3 + key.len() + 2 + more);
     row.push(kind);
+    put_key(&mut row, slot, key);
+    row
+}
+
+fn put_key(row: &mut Vec<u8>, slot: Slot, key: &[u8]) {
     row.extend_from_slice(&slot.0.to_be_bytes());
     for part in key.split_inclusive(|&byte| byte == ESCAPE) {
         row.extend_from_slice(part);
@@ -98,7 +134,6 @@ fn start(kind: u8, slot: Slot, key: &[u8], more: usize) -> Vec<u8> {
         }
     }
     row.extend_from_slice(&[ESCAPE, TERMINATOR]);
-    row
 }
 
 /// The head row of a key.
@@ -124,10 +159,45 @@ pub fn expiry(at: u64, slot: Slot, key: &[u8]) -> Bytes {
     row.into_bytes()
 }
 
+/// The index row of something that can be collected from the stamp's clock `at` on.
+pub fn garbage(at: Hlc, slot: Slot, key: &[u8], element: Option<(Type, &[u8])>) -> Bytes {
+    let name = element.map_or(0, |(_, name)| 1 + name.len());
+    let mut row = Vec::with_capacity(13 + key.len() + name);
+    row.push(GARBAGE);
+    row.extend_from_slice(&at.0.to_be_bytes());
+    put_key(&mut row, slot, key);
+    if let Some((ty, name)) = element {
+        row.push(ty.number());
+        row.extend_from_slice(name);
+    }
+    row.into()
+}
+
+/// The garbage index up to a reading of the clock, included.
+pub fn garbage_until(at: Hlc) -> Range<Bytes> {
+    let mut to = vec![GARBAGE];
+    to.extend_from_slice(&at.0.saturating_add(1).to_be_bytes());
+    Bytes::from_static(&[GARBAGE])..to.into()
+}
+
+/// The row of the full state that is being merged from a source group.
+pub fn merge(origin: Origin, group: GroupId) -> Bytes {
+    of_source(MERGE, origin, group)
+}
+
+/// The one row of a kind that has only one.
+pub fn single(kind: u8) -> Bytes {
+    Bytes::copy_from_slice(&[kind])
+}
+
 /// The cursor row of a source group.
 pub fn cursor(origin: Origin, group: GroupId) -> Bytes {
+    of_source(CURSOR, origin, group)
+}
+
+fn of_source(kind: u8, origin: Origin, group: GroupId) -> Bytes {
     let mut row = Encoder::with_capacity(10);
-    row.put_u8(CURSOR);
+    row.put_u8(kind);
     row.put_cluster(origin.cluster);
     row.put_u32(origin.incarnation.0);
     row.put_u32(group.0);
@@ -160,12 +230,28 @@ pub fn decode(row: &[u8]) -> Result<RowKey, DecodeError> {
             let at = input.u64()?;
             RowKey::Expiry { at, slot: input.slot()?, key: input.rest_bytes() }
         }
-        CURSOR => {
+        GARBAGE => {
+            let at = Hlc(input.u64()?);
+            let (slot, key) = (input.slot()?, unescape(&mut input)?);
+            let unknown = input.error("a type that this release knows");
+            let element = match input.is_empty() {
+                true => None,
+                false => {
+                    let ty = Type::from_number(input.u8()?).ok_or(unknown)?;
+                    Some((ty, input.rest_bytes()))
+                }
+            };
+            RowKey::Garbage { at, slot, key, element }
+        }
+        kind @ (CURSOR | MERGE) => {
             let cluster = input.cluster()?;
             let origin = Origin { cluster, incarnation: Incarnation(input.u32()?) };
             let group = GroupId(input.u32()?);
             input.finish()?;
-            RowKey::Cursor { origin, group }
+            match kind {
+                CURSOR => RowKey::Cursor { origin, group },
+                _ => RowKey::Merge { origin, group },
+            }
         }
         LINK_FLOOR => {
             let peer = input.cluster()?;
@@ -263,6 +349,12 @@ mod tests {
             let row = element(slot, &key, Type::Hash, &name);
             let whole = RowKey::Element { slot, key: key.clone(), ty: Type::Hash, name };
             prop_assert_eq!(decode(&row).unwrap(), whole);
+            for element in [None, Some((Type::Hash, Bytes::from_static(b"f\0")))] {
+                let named = element.as_ref().map(|(ty, name)| (*ty, &name[..]));
+                let row = garbage(Hlc(88), slot, &key, named);
+                let whole = RowKey::Garbage { at: Hlc(88), slot, key: key.clone(), element };
+                prop_assert_eq!(decode(&row).unwrap(), whole);
+            }
             let row = expiry(77, slot, &key);
             prop_assert_eq!(decode(&row).unwrap(), RowKey::Expiry { at: 77, slot, key });
         }

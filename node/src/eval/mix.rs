@@ -10,18 +10,18 @@ const B: u64 = 0xD6E8_FEB8_6659_FD93;
 
 /// Collects parts; each enters with its length, so that their borders count.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Mix(u64);
+pub(crate) struct Mix(u64);
 
 impl Mix {
-    pub(super) fn new(seed: u64) -> Mix {
+    pub(crate) fn new(seed: u64) -> Mix {
         Mix(finish(seed ^ A))
     }
 
-    pub(super) fn number(&mut self, word: u64) {
+    pub(crate) fn number(&mut self, word: u64) {
         self.0 = (self.0.rotate_left(27) ^ word.wrapping_mul(A)).wrapping_mul(B);
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
@@ -30,7 +30,7 @@ impl Mix {
         }
     }
 
-    pub(super) fn finish(self) -> u64 {
+    pub(crate) fn finish(self) -> u64 {
         finish(self.0)
     }
 }

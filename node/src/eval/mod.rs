@@ -13,9 +13,11 @@
 //! Replies and errors are those of Redis 7.0, and a test compares them with it.
 
 mod args;
+mod clean;
 mod deadlines;
 mod digest;
 mod due;
+mod elements;
 mod hashes;
 mod keyspace;
 mod mix;
@@ -27,8 +29,10 @@ mod strings;
 mod tests;
 mod txn;
 
+pub use clean::{CleanFrom, CleanRules, Cleaned, clean, garbage_waits};
 pub use digest::{SlotDigest, digest};
 pub use due::{DueOutcome, expire_due};
+pub(crate) use mix::Mix;
 pub use remote::{Loser, LoserKind, Losers, remote};
 pub use scan::{ScanCursor, ScanOptions, ScanPage, scan};
 pub use txn::{EvalContext, Txn};

@@ -11,18 +11,15 @@
 use crate::codec::DecodeError;
 use crate::engine::keys::{self, RowKey};
 use crate::engine::view::View;
-use crate::model::{Claim, Count, Element, Expiry, Floor, Head, Parts, Type};
-use crate::model::{decode_element, decode_head, encode_element, encode_head};
+use crate::flaws::{self, Flaw};
+use crate::model::{Claim, Count, Expiry, Floor, Head, Parts, Type, decode_head, encode_head};
 use bytes::Bytes;
 use flotilla_topology::ids::Origin;
 use flotilla_topology::slot::{Slot, SlotRange};
-use flotilla_topology::stamp::Stamp;
+use flotilla_topology::stamp::{Hlc, Stamp};
 use std::cell::Cell;
 use std::io;
 use std::ops::Range;
-
-/// Most element rows that a command counts to repair a count; beyond it the count stays open.
-const RECOUNT_ROWS_MAX: usize = 1024;
 
 /// When, where and how a command is evaluated.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +61,10 @@ pub(super) struct Key {
     stored: bool,
     /// The end that the expiry index has for it.
     indexed: u64,
+    /// What the garbage index has for the head.
+    waits: Option<Hlc>,
+    /// Elements of another type were hidden for good and must be swept.
+    sweep: bool,
 }
 
 impl Key {
@@ -89,6 +90,11 @@ impl<'a> Txn<'a> {
     /// An entry with this command's stamp is such a tick.
     pub fn needs_tick(&self) -> bool {
         self.needs_tick.get()
+    }
+
+    /// What it reads from.
+    pub fn view(&self) -> &View<'a> {
+        &self.view
     }
 
     /// Whether the command wrote anything.
@@ -134,7 +140,9 @@ impl<'a> Txn<'a> {
         }
         let floor = head.floor_at(now);
         let indexed = head.expiry.map_or(0, |expiry| expiry.at);
-        Key { name, slot, head, ty: None, floor, parts: Parts::NONE, stored, indexed }
+        let waits = head.garbage().map(|stamp| stamp.hlc);
+        let parts = Parts::NONE;
+        Key { name, slot, head, ty: None, floor, parts, stored, indexed, waits, sweep: false }
     }
 
     fn has_elements(&self, key: &Key) -> io::Result<bool> {
@@ -166,7 +174,7 @@ impl<'a> Txn<'a> {
         })
     }
 
-    fn put_row(&mut self, row: Bytes, value: Bytes, parts: Parts) {
+    pub(super) fn put_row(&mut self, row: Bytes, value: Bytes, parts: Parts) {
         self.view.put(row, value, parts);
         self.wrote = true;
     }
@@ -181,8 +189,30 @@ impl<'a> Txn<'a> {
         key.head.trim();
         let end = key.head.expiry.map_or(0, |expiry| expiry.at);
         self.reindex(&key, end);
+        self.queue(&key);
         let row = keys::head(key.slot, &key.name);
         self.put_row(row, encode_head(&key.head), key.parts);
+    }
+
+    /// Takes a head away of which nothing is left.
+    pub(super) fn drop_head(&mut self, key: &Key) {
+        self.reindex(key, 0);
+        self.drop_row(keys::head(key.slot, &key.name));
+    }
+
+    /// Keeps the invariant: what can be collected of a head some day is in the garbage index, at
+    /// the clock of its latest stamp.
+    fn queue(&mut self, key: &Key) {
+        if !self.context.synced {
+            return;
+        }
+        let waits = key.head.garbage().map(|stamp| stamp.hlc);
+        let at = match waits {
+            Some(at) if waits != key.waits || key.sweep => at,
+            None if key.sweep => key.head.floor.stamp.hlc,
+            _ => return,
+        };
+        self.put_row(keys::garbage(at, key.slot, &key.name, None), Bytes::new(), Parts::NONE);
     }
 
     /// Keeps the invariant: a key is in the expiry index iff its head has an expiry with an end.
@@ -206,12 +236,12 @@ impl<'a> Txn<'a> {
             self.save(key);
         } else {
             self.erase(&mut key);
-            self.reindex(&key, 0);
-            self.drop_row(keys::head(key.slot, &key.name));
+            self.drop_head(&key);
         }
     }
 
     fn raise_floor(&mut self, key: &mut Key) {
+        key.sweep |= key.head.ty().is_some_and(|ty| ty != Type::String);
         key.head.floor = key.head.floor.max(Floor::below(self.stamp()));
         key.parts |= Parts::FLOOR;
         key.head.count = None;
@@ -271,7 +301,7 @@ impl<'a> Txn<'a> {
     fn void_inherited_expiry(&mut self, key: &mut Key, ty: Type) {
         let (stamp, now, floor) = (self.stamp(), self.context.now_ms, key.head.floor);
         let inherited = key.head.expiry.filter(|e| e.ty == ty && !floor.hides(e.stamp));
-        if let Some(old) = inherited.filter(|e| e.at > now) {
+        if let Some(old) = inherited.filter(|e| e.at > now && !flaws::has(Flaw::TtlInherited)) {
             key.head.expiry = Some(Expiry { stamp, ty, at: 0, low: old.low });
             key.parts |= Parts::EXPIRY;
         }
@@ -305,139 +335,15 @@ impl<'a> Txn<'a> {
         }
     }
 
-    /// The state of a field, empty if there is none.
-    fn element(&self, key: &Key, name: &[u8]) -> io::Result<Element> {
-        let row = self.view.get(&keys::element(key.slot, &key.name, Type::Hash, name))?;
-        Ok(row.as_ref().map(decode_element).transpose().map_err(corrupt)?.unwrap_or_default())
-    }
-
-    /// The value of a field, if key and field are visible.
-    pub(super) fn field(&self, key: &Key, name: &[u8]) -> io::Result<Option<Bytes>> {
-        match key.ty {
-            Some(Type::Hash) => Ok(self.element(key, name)?.value(key.floor)),
-            _ => Ok(None),
-        }
-    }
-
-    /// All visible fields with their values, in order.
-    pub(super) fn fields(&self, key: &Key) -> impl Iterator<Item = io::Result<(Bytes, Bytes)>> {
-        let range = keys::elements_of_type(key.slot, &key.name, Type::Hash);
-        let (prefix, floor) = (range.start.len(), key.floor);
-        self.view.scan(range, false).filter_map(move |row| {
-            let (row, value) = match row {
-                Ok(row) => row,
-                Err(error) => return Some(Err(error)),
-            };
-            match decode_element(&value) {
-                Ok(element) => Some(Ok((row.slice(prefix..), element.value(floor)?))),
-                Err(error) => Some(Err(corrupt(error))),
-            }
-        })
-    }
-
-    /// How many fields are visible.
-    pub(super) fn count(&self, key: &Key) -> io::Result<u64> {
-        match key.head.known_count(self.context.now_ms) {
-            Some(count) => Ok(count),
-            None => self.fields(key).try_fold(0, |count, field| field.map(|_| count + 1)),
-        }
-    }
-
-    /// Counts a hash whose count is open, if it is small: then the next look is quick again.
-    pub(super) fn settle_count(&mut self, key: &mut Key) -> io::Result<()> {
-        let open = key.head.known_count(self.context.now_ms).is_none();
-        if key.ty != Some(Type::Hash) || !open {
-            return Ok(());
-        }
-        let range = keys::elements_of_type(key.slot, &key.name, Type::Hash);
-        if self.view.scan(range, false).nth(RECOUNT_ROWS_MAX).is_none() {
-            let live = self.count(key)?;
-            key.head.count = Some(Count { live, under: key.floor });
-        }
-        Ok(())
-    }
-
-    fn put_element(&mut self, key: &Key, name: &[u8], mut element: Element, parts: Parts) {
-        element.trim(key.head.floor);
-        let row = keys::element(key.slot, &key.name, Type::Hash, name);
-        self.put_row(row, encode_element(&element), parts);
-    }
-
-    /// Keeps the count right for the floor that it was made under, which may come back: a passed
-    /// expiry can yet be replaced by a longer one that is still on its way.
-    fn recount(key: &mut Key, before: &Element, after: &Element) {
-        if let Some(count) = &mut key.head.count {
-            let (before, after) = (before.exists(count.under), after.exists(count.under));
-            count.live = count.live.saturating_add_signed(i64::from(after) - i64::from(before));
-        }
-    }
-
-    /// Sets a field; whether it is new. Claim the key before.
-    pub(super) fn set_field(
-        &mut self,
-        key: &mut Key,
-        name: &Bytes,
-        value: Bytes,
-    ) -> io::Result<bool> {
-        let before = self.element(key, name)?;
-        let mut element = before.clone();
-        element.write(self.stamp(), Some(value));
-        Self::recount(key, &before, &element);
-        self.put_element(key, name, element, Parts::REGISTER);
-        Ok(!before.exists(key.floor))
-    }
-
-    /// Adds to a field's counter, which then shows `shown`. Claim the key before.
-    pub(super) fn add_to_field(
-        &mut self,
-        key: &mut Key,
-        name: &Bytes,
-        amount: i64,
-        shown: Bytes,
-    ) -> io::Result<()> {
-        if !self.context.synced {
-            return self.set_field(key, name, shown).map(|_| ());
-        }
-        let before = self.element(key, name)?;
-        let mut element = before.clone();
-        element.add(self.context.origin, self.stamp(), amount, key.floor);
-        Self::recount(key, &before, &element);
-        self.put_element(key, name, element, Parts::SUM);
-        Ok(())
-    }
-
-    /// Removes a field; whether it was there.
-    pub(super) fn remove_field(&mut self, key: &mut Key, name: &Bytes) -> io::Result<bool> {
-        let before = self.element(key, name)?;
-        if !before.exists(key.floor) {
-            return Ok(false);
-        }
-        let mut element = before.clone();
-        element.write(self.stamp(), None);
-        Self::recount(key, &before, &element);
-        if self.context.synced {
-            self.put_element(key, name, element, Parts::REGISTER);
-        } else {
-            self.drop_row(keys::element(key.slot, &key.name, Type::Hash, name));
-        }
-        Ok(true)
-    }
-
-    /// Saves a hash after fields were removed; where nothing is synced an empty one goes.
-    pub(super) fn save_or_drop(&mut self, key: Key) -> io::Result<()> {
-        if !self.context.synced && self.count(&key)? == 0 {
-            self.delete(key);
-        } else {
-            self.save(key);
-        }
-        Ok(())
-    }
-
     /// Joins a state of the head that came from another cluster, and makes the local parts anew.
     pub(super) fn join_head(&mut self, key: &mut Key, theirs: Head) {
         let type_before = key.head.ty();
         let head = std::mem::take(&mut key.head);
+        let floor_before = head.floor;
         key.head = head.join(theirs);
+        // Elements that the new floor hides are swept, whatever the type is now.
+        key.sweep |= type_before.is_some_and(|ty| ty != Type::String)
+            && key.head.floor != floor_before;
         key.floor = key.head.floor_at(self.context.now_ms);
         if key.head.ty() != type_before {
             // The losing type's claim was above every element of the winner that is known here,
@@ -447,29 +353,5 @@ impl<'a> Txn<'a> {
                 _ => None,
             };
         }
-    }
-
-    /// Joins a state of a field that came from another cluster; the field's state after it.
-    pub(super) fn join_field(
-        &mut self,
-        key: &mut Key,
-        name: &Bytes,
-        theirs: Element,
-    ) -> io::Result<Element> {
-        let ours = self.element(key, name)?;
-        let mut joined = ours.clone().join(theirs);
-        joined.trim(key.head.floor);
-        if joined == ours {
-            return Ok(joined);
-        }
-        if key.head.ty() == Some(Type::Hash) {
-            Self::recount(key, &ours, &joined);
-        }
-        if joined.is_empty() {
-            self.drop_row(keys::element(key.slot, &key.name, Type::Hash, name));
-        } else {
-            self.put_element(key, name, joined.clone(), Parts::NONE);
-        }
-        Ok(joined)
     }
 }

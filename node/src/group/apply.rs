@@ -90,6 +90,44 @@ fn state_of(meta: &GroupMeta) -> AppliedState {
     }
 }
 
+impl GroupMeta {
+    /// Takes the next committed entry of a group of `home`: whether it takes effect, and what it
+    /// then does to rows.
+    ///
+    /// # Panics
+    /// If it is not the next one.
+    pub fn take(
+        &mut self,
+        home: Origin,
+        Committed { log_id, body }: Committed,
+    ) -> io::Result<(Outcome, Vec<RowOp>)> {
+        assert_eq!(log_id.index, self.applied.index + 1, "apply must not skip or repeat an entry");
+        self.applied = log_id;
+        let bytes = match body {
+            Body::Blank => {
+                self.fence.blank(log_id.term);
+                return Ok((Outcome::TookEffect, Vec::new()));
+            }
+            Body::Membership(membership) => {
+                self.membership = membership;
+                return Ok((Outcome::TookEffect, Vec::new()));
+            }
+            Body::Normal(bytes) => bytes,
+        };
+        let entry = Entry::decode(&bytes)
+            .map_err(|error| io::Error::other(format!("entry {log_id}: {error}")))?;
+        if !self.fence.admit(log_id.term, entry.header.evaluation) {
+            metrics::counter!("flotilla_entries_fenced_total").increment(1);
+            return Ok((Outcome::Fenced, Vec::new()));
+        }
+        self.clock = self.clock.max(entry.header.clock);
+        if entry.header.origin == home && entry.header.slots.is_some() {
+            self.own = self.own.max(entry.header.last);
+        }
+        Ok((Outcome::TookEffect, entry.ops))
+    }
+}
+
 /// Rows of a chunk on their way into a batch.
 struct Rows<'a> {
     engine: &'a Engine,
@@ -141,36 +179,11 @@ impl StateMachine for Machine {
             batch: WriteBatch::default(),
         };
         let mut outcomes = Vec::with_capacity(entries.len());
-        for Committed { log_id, body } in entries {
-            let expected = self.meta.applied.index + 1;
-            assert_eq!(log_id.index, expected, "apply must not skip or repeat an entry");
-            self.meta.applied = log_id;
-            let outcome = match body {
-                Body::Blank => {
-                    self.meta.fence.blank(log_id.term);
-                    Outcome::TookEffect
-                }
-                Body::Membership(membership) => {
-                    self.meta.membership = membership;
-                    Outcome::TookEffect
-                }
-                Body::Normal(bytes) => {
-                    let entry = Entry::decode(&bytes).map_err(|error| {
-                        io::Error::other(format!("group {} entry {log_id}: {error}", self.group))
-                    })?;
-                    if self.meta.fence.admit(log_id.term, entry.header.evaluation) {
-                        self.meta.clock = self.meta.clock.max(entry.header.clock);
-                        if entry.header.origin == self.home && entry.header.slots.is_some() {
-                            self.meta.own = self.meta.own.max(entry.header.last);
-                        }
-                        entry.ops.into_iter().for_each(|op| rows.push(op));
-                        Outcome::TookEffect
-                    } else {
-                        metrics::counter!("flotilla_entries_fenced_total").increment(1);
-                        Outcome::Fenced
-                    }
-                }
-            };
+        for committed in entries {
+            let (outcome, ops) = self.meta.take(self.home, committed).map_err(|error| {
+                io::Error::other(format!("group {}: {error}", self.group))
+            })?;
+            ops.into_iter().for_each(|op| rows.push(op));
             outcomes.push(outcome);
         }
         rows.settle();

@@ -6,7 +6,8 @@
 
 use crate::codec::{DecodeError, Decoder, Encoder, unseal};
 use crate::engine::keys::{self, RowKey};
-use crate::engine::view::Rows;
+use crate::engine::view::{RowIter, Rows, View};
+use crate::flaws::{self, Flaw};
 use crate::group::remote::{Vector, put_vector, take_vector};
 use bytes::Bytes;
 use flotilla_topology::ids::{ClusterId, GroupId, LogId, Origin};
@@ -63,8 +64,17 @@ pub type Cursors = BTreeMap<SourceGroup, Cursor>;
 
 /// Reads all cursor rows.
 pub fn read_all(rows: &dyn Rows) -> io::Result<Cursors> {
+    collect(rows.scan(keys::of_kind(keys::CURSOR), false))
+}
+
+/// Reads all cursor rows as the evaluator sees them.
+pub fn read_view(view: &View<'_>) -> io::Result<Cursors> {
+    collect(view.scan(keys::of_kind(keys::CURSOR), false))
+}
+
+fn collect(rows: RowIter<'_>) -> io::Result<Cursors> {
     let mut cursors = Cursors::new();
-    for row in rows.scan(keys::of_kind(keys::CURSOR), false) {
+    for row in rows {
         let (key, value) = row?;
         if let Some((name, cursor)) = read_row(&key, &value).map_err(io::Error::other)? {
             cursors.insert(name, cursor);
@@ -93,25 +103,28 @@ pub fn closed_vector(cursors: &Cursors, slots: SlotRange) -> Vector {
         newest.insert(origin.cluster, *origin); // keys rise by incarnation: the last one stays
     }
     let closed = |origin: Origin| {
-        let mut sources: Vec<&Cursor> = cursors
-            .iter()
-            .filter(|((from, _), cursor)| *from == origin && cursor.slots.intersects(&slots))
-            .map(|(_, cursor)| cursor)
-            .collect();
-        sources.sort_by_key(|cursor| cursor.slots.first);
-        let mut next = slots.first.0;
-        for source in &sources {
-            if source.slots.first.0 > next {
-                return None;
-            }
-            next = next.max(source.slots.last.0 + 1);
-        }
-        if next <= slots.last.0 {
-            return None;
-        }
-        sources.iter().map(|cursor| cursor.closed).min()
+        let sources = sources_of(cursors, origin, slots)?;
+        let closed = sources.iter().map(|cursor| cursor.closed);
+        if flaws::has(Flaw::VectorMax) { closed.max() } else { closed.min() }
     };
     newest.into_iter().filter_map(|(cluster, origin)| Some((cluster, closed(origin)?))).collect()
+}
+
+/// The cursors of those groups of `origin` that share slots with `slots`; none if some slot was
+/// never heard of.
+pub fn sources_of(cursors: &Cursors, origin: Origin, slots: SlotRange) -> Option<Vec<&Cursor>> {
+    let of_origin = cursors.range((origin, GroupId(0))..=(origin, GroupId(u32::MAX)));
+    let shares = of_origin.map(|(_, cursor)| cursor).filter(|c| c.slots.intersects(&slots));
+    let mut sources: Vec<&Cursor> = shares.collect();
+    sources.sort_by_key(|cursor| cursor.slots.first);
+    let mut next = slots.first.0;
+    for source in &sources {
+        if source.slots.first.0 > next {
+            return None;
+        }
+        next = next.max(source.slots.last.0 + 1);
+    }
+    (next > slots.last.0).then_some(sources)
 }
 
 #[cfg(test)]

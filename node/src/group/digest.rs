@@ -11,7 +11,7 @@ use crate::engine::view::{Overlay, View};
 use crate::eval::{self, SlotDigest, Txn};
 use crate::group::Group;
 use crate::group::cursor::{self, closed_vector};
-use crate::group::evaluator::eval_context;
+use crate::group::leader::eval_context;
 use crate::group::remote::{Answer, Outcome, Vector, put_vector, take_vector};
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, LogId};
@@ -116,7 +116,7 @@ impl Group {
     }
 
     fn digest_applied(&self, request: &DigestRequest) -> io::Result<DigestAnswer> {
-        let engine = &self.context.engine;
+        let engine = &self.engine;
         let mine = self.context.slots;
         let slots = SlotRange {
             first: mine.first.max(request.slots.first),

@@ -6,73 +6,36 @@
 //! is refused until everything in flight has ended.
 
 use crate::clock;
-use crate::command::Command;
+use crate::engine::rocks::Engine;
 use crate::engine::rows::TabletRows;
-use crate::eval::EvalContext;
 use crate::group::GroupContext;
 use crate::group::apply::AppliedState;
-use crate::group::exec::{Outcome, REPLY_BYTES_MAX};
-use crate::group::merge::{self, Merge};
-use crate::group::remote::{Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatch};
-use crate::group::run::{EntryJob, ExecJob, Run, Unproposed, Verdict};
+use crate::group::leader::{Leader, LeaderClock, Work};
+use crate::group::run::{Run, Unproposed, Verdict};
 use crate::raft::{self, Completion, Completions, RaftGroup, RaftRole, RaftStatus};
-use flotilla_topology::stamp::Stamp;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 /// After so long without a verdict a client is told that the outcome is unknown.
 pub const UNKNOWN_AFTER: Duration = Duration::from_secs(5);
-/// How often waiting jobs are looked at for that, and expired keys are looked for.
+/// How often waiting jobs are looked at for that, and what is due by itself is done.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(250);
-/// Expired keys that one housekeeping deletes at most, so that clients wait for few of them.
-const EXPIRE_BATCH: usize = 256;
 /// Confirmations of leadership whose answer waits for this task at once, at most.
 const CONFIRMATIONS_MAX: usize = 64;
-
-/// What the evaluator is asked to do.
-pub enum Work {
-    /// Evaluate a connection's commands, in order.
-    Exec {
-        /// They.
-        commands: Vec<Command>,
-        /// Outcomes, one for each.
-        answer: oneshot::Sender<Vec<Outcome>>,
-    },
-    /// Merge a batch of another cluster.
-    Remote {
-        /// It.
-        batch: RemoteBatch,
-        /// How far the group has come with that source group.
-        answer: oneshot::Sender<RemoteAnswer>,
-    },
-    /// Keep what a peer has acknowledged.
-    LinkFloor {
-        /// It.
-        floor: LinkFloor,
-        /// Whether it was applied.
-        answer: oneshot::Sender<Verdict>,
-    },
-    /// Commit a stamp at or above this time, so that keys due by then have passed everywhere.
-    Tick {
-        /// Milliseconds since 1970.
-        at_ms: u64,
-        /// Whether it was applied.
-        answer: oneshot::Sender<Verdict>,
-    },
-}
 
 type Confirmation = (u64, Unproposed, Verdict);
 
 pub(crate) struct Evaluator {
     context: Arc<GroupContext>,
+    engine: Arc<Engine>,
     raft: RaftGroup,
     status: watch::Receiver<RaftStatus>,
     applied: watch::Receiver<AppliedState>,
     work: mpsc::Receiver<Work>,
     completions: Completions,
-    run: Option<Run>,
+    leader: Option<Leader>,
     rows: TabletRows,
     confirm: mpsc::Sender<Confirmation>,
     confirmations: mpsc::Receiver<Confirmation>,
@@ -81,23 +44,25 @@ pub(crate) struct Evaluator {
 impl Evaluator {
     pub(crate) fn new(
         context: Arc<GroupContext>,
+        engine: Arc<Engine>,
         raft: RaftGroup,
         applied: watch::Receiver<AppliedState>,
         work: mpsc::Receiver<Work>,
         completions: Completions,
     ) -> Evaluator {
         let (confirm, confirmations) = mpsc::channel(CONFIRMATIONS_MAX);
-        let rows = TabletRows::new(&context.engine, applied.borrow().tablet);
+        let rows = TabletRows::new(&engine, applied.borrow().tablet);
         let status = raft.watch();
-        let run = None;
+        let leader = None;
         Evaluator {
             context,
+            engine,
             raft,
             status,
             applied,
             work,
             completions,
-            run,
+            leader,
             rows,
             confirm,
             confirmations,
@@ -116,7 +81,7 @@ impl Evaluator {
                 Some(completion) = self.completions.recv() => self.completed(completion),
                 Some(confirmation) = self.confirmations.recv() => self.confirmed(confirmation),
                 changed = self.status.changed() => if changed.is_err() { break },
-                changed = self.applied.changed(), if self.run.is_none() => {
+                changed = self.applied.changed(), if self.leader.is_none() => {
                     if changed.is_err() { break }
                 }
                 work = self.work.recv(), if takes => match work {
@@ -126,9 +91,9 @@ impl Evaluator {
                 _ = housekeeping.tick() => self.housekeep().await,
             }
         }
-        if let Some(mut run) = self.run.take() {
-            run.stop();
-            run.give_up(Instant::now());
+        if let Some(mut leader) = self.leader.take() {
+            leader.run.stop();
+            leader.run.give_up(Instant::now());
         }
     }
 
@@ -138,18 +103,19 @@ impl Evaluator {
             let status = self.status.borrow_and_update();
             (status.ready(), status.term)
         };
-        if let Some(run) = &mut self.run {
+        if let Some(Leader { run, .. }) = &mut self.leader {
             if !run.is_stopped() && (!ready || term != run.term) {
                 run.stop();
             }
             if run.is_stopped() && run.is_drained() {
-                self.run = None;
+                self.leader = None;
             }
         }
         let state = *self.applied.borrow_and_update();
-        if self.run.is_none() && ready && state.fence.term == term {
-            self.rows = TabletRows::new(&self.context.engine, state.tablet);
-            self.run = Some(Run::start(term, state.fence, state.clock, self.context.origin));
+        if self.leader.is_none() && ready && state.fence.term == term {
+            self.rows = TabletRows::new(&self.engine, state.tablet);
+            let run = Run::start(term, state.fence, state.clock, self.context.origin);
+            self.leader = Some(Leader::new(self.context.clone(), run));
             tracing::info!(group = %self.context.group, term, "leads and evaluates");
         }
     }
@@ -157,7 +123,7 @@ impl Evaluator {
     /// Whether to look at the queue: to evaluate, or to refuse. A leader that has not applied its
     /// blank entry yet does neither.
     fn takes_work(&self) -> bool {
-        match &self.run {
+        match self.leader.as_ref().map(|leader| &leader.run) {
             Some(run) => run.is_stopped() || run.can_take(),
             None => self.status.borrow().role != RaftRole::Leader,
         }
@@ -170,15 +136,15 @@ impl Evaluator {
             raft::Verdict::Refused { .. } => Verdict::NotApplied,
             raft::Verdict::Unknown => Verdict::Unknown,
         };
-        if let Some(run) = &mut self.run {
-            run.complete(completion.tag, verdict);
+        if let Some(leader) = &mut self.leader {
+            leader.run.complete(completion.tag, verdict);
         }
     }
 
     fn confirmed(&mut self, (term, unproposed, verdict): Confirmation) {
         // A run of another term has other jobs; those of this one were given up with their run.
-        if let Some(run) = self.run.as_mut().filter(|run| run.term == term) {
-            run.settle_unproposed(unproposed, verdict);
+        if let Some(leader) = self.leader.as_mut().filter(|leader| leader.run.term == term) {
+            leader.run.settle_unproposed(unproposed, verdict);
         }
     }
 
@@ -186,12 +152,13 @@ impl Evaluator {
     async fn take(&mut self, first: Work) {
         let mut next = Some(first);
         while let Some(work) = next.take() {
-            if self.run.as_ref().is_some_and(|run| !run.is_stopped()) {
+            if self.leader.as_ref().is_some_and(|leader| !leader.run.is_stopped()) {
                 self.evaluate(work).await;
             } else {
                 self.refuse(work);
             }
-            if self.run.as_ref().is_some_and(|run| run.can_take() && !run.is_entry_full()) {
+            let run = self.leader.as_ref().map(|leader| &leader.run);
+            if run.is_some_and(|run| run.can_take() && !run.is_entry_full()) {
                 next = self.work.try_recv().ok();
             }
         }
@@ -203,142 +170,48 @@ impl Evaluator {
             let status = self.status.borrow();
             (status.leader.as_ref().map(|(_, member)| member.name.clone()), status.term)
         };
-        match work {
-            Work::Exec { commands, answer } => {
-                let _ = answer.send(vec![Outcome::NotApplied { leader }; commands.len()]);
-            }
-            Work::Remote { answer, .. } => {
-                let _ = answer.send(Answer::NotLeader(LeaderIs { node: leader, term }));
-            }
-            Work::LinkFloor { answer, .. } | Work::Tick { answer, .. } => {
-                let _ = answer.send(Verdict::NotApplied);
-            }
-        }
+        work.refuse(leader, term);
+    }
+
+    fn clock(&self) -> LeaderClock {
+        let applied = self.applied.borrow().clock;
+        LeaderClock { wall_ms: clock::wall_ms(), applied, now: Instant::now() }
     }
 
     async fn evaluate(&mut self, work: Work) {
-        let evaluated = match work {
-            Work::Exec { commands, answer } => self.evaluate_commands(commands, answer).await,
-            Work::Remote { batch, answer } => {
-                self.close().await; // an entry has one origin
-                let evaluated = self.evaluate_remote(batch, answer);
-                self.close().await;
-                evaluated
-            }
-            Work::LinkFloor { floor, answer } => self.evaluate_entry(answer, |run, rows, stamp| {
-                merge::write_floor(run, rows, &floor)?;
-                Ok(Some(stamp))
-            }),
-            Work::Tick { at_ms, answer } => {
-                let tick = self.context.stamp_at_ms(at_ms);
-                self.evaluate_entry(answer, |run, _, stamp| {
-                    run.observe(tick);
-                    Ok(Some(stamp.max(tick)))
-                })
-            }
-        };
-        if let Err(error) = evaluated {
-            // A read failed half way through a command: what the overlay holds of it is nothing
-            // that may be proposed.
+        let clock = self.clock();
+        let Some(leader) = &mut self.leader else { return };
+        let evaluated = leader.evaluate(&self.rows, clock, work);
+        self.ends_on_error(evaluated);
+        self.propose().await;
+    }
+
+    /// A read failed half way through: what the overlay holds of it may not be proposed.
+    fn ends_on_error(&mut self, evaluated: io::Result<()>) {
+        if let (Err(error), Some(leader)) = (evaluated, &mut self.leader) {
             tracing::error!(group = %self.context.group, %error, "evaluation failed, the run ends");
-            if let Some(run) = &mut self.run {
-                run.stop();
-            }
+            leader.run.stop();
         }
     }
 
-    async fn evaluate_commands(
-        &mut self,
-        commands: Vec<Command>,
-        answer: oneshot::Sender<Vec<Outcome>>,
-    ) -> io::Result<()> {
-        let Some(run) = &mut self.run else { return Ok(()) };
-        let job = run.begin_job(Box::new(ExecJob::new(commands.len(), answer)), Instant::now());
-        let mut failed = Ok(());
-        let mut bytes = 0;
-        for (index, command) in commands.iter().enumerate() {
-            let Some(run) = self.run.as_mut().filter(|run| !run.is_stopped()) else { break };
-            if bytes > REPLY_BYTES_MAX {
-                break; // what is not evaluated is not applied, and asked for again
-            }
-            let applied_clock = self.applied.borrow().clock;
-            match merge::evaluate_command(
-                &self.context,
-                run,
-                &self.rows,
-                applied_clock,
-                (job, index),
-                command,
-            ) {
-                Ok(reply) => bytes += reply,
-                Err(error) => {
-                    failed = Err(error);
-                    break;
-                }
-            }
-            if run.is_entry_full() {
-                self.close().await;
+    async fn propose(&mut self) {
+        let Some(leader) = &mut self.leader else { return };
+        let term = leader.run.term;
+        for proposal in leader.take_proposals() {
+            if let Err(stopped) = self.raft.propose(proposal.bytes, term, proposal.seq).await {
+                tracing::error!(group = %self.context.group, error = %stopped, "cannot propose");
+                leader.run.complete(proposal.seq, Verdict::Unknown);
             }
         }
-        if let Some(run) = &mut self.run {
-            run.end_job(job);
-        }
-        failed
-    }
-
-    /// An entry of our own that answers with its verdict only.
-    fn evaluate_entry(
-        &mut self,
-        answer: oneshot::Sender<Verdict>,
-        write: impl FnOnce(&mut Run, &TabletRows, Stamp) -> io::Result<Option<Stamp>>,
-    ) -> io::Result<()> {
-        let Some(run) = &mut self.run else { return Ok(()) };
-        let job = run.begin_job(Box::new(EntryJob::new(answer)), Instant::now());
-        let stamp = run.next_stamp(clock::wall_ms());
-        let written = write(run, &self.rows, stamp);
-        if let Ok(stamp) = &written {
-            run.add(job, 0, *stamp, true);
-        }
-        run.end_job(job);
-        written.map(|_| ())
-    }
-
-    fn evaluate_remote(
-        &mut self,
-        batch: RemoteBatch,
-        answer: oneshot::Sender<RemoteAnswer>,
-    ) -> io::Result<()> {
-        let Some(run) = &mut self.run else { return Ok(()) };
-        match merge::evaluate_batch(&self.context, run, &self.rows, &batch)? {
-            Merge::Answer(now) => {
-                let _ = answer.send(now);
-            }
-            Merge::Entry { cursor, first, last } => {
-                run.set_origin(batch.origin, first, last);
-                let job = Box::new(merge::MergeJob::new(cursor, answer));
-                let job = run.begin_job(job, Instant::now());
-                run.add(job, 0, None, true);
-                run.end_job(job);
-            }
-        }
-        Ok(())
     }
 
     /// Proposes the open entry, if it holds anything that must be; otherwise lets what was
     /// evaluated ride on the last entry, or confirms that this replica still leads.
     async fn close(&mut self) {
-        let Some(run) = self.run.as_mut().filter(|run| !run.is_stopped()) else { return };
-        if let Some(proposal) = run.close() {
-            let (term, seq) = (run.term, proposal.seq);
-            metrics::histogram!("flotilla_entry_bytes").record(proposal.bytes.len() as f64);
-            if let Err(stopped) = self.raft.propose(proposal.bytes, term, seq).await {
-                tracing::error!(group = %self.context.group, error = %stopped, "cannot propose");
-                if let Some(run) = &mut self.run {
-                    run.complete(seq, Verdict::Unknown);
-                }
-            }
-        } else if run.has_unproposed() {
-            let (term, unproposed) = (run.term, run.take_unproposed());
+        let Some(leader) = &mut self.leader else { return };
+        leader.close();
+        if !leader.run.is_stopped() && leader.run.has_unproposed() {
+            let (term, unproposed) = (leader.run.term, leader.run.take_unproposed());
             let (raft, confirm) = (self.raft.clone(), self.confirm.clone());
             tokio::spawn(async move {
                 let verdict = match raft.read_index().await {
@@ -348,31 +221,17 @@ impl Evaluator {
                 let _ = confirm.send((term, unproposed, verdict)).await; // the group may be gone
             });
         }
+        self.propose().await;
     }
 
     async fn housekeep(&mut self) {
-        let Some(run) = &mut self.run else { return };
-        if let Some(deadline) = Instant::now().checked_sub(UNKNOWN_AFTER) {
-            run.give_up(deadline);
+        let clock = self.clock();
+        let Some(leader) = &mut self.leader else { return };
+        if let Some(deadline) = clock.now.checked_sub(UNKNOWN_AFTER) {
+            leader.run.give_up(deadline);
         }
-        if self.context.synced || !run.can_take() {
-            return; // synced: what has expired stays until every cluster has seen it
-        }
-        if let Err(error) = merge::expire_due(&self.context, run, &self.rows, EXPIRE_BATCH) {
-            tracing::error!(group = %self.context.group, %error, "expiry failed, the run ends");
-            run.stop();
-        }
-        self.close().await;
+        let kept = leader.housekeep(&self.rows, clock);
+        self.ends_on_error(kept);
+        self.propose().await;
     }
-}
-
-/// What a command may know of the group and of time.
-pub(crate) fn eval_context(
-    context: &GroupContext,
-    stamp: Stamp,
-    now_ms: u64,
-    applied_clock_ms: u64,
-) -> EvalContext {
-    let GroupContext { origin, slots, synced, .. } = *context;
-    EvalContext { origin, slots, synced, stamp, now_ms, applied_clock_ms }
 }

@@ -1,58 +1,29 @@
-//! What evaluation of each kind of work does inside a [`Run`]: client commands, batches of other
-//! clusters, link floors, expired keys.
+//! Batches of other clusters, and what others have acknowledged, inside a [`Run`].
 //!
 //! A batch of another cluster is decided here, in log order and through the overlay: a gap is
 //! refused naming the cursor, what is at or below the cursor is skipped, the rest is joined, and
 //! the cursor moves in the same entry, also when nothing won. So two senders at once do no harm.
 
-use crate::clock;
 use crate::codec::Decoder;
-use crate::command::Command;
 use crate::engine::keys;
-use crate::engine::rows::TabletRows;
-use crate::engine::view::View;
+use crate::engine::view::{Rows, View};
+use crate::flaws::{self, Flaw};
 use crate::eval::{self, LoserKind, Txn};
 use crate::group::GroupContext;
 use crate::group::cursor::Cursor;
-use crate::group::evaluator::eval_context;
+use crate::group::leader::eval_context;
+use crate::group::live::{self, LiveSet};
 use crate::group::remote::{self, Answer, LinkFloor, RemoteAnswer, RemoteBatch, Vector};
-use crate::group::run::{Job, JobId, Run, Verdict};
+use crate::group::run::{Job, Run, Verdict};
+use crate::group::statemerge;
 use crate::model::{Effect, Parts};
-use crate::resp::Reply;
-use flotilla_topology::ids::LogId;
-use flotilla_topology::stamp::{Hlc, Stamp};
+use bytes::Bytes;
+use flotilla_topology::ids::{LogId, Origin};
+use flotilla_topology::slot::SlotRange;
+use flotilla_topology::stamp::Stamp;
 use std::collections::BTreeMap;
 use std::io;
 use tokio::sync::oneshot;
-
-/// Evaluates one command of a job into the open entry. Tells how many bytes its reply takes.
-pub(super) fn evaluate_command(
-    context: &GroupContext,
-    run: &mut Run,
-    rows: &TabletRows,
-    applied_clock: Hlc,
-    (job, index): (JobId, usize),
-    command: &Command,
-) -> io::Result<usize> {
-    let wall_ms = clock::wall_ms();
-    let writes = command.spec.is_write();
-    let stamp = match writes {
-        true => run.next_stamp(wall_ms),
-        false => context.stamp(run.clock_at(wall_ms)),
-    };
-    let at = eval_context(context, stamp, stamp.hlc.ms(), applied_clock.ms());
-    let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
-    let reply = eval::command(&mut txn, command)?;
-    let (tick, wrote) = (txn.needs_tick(), txn.wrote());
-    if tick {
-        // What this command saw end must have ended for every later leader too.
-        run.observe(stamp);
-    }
-    let bytes = reply.size();
-    run.record(job, index, reply);
-    run.add(job, index, (tick || wrote).then_some(stamp), tick);
-    Ok(bytes)
-}
 
 /// What a batch of another cluster comes to.
 pub(super) enum Merge {
@@ -73,47 +44,35 @@ pub(super) enum Merge {
 pub(super) fn evaluate_batch(
     context: &GroupContext,
     run: &mut Run,
-    rows: &TabletRows,
+    rows: &dyn Rows,
+    wall_ms: u64,
     batch: &RemoteBatch,
 ) -> io::Result<Merge> {
-    if let Some(reason) = refusal(context, batch) {
-        return Ok(Merge::Answer(Answer::Refused { reason }));
-    }
-    let wall_ms = clock::wall_ms();
-    let mut ahead_ms = batch.closed.hlc.ms().saturating_sub(wall_ms);
     let key = keys::cursor(batch.origin, batch.source_group);
     let view = View::new(rows, &mut run.overlay);
+    let set = LiveSet::read(&view)?;
+    let never = refusal(context, batch.origin, batch.source_slots);
+    if let Some(reason) = never.or_else(|| live::refusal(set.as_ref(), batch.origin)) {
+        return Ok(Merge::Answer(Answer::Refused { reason }));
+    }
+    let mut ahead_ms = batch.closed.hlc.ms().saturating_sub(wall_ms);
     let stored = view.get(&key)?.map(|value| Cursor::decode(&value)).transpose();
     let cursor = stored.map_err(io::Error::other)?;
     let position = cursor.as_ref().map_or(LogId::default(), |cursor| cursor.position);
-    if batch.from.index > position.index {
+    if batch.from.index > position.index && !flaws::has(Flaw::GapTaken) {
         let gap = remote::Verdict::Gap { cursor: position };
         return Ok(Merge::Answer(Answer::Done(gap)));
     }
-    if batch.to.index <= position.index {
+    let again = flaws::has(Flaw::JoinedAgain);
+    if batch.to.index <= position.index && !again && !flaws::has(Flaw::CursorBack) {
         let known = remote::Verdict::Accepted { cursor: position };
         return Ok(Merge::Answer(Answer::Done(known)));
     }
-    let fresh = batch.effects.iter().filter(|effect| effect.index > position.index);
-    let mut effects = Vec::with_capacity(batch.effects.len());
-    for effect in fresh {
-        let mut input = Decoder::shared(&effect.body);
-        match Effect::from_wire(&mut input).and_then(|effect| input.finish().map(|()| effect)) {
-            Ok(effect) if context.slots.contains(effect.slot()) => effects.push(effect),
-            Ok(effect) => {
-                let reason = format!(
-                    "group {} does not carry slot {}: the sender's partition map is old",
-                    context.group,
-                    effect.slot()
-                );
-                return Ok(Merge::Answer(Answer::Refused { reason }));
-            }
-            Err(error) => {
-                let reason = format!("entry {}: {error}: upgrade this cluster", effect.index);
-                return Ok(Merge::Answer(Answer::Refused { reason }));
-            }
-        }
-    }
+    let fresh = batch.effects.iter().filter(|effect| effect.index > position.index || again);
+    let effects = match decode_effects(context, fresh.map(|effect| &effect.body)) {
+        Ok(effects) => effects,
+        Err(reason) => return Ok(Merge::Answer(Answer::Refused { reason })),
+    };
     let highest = effects.iter().map(Effect::max_stamp).max().unwrap_or(batch.closed);
     let lowest = effects.iter().map(Effect::max_stamp).min().unwrap_or(batch.closed);
     ahead_ms = ahead_ms.max(highest.hlc.ms().saturating_sub(wall_ms));
@@ -121,34 +80,72 @@ pub(super) fn evaluate_batch(
         let parked = remote::Verdict::Parked { ahead_ms };
         return Ok(Merge::Answer(Answer::Done(parked)));
     }
-    run.observe(highest.max(batch.closed));
-    join(context, run, rows, &effects)?;
-    let next = advance(cursor, batch);
-    View::new(rows, &mut run.overlay).put(key, next.encode(), Parts::NONE);
+    if !flaws::has(Flaw::ClockBehind) {
+        run.observe(highest.max(batch.closed));
+    }
+    join(context, run, rows, wall_ms, &effects)?;
+    let to = Cursor {
+        position: batch.to,
+        closed: batch.closed,
+        slots: batch.source_slots,
+        vector: batch.vector.clone(),
+    };
+    let next = advanced(cursor, to);
+    let mut view = View::new(rows, &mut run.overlay);
+    view.put(key, next.encode(), Parts::NONE);
+    statemerge::overtaken(&mut view, batch.origin, batch.source_group, next.position)?;
     Ok(Merge::Entry { cursor: next.position, first: lowest, last: highest.max(batch.closed) })
 }
 
-/// Why this group can never take the batch.
-fn refusal(context: &GroupContext, batch: &RemoteBatch) -> Option<String> {
+/// Reads effects that must all belong to the slots of this group; the reason if they do not.
+pub(super) fn decode_effects<'b>(
+    context: &GroupContext,
+    bodies: impl Iterator<Item = &'b Bytes>,
+) -> Result<Vec<Effect>, String> {
+    let mut effects = Vec::new();
+    for body in bodies {
+        let mut input = Decoder::shared(body);
+        let effect = Effect::from_wire(&mut input).and_then(|e| input.finish().map(|()| e));
+        let effect = effect.map_err(|error| format!("{error}: upgrade this cluster"))?;
+        if !context.slots.contains(effect.slot()) {
+            return Err(format!(
+                "group {} does not carry slot {}: the sender's partition map is old",
+                context.group,
+                effect.slot()
+            ));
+        }
+        effects.push(effect);
+    }
+    Ok(effects)
+}
+
+/// Why this group can never take anything from there.
+pub(super) fn refusal(
+    context: &GroupContext,
+    origin: Origin,
+    slots: SlotRange,
+) -> Option<String> {
     if !context.synced {
         return Some("the namespace is not synced here: create it with synced = true".to_owned());
     }
-    if batch.origin.cluster == context.origin.cluster {
-        return Some(format!("the batch names this cluster ({}) as its origin", batch.origin));
+    if origin.cluster == context.origin.cluster {
+        return Some(format!("the batch names this cluster ({origin}) as its origin"));
     }
-    if !batch.source_slots.intersects(&context.slots) {
+    if !slots.intersects(&context.slots) {
         return Some(format!("group {} shares no slot with the source group", context.group));
     }
     None
 }
 
-fn join(
+/// Joins effects into the open entry, and counts what lost.
+pub(super) fn join(
     context: &GroupContext,
     run: &mut Run,
-    rows: &TabletRows,
+    rows: &dyn Rows,
+    wall_ms: u64,
     effects: &[Effect],
 ) -> io::Result<()> {
-    let now = run.clock_at(clock::wall_ms());
+    let now = run.clock_at(wall_ms);
     let at = eval_context(context, context.stamp(now), now.ms(), now.ms());
     let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
     let losers = eval::remote(&mut txn, effects)?;
@@ -162,25 +159,19 @@ fn join(
     Ok(())
 }
 
-/// The cursor behind a batch; nothing in it goes back.
-fn advance(cursor: Option<Cursor>, batch: &RemoteBatch) -> Cursor {
-    let Some(old) = cursor else {
-        return Cursor {
-            position: batch.to,
-            closed: batch.closed,
-            slots: batch.source_slots,
-            vector: batch.vector.clone(),
-        };
-    };
+/// The cursor once everything up to `to` is here; nothing in it goes back.
+pub(super) fn advanced(cursor: Option<Cursor>, to: Cursor) -> Cursor {
+    let Some(old) = cursor else { return to };
     let mut vector: BTreeMap<_, _> = old.vector.into_iter().collect();
-    for (cluster, stamp) in &batch.vector {
+    for (cluster, stamp) in &to.vector {
         let closed = vector.entry(*cluster).or_default();
         *closed = (*closed).max(*stamp);
     }
+    let back = to.position.index < old.position.index && !flaws::has(Flaw::CursorBack);
     Cursor {
-        position: batch.to,
-        closed: old.closed.max(batch.closed),
-        slots: batch.source_slots,
+        position: if back { old.position } else { to.position },
+        closed: old.closed.max(to.closed),
+        slots: to.slots,
         vector: Vector::from_iter(vector),
     }
 }
@@ -199,7 +190,7 @@ impl MergeJob {
 }
 
 impl Job for MergeJob {
-    fn record(&mut self, _index: usize, _reply: Reply) {}
+    fn record(&mut self, _index: usize, _reply: crate::resp::Reply) {}
 
     fn settle(&mut self, _from: usize, _to: usize, verdict: Verdict) {
         self.verdict = verdict;
@@ -215,7 +206,7 @@ impl Job for MergeJob {
 }
 
 /// Keeps what a peer has acknowledged, unless more is known already.
-pub(super) fn write_floor(run: &mut Run, rows: &TabletRows, floor: &LinkFloor) -> io::Result<()> {
+pub(super) fn write_floor(run: &mut Run, rows: &dyn Rows, floor: &LinkFloor) -> io::Result<()> {
     let key = keys::link_floor(floor.peer);
     let mut view = View::new(rows, &mut run.overlay);
     let known = view.get(&key)?.map(|value| LinkFloor::decode(&value)).transpose();
@@ -224,22 +215,4 @@ pub(super) fn write_floor(run: &mut Run, rows: &TabletRows, floor: &LinkFloor) -
         view.put(key, floor.encode(), Parts::NONE);
     }
     Ok(())
-}
-
-/// Deletes keys that have ended, in a namespace that is not synced.
-pub(super) fn expire_due(
-    context: &GroupContext,
-    run: &mut Run,
-    rows: &TabletRows,
-    limit: usize,
-) -> io::Result<usize> {
-    let stamp = context.stamp(run.clock_at(clock::wall_ms()));
-    let at = eval_context(context, stamp, stamp.hlc.ms(), stamp.hlc.ms());
-    let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
-    let deleted = eval::expire_due(&mut txn, limit)?;
-    if txn.wrote() {
-        run.observe(stamp);
-        metrics::counter!("flotilla_expired_keys_total").increment(deleted.deleted as u64);
-    }
-    Ok(deleted.deleted)
 }

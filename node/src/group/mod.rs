@@ -16,7 +16,19 @@ pub mod remote;
 
 pub mod run;
 
+pub mod live;
+
+pub mod state;
+
+pub mod rows;
+
+pub mod leader;
+
 mod merge;
+
+mod statemerge;
+
+pub mod upkeep;
 
 mod evaluator;
 
@@ -25,7 +37,7 @@ mod apply;
 mod read;
 
 pub use apply::{AppliedState, Machine};
-pub use evaluator::Work;
+pub use leader::Work;
 pub use read::ReadError;
 
 use crate::engine::keys;
@@ -36,6 +48,8 @@ use crate::group::evaluator::Evaluator;
 use crate::group::exec::{Barrier, Outcome};
 use crate::group::remote::{Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatch};
 use crate::group::run::Verdict;
+use crate::group::live::LiveSet;
+use crate::group::state::{StateRequest, StateVerdict};
 use crate::raft::{Completions, Membership, RaftGroup, RaftRole, RaftStatus};
 use flotilla_topology::ids::{GroupId, LogId, Origin, ReplicaId};
 use flotilla_topology::slot::SlotRange;
@@ -60,8 +74,6 @@ pub struct GroupContext {
     pub synced: bool,
     /// This cluster in its present life.
     pub origin: Origin,
-    /// Where its rows are.
-    pub engine: Arc<Engine>,
     /// Stamps of other clusters that run further ahead of this clock are parked.
     pub max_skew_ms: u64,
 }
@@ -90,6 +102,7 @@ pub struct Group {
     pub replica: ReplicaId,
     /// Its Raft.
     pub raft: RaftGroup,
+    engine: Arc<Engine>,
     status: watch::Receiver<RaftStatus>,
     applied: watch::Receiver<AppliedState>,
     work: mpsc::Sender<Work>,
@@ -99,6 +112,7 @@ impl Group {
     /// Puts the parts together and starts the evaluator on the current runtime.
     pub fn start(
         context: Arc<GroupContext>,
+        engine: Arc<Engine>,
         replica: ReplicaId,
         raft: RaftGroup,
         applied: watch::Receiver<AppliedState>,
@@ -106,10 +120,10 @@ impl Group {
     ) -> Arc<Group> {
         let (work, queue) = mpsc::channel(WORK_QUEUE_MAX);
         let evaluator =
-            Evaluator::new(context.clone(), raft.clone(), applied.clone(), queue, completions);
+            Evaluator::new(context.clone(), engine.clone(), raft.clone(), applied.clone(), queue, completions);
         tokio::spawn(evaluator.drive());
         let status = raft.watch();
-        Arc::new(Group { context, replica, raft, status, applied, work })
+        Arc::new(Group { context, replica, raft, engine, status, applied, work })
     }
 
     /// Where the applied state is.
@@ -119,7 +133,7 @@ impl Group {
 
     /// Its applied rows, as they are at the moment of each call.
     pub fn rows(&self) -> TabletRows {
-        TabletRows::new(&self.context.engine, self.applied().tablet)
+        TabletRows::new(&self.engine, self.applied().tablet)
     }
 
     /// What each peer has acknowledged of this group's log.
@@ -175,6 +189,28 @@ impl Group {
             return self.not_leader();
         }
         outcome.await.unwrap_or_else(|_| self.not_leader())
+    }
+
+    /// Takes a step of merging a full state, if this replica leads.
+    pub async fn merge_state(&self, request: StateRequest) -> Answer<StateVerdict> {
+        let (answer, outcome) = oneshot::channel();
+        if self.work.send(Work::State { request, answer }).await.is_err() {
+            return self.not_leader();
+        }
+        outcome.await.unwrap_or_else(|_| self.not_leader())
+    }
+
+    /// Goes by this live set from now on, if this replica leads; whether it is committed.
+    pub async fn set_live(&self, set: LiveSet) -> bool {
+        let (answer, verdict) = oneshot::channel();
+        let sent = self.work.send(Work::Live { set, answer }).await;
+        sent.is_ok() && matches!(verdict.await, Ok(Verdict::Applied(_)))
+    }
+
+    /// The live set of applied state.
+    pub fn live_set(&self) -> io::Result<Option<LiveSet>> {
+        let row = self.rows().get(&keys::single(keys::LIVE))?;
+        row.map(|value| LiveSet::decode(&value)).transpose().map_err(io::Error::other)
     }
 
     /// Keeps what a peer has acknowledged, if this replica leads.

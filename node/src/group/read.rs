@@ -9,7 +9,7 @@ use crate::command::{Command, Family};
 use crate::engine::rows::{FrozenRows, TabletRows};
 use crate::engine::view::{Overlay, Rows, View};
 use crate::eval::{self, Txn};
-use crate::group::evaluator::eval_context;
+use crate::group::leader::eval_context;
 use crate::group::exec::{Barrier, REPLY_BYTES_MAX};
 use crate::group::{AppliedState, Group};
 use crate::resp::Reply;
@@ -59,9 +59,9 @@ impl Group {
         let single = matches!(commands, [only]
             if only.spec.family == Family::String && only.keys().count() == 1);
         let rows: Box<dyn Rows> = if single {
-            Box::new(TabletRows::new(&self.context.engine, applied.tablet))
+            Box::new(TabletRows::new(&self.engine, applied.tablet))
         } else {
-            Box::new(FrozenRows::new(&self.context.engine, applied.tablet))
+            Box::new(FrozenRows::new(&self.engine, applied.tablet))
         };
         let mut overlay = Overlay::new();
         let mut replies = Vec::with_capacity(commands.len());

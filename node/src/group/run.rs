@@ -141,6 +141,11 @@ impl Run {
             || self.overlay.entry_bytes() >= ENTRY_BYTES_SOFT_MAX
     }
 
+    /// Whether nothing was evaluated into the open entry.
+    pub fn entry_is_empty(&self) -> bool {
+        self.open.commands == 0 && self.overlay.entry_is_empty()
+    }
+
     /// Whether a refusal ended it.
     pub fn is_stopped(&self) -> bool {
         self.stopped

@@ -2,6 +2,7 @@
 
 use super::floor::Floor;
 use super::integer::{format_integer, parse_integer};
+use crate::flaws::{self, Flaw};
 use bytes::Bytes;
 use flotilla_topology::ids::Origin;
 use flotilla_topology::stamp::Stamp;
@@ -45,6 +46,11 @@ pub struct Reset {
 }
 
 impl Sum {
+    /// The stamp by which a floor judges it.
+    fn mark(&self) -> Stamp {
+        if flaws::has(Flaw::SumByLast) { self.stamp } else { self.start }
+    }
+
     fn rank(&self) -> (Stamp, Stamp, i128) {
         (self.stamp, self.start, self.sum)
     }
@@ -82,9 +88,14 @@ impl Element {
 
     /// The two states as one.
     pub fn join(self, other: Element) -> Element {
+        let resets = match flaws::has(Flaw::ResetWithRegister) {
+            false => join_by_slot(self.resets, other.resets, |r| r.slot, |r| r.rank()),
+            true if self.register >= other.register => self.resets,
+            true => other.resets,
+        };
         Element {
             register: self.register.max(other.register),
-            resets: join_by_slot(self.resets, other.resets, |r| r.slot, |r| r.rank()),
+            resets,
             sums: join_by_slot(self.sums, other.sums, |s| s.slot, |s| s.rank()),
         }
     }
@@ -96,7 +107,7 @@ impl Element {
 
     /// What a sum adds on top of the register: none if it is hidden or wholly absorbed.
     fn contribution(&self, sum: &Sum, floor: Floor) -> Option<i128> {
-        if floor.hides(sum.start) {
+        if floor.hides(sum.mark()) {
             return None;
         }
         match self.reset_of(sum.slot) {
@@ -185,7 +196,33 @@ impl Element {
             self.register = None;
         }
         self.resets.retain(|reset| !floor.hides(reset.stamp));
-        self.sums.retain(|sum| !floor.hides(sum.start));
+        self.sums.retain(|sum| !floor.hides(sum.mark()));
+    }
+
+    /// The latest stamp of what in it waits to be collected: a removal, and what a register has
+    /// absorbed. None if nothing does.
+    pub fn garbage(&self) -> Option<Stamp> {
+        let gone = self.register.as_ref().filter(|register| register.value.is_none());
+        let absorbed = self.resets.iter().map(|reset| reset.by);
+        gone.map(|register| register.stamp).into_iter().chain(absorbed).max()
+    }
+
+    /// Forgets what no cluster can need any more; `stable` says of a stamp whether all live
+    /// clusters have said that they have it. A removal goes with everything that it hides; a value
+    /// only loses the sums that it has absorbed.
+    pub fn collect(&mut self, stable: impl Fn(Stamp) -> bool) {
+        let asked = |reset: &Reset| flaws::has(Flaw::ResetUnasked) || stable(reset.by);
+        let gone = self.register.as_ref().is_some_and(|r| r.value.is_none() && stable(r.stamp));
+        let absorbed = |sum: &Sum| self.reset_of(sum.slot).is_some_and(|r| sum.stamp <= r.stamp);
+        if gone && self.resets.iter().all(asked) && self.sums.iter().all(absorbed) {
+            *self = Element::default();
+            return;
+        }
+        let contributes = |slot| self.sums.iter().any(|sum| sum.slot == slot && !absorbed(sum));
+        let settled = self.resets.iter().filter(|reset| asked(reset) && !contributes(reset.slot));
+        let settled: Vec<Origin> = settled.map(|reset| reset.slot).collect();
+        self.resets.retain(|reset| !settled.contains(&reset.slot));
+        self.sums.retain(|sum| !settled.contains(&sum.slot));
     }
 
     /// The highest stamp in it.

@@ -3,6 +3,7 @@
 use super::element::Element;
 use super::floor::Floor;
 use super::{Type, expiry_stamp};
+use crate::flaws::{self, Flaw};
 use flotilla_topology::stamp::Stamp;
 
 /// The highest stamp of a value write, and the type it wrote. Ordered by stamp.
@@ -98,6 +99,9 @@ impl Head {
     /// The end that a new expiry register at time `ms` must go on hiding.
     pub fn low(&self, ms: u64) -> u64 {
         let Some(expiry) = self.standing_expiry() else { return 0 };
+        if flaws::has(Flaw::NoLow) {
+            return 0;
+        }
         let passed = if expiry.at <= ms { expiry.at } else { 0 };
         passed.max(expiry.low)
     }
@@ -147,6 +151,27 @@ impl Head {
         }
         self.expiry = self.expiry.filter(|expiry| !floor.hides(expiry.stamp));
         self.string.trim(floor);
+    }
+
+    /// The latest stamp of what in it waits to be collected, or makes rows wait: a floor, an expiry
+    /// that was taken back, what the string has absorbed. None if nothing does. The floor that every
+    /// overwrite of a string leaves under the string's own stamp costs nothing and stays.
+    pub fn garbage(&self) -> Option<Stamp> {
+        let claim = self.claim.map_or(Stamp::ZERO, |claim| claim.stamp);
+        let floor = match self.floor {
+            floor if floor.is_none() => None,
+            floor if floor.hides(claim) || claim.is_zero() => Some(floor.stamp.max(claim)),
+            floor if self.ty() == Some(Type::String) && floor == Floor::below(claim) => None,
+            floor => Some(floor.stamp),
+        };
+        let void = self.expiry.filter(|expiry| expiry.at == 0);
+        let void = void.map(|expiry| expiry.stamp.max(expiry_stamp(expiry.low)));
+        floor.max(void).max(self.string.garbage())
+    }
+
+    /// Whether nothing is left but the claim.
+    pub fn is_bare(&self) -> bool {
+        self.floor.is_none() && self.expiry.is_none() && self.string.is_empty()
     }
 
     /// The highest stamp in it.

@@ -24,6 +24,7 @@ mod floor;
 mod head;
 mod integer;
 mod row;
+mod stability;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -32,6 +33,7 @@ pub use element::{Element, Register, Reset, Sum};
 pub use floor::Floor;
 pub use head::{Claim, Count, Expiry, Head};
 pub use integer::{format_integer, parse_integer};
+pub use stability::{Closed, Stability};
 pub use row::{decode_element, decode_head, encode_element, encode_head};
 
 use flotilla_topology::stamp::Stamp;

@@ -1,0 +1,110 @@
+//! Rules put wrong on purpose, so that the simulator can show that it would notice.
+//!
+//! Each flaw is a rule of the merge that was once thought right and then broken by a counterexample.
+//! The rule's own code asks [`has`]; outside of a simulation the answer is always no. A flaw belongs
+//! to a thread, and a simulated history runs in one.
+
+use std::cell::Cell;
+
+/// A rule that was once thought right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Flaw {
+    /// A tombstone goes once everybody's closed stamp has passed it here; that they have seen it is
+    /// not asked.
+    GcClosed,
+    /// Of several groups of a cluster the one that is furthest decides what has been heard of it.
+    VectorMax,
+    /// One group of a live cluster that has seen a tombstone is enough.
+    VectorOne,
+    /// Collection goes on while a full state is merged into the group.
+    GcWhileMerging,
+    /// A header goes although its claim is not stable.
+    HeaderEarly,
+    /// A passed expiry is collected before every live clock has passed it.
+    ExpiryUnpassed,
+    /// Collecting an expiry removes rows of every type.
+    ExpiryAnyType,
+    /// A tombstone goes although not everybody knows the sums that it absorbed.
+    ResetUnasked,
+    /// A register takes its resets along when it is replaced.
+    ResetWithRegister,
+    /// A floor kills a sum by its last stamp, not by its first.
+    SumByLast,
+    /// An expiry register forgets what had ended under the one that it replaces.
+    NoLow,
+    /// A key that is created again inherits the end of the one that was emptied.
+    TtlInherited,
+    /// The stamp of a command need not lie above what was merged.
+    ClockBehind,
+    /// A batch that begins behind the cursor is taken.
+    GapTaken,
+    /// What lies at or below the cursor is joined again.
+    JoinedAgain,
+    /// The cursor goes to the end of any batch, also back.
+    CursorBack,
+    /// A vector speaks of the moment of sending, not of the end of its batch.
+    VectorNow,
+    /// Closed stamps and vectors travel ahead of the data.
+    Overtaking,
+    /// A link that starts anew goes on from the largest cursor of the groups that take it.
+    RestartAtLargest,
+    /// A merge of a state that is older than the cursor is let in.
+    OldSnapshot,
+    /// A chunk counts without its merge being open.
+    LateChunk,
+    /// What has lapsed is left out of a full state.
+    LapsedLeftOut,
+    /// A range floor reaches beyond the slots of the group that it came from.
+    RangeFloorWide,
+    /// An entry takes effect if its term is right, whatever it was evaluated on.
+    FenceByTerm,
+    /// The syncer ships entries that took no effect.
+    ShipsNoOps,
+    /// A survivor keeps what it had of a fenced cluster to itself.
+    NoLevel,
+    /// Levelled rows travel without the header of their key.
+    LevelBareRows,
+    /// What a returning cluster lacks is dropped by coverage, floors and expiries too.
+    CoverageOfAll,
+    /// The first entry of a new life already counts for its closed stamp.
+    ClosedEarly,
+    /// A returning cluster keeps what only it has to itself.
+    NoReissue,
+    /// What a returning cluster alone has is shipped under new stamps.
+    NewStamps,
+}
+
+thread_local! {
+    static PRESENT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Whether a rule is put wrong on this thread.
+pub fn has(flaw: Flaw) -> bool {
+    PRESENT.get() >> flaw as u8 & 1 == 1
+}
+
+/// Puts one rule wrong on this thread while `run` runs. For simulations only.
+pub fn with<T>(flaw: Option<Flaw>, run: impl FnOnce() -> T) -> T {
+    struct Restore(u64);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            PRESENT.set(self.0);
+        }
+    }
+    let _restore = Restore(PRESENT.get());
+    PRESENT.set(flaw.map_or(0, |flaw| 1 << flaw as u8));
+    run()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flaw_ends_with_its_run() {
+        assert!(!has(Flaw::GcClosed));
+        assert!(with(Some(Flaw::GcClosed), || has(Flaw::GcClosed) && !has(Flaw::NoLow)));
+        assert!(!has(Flaw::GcClosed));
+    }
+}

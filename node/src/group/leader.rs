@@ -1,0 +1,315 @@
+//! What a group's leader does with work, without IO: it evaluates client commands, batches and full
+//! states of other clusters, cursors and cleaning through one [`Run`], and gives entries to propose.
+//!
+//! The driver (`evaluator`) brings work, time and verdicts; the simulator does the same without
+//! disks, networks and clocks. Rules:
+//! * Everything that writes goes through here, in the order of the log.
+//! * An entry has one origin: a batch of another cluster never shares one with local commands.
+//! * Time comes with each call, as [`LeaderClock`].
+
+use crate::command::Command;
+use crate::engine::view::{Rows, View};
+use crate::eval::{self, EvalContext, Txn};
+use crate::group::GroupContext;
+use crate::group::exec::{Outcome, REPLY_BYTES_MAX};
+use crate::group::live::LiveSet;
+use crate::group::merge::{self, Merge, MergeJob};
+use crate::group::remote::{Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatch};
+use crate::group::run::{EntryJob, ExecJob, Job, JobId, Proposal, Run, Verdict};
+use crate::group::state::{StateRequest, StateVerdict};
+use crate::group::statemerge::{self, StateEnd, StateJob};
+use crate::group::upkeep::Upkeep;
+use crate::model::Parts;
+use flotilla_topology::stamp::{Hlc, Stamp};
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// What the evaluator is asked to do.
+pub enum Work {
+    /// Evaluate a connection's commands, in order.
+    Exec {
+        /// They.
+        commands: Vec<Command>,
+        /// Outcomes, one for each.
+        answer: oneshot::Sender<Vec<Outcome>>,
+    },
+    /// Merge a batch of another cluster.
+    Remote {
+        /// It.
+        batch: RemoteBatch,
+        /// How far the group has come with that source group.
+        answer: oneshot::Sender<RemoteAnswer>,
+    },
+    /// A step of merging the full state of a group of another cluster.
+    State {
+        /// It.
+        request: StateRequest,
+        /// What came of it.
+        answer: oneshot::Sender<Answer<StateVerdict>>,
+    },
+    /// Keep what a peer has acknowledged.
+    LinkFloor {
+        /// It.
+        floor: LinkFloor,
+        /// Whether it was applied.
+        answer: oneshot::Sender<Verdict>,
+    },
+    /// Go by this set of clusters from now on, unless a newer one is known.
+    Live {
+        /// It.
+        set: LiveSet,
+        /// Whether it was applied.
+        answer: oneshot::Sender<Verdict>,
+    },
+    /// Commit a stamp at or above this time, so that keys due by then have passed everywhere.
+    Tick {
+        /// Milliseconds since 1970.
+        at_ms: u64,
+        /// Whether it was applied.
+        answer: oneshot::Sender<Verdict>,
+    },
+}
+
+impl Work {
+    /// Answers that it was certainly not done, naming who leads instead.
+    pub fn refuse(self, leader: Option<String>, term: u64) {
+        let elsewhere = LeaderIs { node: leader.clone(), term };
+        // Nobody may wait for an answer any more.
+        match self {
+            Work::Exec { commands, answer } => {
+                let _ = answer.send(vec![Outcome::NotApplied { leader }; commands.len()]);
+            }
+            Work::Remote { answer, .. } => drop(answer.send(Answer::NotLeader(elsewhere))),
+            Work::State { answer, .. } => drop(answer.send(Answer::NotLeader(elsewhere))),
+            Work::LinkFloor { answer, .. }
+            | Work::Live { answer, .. }
+            | Work::Tick { answer, .. } => drop(answer.send(Verdict::NotApplied)),
+        }
+    }
+}
+
+/// What the leader's node says of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderClock {
+    /// Its wall clock, in milliseconds since 1970.
+    pub wall_ms: u64,
+    /// The group's clock in applied state.
+    pub applied: Hlc,
+    /// For how long jobs have waited.
+    pub now: Instant,
+}
+
+/// See the module.
+pub struct Leader {
+    context: Arc<GroupContext>,
+    /// Its present run.
+    pub run: Run,
+    proposals: Vec<Proposal>,
+    pub(super) upkeep: Upkeep,
+}
+
+impl Leader {
+    /// Evaluates through `run`.
+    pub fn new(context: Arc<GroupContext>, run: Run) -> Leader {
+        Leader { context, run, proposals: Vec::new(), upkeep: Upkeep::default() }
+    }
+
+    /// Entries to propose, in this order, since this was last asked.
+    pub fn take_proposals(&mut self) -> Vec<Proposal> {
+        std::mem::take(&mut self.proposals)
+    }
+
+    /// Evaluates work. An error means that rows could not be read half way through: what the
+    /// overlay holds of it may not be proposed, the run must end.
+    pub fn evaluate(&mut self, rows: &dyn Rows, clock: LeaderClock, work: Work) -> io::Result<()> {
+        match work {
+            Work::Exec { commands, answer } => self.exec(rows, clock, &commands, answer),
+            Work::Remote { batch, answer } => {
+                self.close(); // an entry has one origin
+                let evaluated = self.remote(rows, clock, &batch, answer);
+                self.close();
+                evaluated
+            }
+            Work::State { request, answer } => {
+                self.close();
+                let evaluated = self.state(rows, clock, &request, answer);
+                self.close();
+                evaluated
+            }
+            Work::LinkFloor { floor, answer } => self.entry(clock, answer, |run, _| {
+                merge::write_floor(run, rows, &floor)
+            }),
+            Work::Live { set, answer } => self.entry(clock, answer, |run, _| {
+                let mut view = View::new(rows, &mut run.overlay);
+                let known = LiveSet::read(&view)?;
+                if known.is_none_or(|known| known.version < set.version) {
+                    let row = crate::engine::keys::single(crate::engine::keys::LIVE);
+                    view.put(row, set.encode(), Parts::NONE);
+                }
+                Ok(())
+            }),
+            Work::Tick { at_ms, answer } => {
+                let tick = self.context.stamp_at_ms(at_ms);
+                self.entry(clock, answer, |run, stamp| {
+                    run.observe(tick);
+                    *stamp = (*stamp).max(tick);
+                    Ok(())
+                })
+            }
+        }
+    }
+
+    fn exec(
+        &mut self,
+        rows: &dyn Rows,
+        clock: LeaderClock,
+        commands: &[Command],
+        answer: oneshot::Sender<Vec<Outcome>>,
+    ) -> io::Result<()> {
+        let job = ExecJob::new(commands.len(), answer);
+        let job = self.run.begin_job(Box::new(job), clock.now);
+        let mut failed = Ok(());
+        let mut bytes = 0;
+        for (index, command) in commands.iter().enumerate() {
+            if self.run.is_stopped() || bytes > REPLY_BYTES_MAX {
+                break; // what is not evaluated is not applied, and asked for again
+            }
+            match self.command(rows, clock, (job, index), command) {
+                Ok(reply) => bytes += reply,
+                Err(error) => {
+                    failed = Err(error);
+                    break;
+                }
+            }
+            if self.run.is_entry_full() {
+                self.close();
+            }
+        }
+        self.run.end_job(job);
+        failed
+    }
+
+    /// Evaluates one command of a job into the open entry. Tells how many bytes its reply takes.
+    fn command(
+        &mut self,
+        rows: &dyn Rows,
+        clock: LeaderClock,
+        (job, index): (JobId, usize),
+        command: &Command,
+    ) -> io::Result<usize> {
+        let run = &mut self.run;
+        let stamp = match command.spec.is_write() {
+            true => run.next_stamp(clock.wall_ms),
+            false => self.context.stamp(run.clock_at(clock.wall_ms)),
+        };
+        let at = eval_context(&self.context, stamp, stamp.hlc.ms(), clock.applied.ms());
+        let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
+        let reply = eval::command(&mut txn, command)?;
+        let (tick, wrote) = (txn.needs_tick(), txn.wrote());
+        if tick {
+            // What this command saw end must have ended for every later leader too.
+            run.observe(stamp);
+        }
+        self.upkeep.moved |= wrote;
+        let bytes = reply.size();
+        run.record(job, index, reply);
+        run.add(job, index, (tick || wrote).then_some(stamp), tick);
+        Ok(bytes)
+    }
+
+    /// An entry of our own that answers with its verdict only.
+    fn entry(
+        &mut self,
+        clock: LeaderClock,
+        answer: oneshot::Sender<Verdict>,
+        write: impl FnOnce(&mut Run, &mut Stamp) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let run = &mut self.run;
+        let job = run.begin_job(Box::new(EntryJob::new(answer)), clock.now);
+        let mut stamp = run.next_stamp(clock.wall_ms);
+        let written = write(run, &mut stamp);
+        if written.is_ok() {
+            run.add(job, 0, Some(stamp), true);
+        }
+        run.end_job(job);
+        written
+    }
+
+    fn remote(
+        &mut self,
+        rows: &dyn Rows,
+        clock: LeaderClock,
+        batch: &RemoteBatch,
+        answer: oneshot::Sender<RemoteAnswer>,
+    ) -> io::Result<()> {
+        match merge::evaluate_batch(&self.context, &mut self.run, rows, clock.wall_ms, batch)? {
+            Merge::Answer(now) => drop(answer.send(now)),
+            Merge::Entry { cursor, first, last } => {
+                self.upkeep.moved |= !batch.effects.is_empty();
+                self.run.set_origin(batch.origin, first, last);
+                self.lone_job(clock, Box::new(MergeJob::new(cursor, answer)));
+            }
+        }
+        Ok(())
+    }
+
+    fn state(
+        &mut self,
+        rows: &dyn Rows,
+        clock: LeaderClock,
+        request: &StateRequest,
+        answer: oneshot::Sender<Answer<StateVerdict>>,
+    ) -> io::Result<()> {
+        let end = statemerge::evaluate(&self.context, &mut self.run, rows, clock.wall_ms, request)?;
+        match end {
+            StateEnd::Answer(now) => drop(answer.send(now)),
+            StateEnd::Entry { origin, last } => {
+                self.upkeep.moved = true;
+                self.run.set_origin(origin, last, last);
+                self.lone_job(clock, Box::new(StateJob::new(answer)));
+            }
+        }
+        Ok(())
+    }
+
+    fn lone_job(&mut self, clock: LeaderClock, job: Box<dyn Job>) {
+        let job = self.run.begin_job(job, clock.now);
+        self.run.add(job, 0, None, true);
+        self.run.end_job(job);
+    }
+
+    /// What is due by itself: keys that have ended, cleaning, ticks.
+    pub fn housekeep(&mut self, rows: &dyn Rows, clock: LeaderClock) -> io::Result<()> {
+        if !self.run.can_take() {
+            return Ok(());
+        }
+        self.close();
+        let done = self.upkeep.step(&self.context, &mut self.run, rows, clock);
+        self.close();
+        done
+    }
+
+    /// Closes the open entry, if it holds anything that must be proposed.
+    pub fn close(&mut self) {
+        if self.run.is_stopped() {
+            return;
+        }
+        if let Some(proposal) = self.run.close() {
+            metrics::histogram!("flotilla_entry_bytes").record(proposal.bytes.len() as f64);
+            self.proposals.push(proposal);
+        }
+    }
+}
+
+/// What a command may know of the group and of time.
+pub(crate) fn eval_context(
+    context: &GroupContext,
+    stamp: Stamp,
+    now_ms: u64,
+    applied_clock_ms: u64,
+) -> EvalContext {
+    let GroupContext { origin, slots, synced, .. } = *context;
+    EvalContext { origin, slots, synced, stamp, now_ms, applied_clock_ms }
+}

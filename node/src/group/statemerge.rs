@@ -1,0 +1,206 @@
+//! Merging the full state of a group of another cluster, inside a [`Run`]: the target's side, one
+//! bounded step at a time. See [`crate::group::state`] for what must hold.
+
+use crate::engine::keys;
+use crate::engine::view::{Rows, View};
+use crate::flaws::{self, Flaw};
+use crate::group::GroupContext;
+use crate::group::cursor::Cursor;
+use crate::group::live::{self, LiveSet};
+use crate::group::merge;
+use crate::group::remote::Answer;
+use crate::group::run::{Job, Run, Verdict};
+use crate::group::state::{OpenMerge, StateCut, StateRequest, StateStep, StateVerdict};
+use crate::model::{Effect, Parts};
+use bytes::Bytes;
+use flotilla_topology::ids::{GroupId, LogId, Origin};
+use flotilla_topology::stamp::Stamp;
+use std::io;
+use tokio::sync::oneshot;
+
+/// What a step comes to.
+pub(super) enum StateEnd {
+    /// Nothing to write: answer at once.
+    Answer(Answer<StateVerdict>),
+    /// It is in the open entry.
+    Entry {
+        /// Whose state it is.
+        origin: Origin,
+        /// Highest stamp in it.
+        last: Stamp,
+    },
+}
+
+fn told(verdict: StateVerdict) -> io::Result<StateEnd> {
+    Ok(StateEnd::Answer(Answer::Done(verdict)))
+}
+
+fn refused(reason: String) -> io::Result<StateEnd> {
+    Ok(StateEnd::Answer(Answer::Refused { reason }))
+}
+
+/// Evaluates a step into the open entry, which must be empty.
+pub(super) fn evaluate(
+    context: &GroupContext,
+    run: &mut Run,
+    rows: &dyn Rows,
+    wall_ms: u64,
+    request: &StateRequest,
+) -> io::Result<StateEnd> {
+    match &request.step {
+        StateStep::Open(cut) => open(context, run, rows, request.id, cut),
+        StateStep::Chunk { origin, group, effects } => {
+            let view = View::new(rows, &mut run.overlay);
+            if !is_open(&view, *origin, *group, request.id)? && !flaws::has(Flaw::LateChunk) {
+                return told(StateVerdict::NotOpen);
+            }
+            chunk(context, run, rows, wall_ms, *origin, effects)
+        }
+        StateStep::Close { origin, group } => {
+            let row = keys::merge(*origin, *group);
+            let mut view = View::new(rows, &mut run.overlay);
+            let Some(open) = read_open(&view, *origin, *group)?.filter(|o| o.id == request.id)
+            else {
+                return told(StateVerdict::NotOpen);
+            };
+            ended(&mut view, row)?;
+            let key = keys::cursor(*origin, *group);
+            let cursor = read_cursor(&view, *origin, *group)?;
+            let cut = open.cut;
+            let closed = cut.closed;
+            let to =
+                Cursor { position: cut.position, closed, slots: cut.slots, vector: cut.vector };
+            let next = merge::advanced(cursor, to);
+            view.put(key, next.encode(), Parts::NONE);
+            run.observe(closed);
+            Ok(StateEnd::Entry { origin: *origin, last: closed })
+        }
+    }
+}
+
+fn open(
+    context: &GroupContext,
+    run: &mut Run,
+    rows: &dyn Rows,
+    id: u64,
+    cut: &StateCut,
+) -> io::Result<StateEnd> {
+    let mut view = View::new(rows, &mut run.overlay);
+    let set = LiveSet::read(&view)?;
+    let never = merge::refusal(context, cut.origin, cut.slots);
+    if let Some(reason) = never.or_else(|| live::refusal(set.as_ref(), cut.origin)) {
+        return refused(reason);
+    }
+    let cursor = read_cursor(&view, cut.origin, cut.group)?;
+    let position = cursor.map_or(LogId::default(), |cursor| cursor.position);
+    if cut.position.index < position.index && !flaws::has(Flaw::OldSnapshot) {
+        return told(StateVerdict::Older { cursor: position });
+    }
+    let row = keys::merge(cut.origin, cut.group);
+    view.put(row, OpenMerge { id, cut: cut.clone() }.encode(), Parts::NONE);
+    Ok(StateEnd::Entry { origin: cut.origin, last: Stamp::ZERO })
+}
+
+fn chunk(
+    context: &GroupContext,
+    run: &mut Run,
+    rows: &dyn Rows,
+    wall_ms: u64,
+    origin: Origin,
+    effects: &[Bytes],
+) -> io::Result<StateEnd> {
+    let effects = match merge::decode_effects(context, effects.iter()) {
+        Ok(effects) => effects,
+        Err(reason) => return refused(reason),
+    };
+    let last = effects.iter().map(Effect::max_stamp).max().unwrap_or(Stamp::ZERO);
+    let ahead_ms = last.hlc.ms().saturating_sub(wall_ms);
+    if ahead_ms > context.max_skew_ms {
+        return told(StateVerdict::Parked { ahead_ms });
+    }
+    if !flaws::has(Flaw::ClockBehind) {
+        run.observe(last);
+    }
+    merge::join(context, run, rows, wall_ms, &effects)?;
+    Ok(StateEnd::Entry { origin, last })
+}
+
+/// A merge is over: what it brought counts for whoever walks over rows.
+fn ended(view: &mut View<'_>, row: Bytes) -> io::Result<()> {
+    let merges = merges(view)? + 1;
+    let count = Bytes::copy_from_slice(&merges.to_be_bytes());
+    view.put(keys::single(keys::MERGES), count, Parts::NONE);
+    view.delete(row);
+    Ok(())
+}
+
+/// Ends an open merge that the log has overtaken: everything of its cut has come, so nobody needs
+/// to finish it, and a sender that gave it up must not hold back collection for ever.
+pub(super) fn overtaken(
+    view: &mut View<'_>,
+    origin: Origin,
+    group: GroupId,
+    cursor: LogId,
+) -> io::Result<()> {
+    match read_open(view, origin, group)? {
+        Some(open) if open.cut.position.index <= cursor.index => {
+            ended(view, keys::merge(origin, group))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn read_cursor(view: &View<'_>, origin: Origin, group: GroupId) -> io::Result<Option<Cursor>> {
+    let row = view.get(&keys::cursor(origin, group))?;
+    row.map(|value| Cursor::decode(&value)).transpose().map_err(io::Error::other)
+}
+
+fn read_open(view: &View<'_>, origin: Origin, group: GroupId) -> io::Result<Option<OpenMerge>> {
+    let row = view.get(&keys::merge(origin, group))?;
+    row.map(|value| OpenMerge::decode(&value)).transpose().map_err(io::Error::other)
+}
+
+fn is_open(view: &View<'_>, origin: Origin, group: GroupId, id: u64) -> io::Result<bool> {
+    Ok(read_open(view, origin, group)?.is_some_and(|open| open.id == id))
+}
+
+/// Whether any full state is being merged into the group.
+pub(super) fn any_open(view: &View<'_>) -> io::Result<bool> {
+    Ok(view.scan(keys::of_kind(keys::MERGE), false).next().transpose()?.is_some())
+}
+
+/// How many full states were merged into the group so far.
+pub(super) fn merges(view: &View<'_>) -> io::Result<u64> {
+    let row = view.get(&keys::single(keys::MERGES))?;
+    let number = row.map(|value| <[u8; 8]>::try_from(&value[..]));
+    let bad = |_| io::Error::new(io::ErrorKind::InvalidData, "the number of merges is 8 bytes");
+    Ok(number.transpose().map_err(bad)?.map_or(0, u64::from_be_bytes))
+}
+
+/// Answers a step once its entry has ended.
+pub(super) struct StateJob {
+    verdict: Verdict,
+    answer: oneshot::Sender<Answer<StateVerdict>>,
+}
+
+impl StateJob {
+    pub(super) fn new(answer: oneshot::Sender<Answer<StateVerdict>>) -> StateJob {
+        StateJob { verdict: Verdict::NotApplied, answer }
+    }
+}
+
+impl Job for StateJob {
+    fn record(&mut self, _index: usize, _reply: crate::resp::Reply) {}
+
+    fn settle(&mut self, _from: usize, _to: usize, verdict: Verdict) {
+        self.verdict = verdict;
+    }
+
+    fn finish(self: Box<Self>) {
+        // A step is sent again when its outcome is not known: joining twice is joining once.
+        let _ = self.answer.send(match self.verdict {
+            Verdict::Applied(_) => Answer::Done(StateVerdict::Done),
+            Verdict::NotApplied | Verdict::Unknown => Answer::NotLeader(Default::default()),
+        });
+    }
+}

@@ -1,0 +1,139 @@
+//! Random commands, and what each must do: what it does where nothing is synced, which Redis itself
+//! has judged elsewhere.
+
+use super::dice::Dice;
+use super::group::{MemoryRows, SimGroup};
+use bytes::Bytes;
+use flotilla_node::command::Command;
+use flotilla_node::engine::view::{Overlay, Rows, View};
+use flotilla_node::eval::{self, EvalContext, Txn};
+use flotilla_node::resp::Reply;
+use flotilla_topology::ids::{ClusterId, Incarnation, Origin};
+use flotilla_topology::slot::SlotRange;
+use flotilla_topology::stamp::{Hlc, Stamp};
+
+/// Keys of all histories; each uses some of them.
+pub const KEYS: [&str; 6] = ["a", "b", "c", "dd", "e7", "f"];
+const FIELDS: [&str; 2] = ["f", "g"];
+
+/// Which commands a history favours.
+#[derive(Debug, Clone, Copy)]
+pub struct Mix(usize);
+
+impl Mix {
+    /// One for a history.
+    pub fn new(dice: &mut Dice) -> Mix {
+        Mix(dice.roll(9))
+    }
+
+    /// A command on `key`.
+    pub fn command(self, dice: &mut Dice, key: &str, now_ms: u64) -> String {
+        let field = FIELDS[if (1..4).contains(&self.0) { 0 } else { dice.roll(2) }];
+        let value = dice.roll(40) as i64;
+        let end = now_ms + 1 + dice.roll(8) as u64;
+        let of: &[usize] = match self.0 {
+            1 => &[10, 10, 13, 13],           // fields set and removed
+            2 => &[10, 15, 13, 14, 7],        // counters and removals
+            3 => &[15, 15, 13, 10, 0],        // counters and overwrites
+            4 => &[10, 13, 17, 17, 7],        // ends
+            5 => &[4, 0, 7, 17],              // strings as counters
+            6 => &[10, 17, 20, 7, 12],        // ends taken back
+            _ => &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21],
+        };
+        match dice.pick(of) {
+            0 => format!("SET {key} {value}"),
+            1 => format!("SET {key} {value} PXAT {end}"),
+            2 => format!("SET {key} {value} KEEPTTL"),
+            3 => format!("SET {key} {value} NX"),
+            4 | 5 => format!("INCRBY {key} {}", value - 20),
+            6 => format!("APPEND {key} {value}"),
+            7 | 8 => format!("DEL {key}"),
+            9 => format!("GETEX {key} PXAT {end}"),
+            10 | 11 => format!("HSET {key} {field} {value}"),
+            12 => format!("HSET {key} {field} {value} x{} {value}", value % 3),
+            13 | 14 => format!("HDEL {key} {field}"),
+            15 | 16 => format!("HINCRBY {key} {field} {}", value - 20),
+            17..=19 => format!("PEXPIREAT {key} {end}"),
+            20 => format!("PERSIST {key}"),
+            _ => format!("GETDEL {key}"),
+        }
+    }
+}
+
+/// A line as a command.
+pub fn parse(line: &str) -> Command {
+    let words = line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes()));
+    match Command::parse(words.collect()) {
+        Ok(command) => command,
+        Err(_) => panic!("the simulation only gives whole commands: {line}"),
+    }
+}
+
+fn text(reply: &Reply) -> String {
+    let bulk = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    match reply {
+        Reply::Ok => "OK".into(),
+        Reply::Simple(line) | Reply::Error(line) | Reply::Bulk(line) => bulk(line),
+        Reply::Int(value) => value.to_string(),
+        Reply::Null => "nil".into(),
+        Reply::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
+        Reply::Map(pairs) => {
+            let pairs = pairs.iter().map(|(key, value)| format!("{} {}", text(key), text(value)));
+            pairs.collect::<Vec<_>>().join(" ")
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+/// What a client can see of a key: type, value or fields, number of fields, end.
+pub type Seen = Vec<String>;
+
+fn look(ask: &mut dyn FnMut(&str) -> String, key: &str) -> Seen {
+    let ty = ask(&format!("TYPE {key}"));
+    let mut seen = vec![ty.clone()];
+    match ty.as_str() {
+        "string" => seen.push(ask(&format!("GET {key}"))),
+        "hash" => {
+            seen.push(ask(&format!("HGETALL {key}")));
+            seen.push(ask(&format!("HLEN {key}")));
+        }
+        _ => {}
+    }
+    seen.push(ask(&format!("PEXPIRETIME {key}")));
+    seen
+}
+
+/// What the leader of a group shows of a key, with what is under way.
+pub fn look_at(group: &mut SimGroup, key: &str, now_ms: u64) -> Seen {
+    let context = group.context.clone();
+    let stamp = context.stamp(Hlc::from_ms(now_ms));
+    let (origin, slots, synced) = (context.origin, context.slots, context.synced);
+    let at = EvalContext { origin, slots, synced, stamp, now_ms, applied_clock_ms: now_ms };
+    let (rows, overlay) = (&group.state.rows, &mut group.leader.run.overlay);
+    look(&mut |line| run(rows, overlay, at, line), key)
+}
+
+fn run(rows: &dyn Rows, overlay: &mut Overlay, at: EvalContext, line: &str) -> String {
+    let mut txn = Txn::new(View::new(rows, overlay), at);
+    text(&eval::command(&mut txn, &parse(line)).expect("rows in memory can be read"))
+}
+
+/// What a command leaves of a key that is seen as `before`, where nothing is synced.
+pub fn expected(before: &Seen, ms: u64, key: &str, line: &str) -> Seen {
+    let origin = Origin { cluster: ClusterId(1), incarnation: Incarnation(1) };
+    let (stamp, slots) = (Stamp::ZERO, SlotRange::ALL);
+    let at = |now_ms| EvalContext { origin, slots, synced: false, stamp, now_ms, applied_clock_ms: now_ms };
+    let (rows, mut overlay) = (MemoryRows::new(), Overlay::new());
+    overlay.begin(1);
+    let mut ask = |ms, line: &str| run(&rows, &mut overlay, at(ms), line);
+    match before[0].as_str() {
+        "string" => drop(ask(1, &format!("SET {key} {}", before[1]))),
+        "hash" => drop(ask(1, &format!("HSET {key} {}", before[1]))),
+        _ => {}
+    }
+    if let Some(end) = before.last().filter(|end| !end.starts_with('-')) {
+        ask(1, &format!("PEXPIREAT {key} {end}"));
+    }
+    ask(ms, line);
+    look(&mut |line| ask(ms, line), key)
+}

@@ -1,0 +1,72 @@
+//! The simulator: clusters with the real leader, the real rules of applying, the real tap, shipper
+//! and receiver, and everything that can happen between them, from one seed and without disks,
+//! networks or clocks.
+//!
+//! A history is some hundred random steps: commands, commits and refusals, elections with slow
+//! clocks, syncers that come and go, streams that break, repeat and lose, cleaning, merges of full
+//! state that are begun, given up and begun anew. Then the faults end and everything arrives. What
+//! is checked:
+//! * `semantic`: each command leaves of a key what Redis would.
+//! * `cursor_behind_commit`, `stuck`: cursors name committed entries and reach everything.
+//! * `converge`: all clusters show the same, and what an oracle shows that joined every effect and
+//!   never collected or merged anything.
+//! * `collected`: after a while nothing waits to be collected.
+//!
+//! That these checks would notice is shown by [`calibrate`]: it puts one rule wrong at a time and
+//! counts the histories until that is found.
+
+pub mod calibrate;
+
+mod commands;
+
+mod dice;
+
+mod group;
+
+mod link;
+
+mod merge;
+
+mod oracle;
+
+mod world;
+
+pub use world::{Broken, World};
+
+use flotilla_node::flaws::{self, Flaw};
+
+/// Rounds of ticking, cleaning and delivering in the end.
+const SETTLE_ROUNDS: usize = 6;
+/// Rounds after which everything that has ended must be collected.
+const COLLECT_ROUNDS: usize = 8;
+/// Long after everything has ended.
+const LATER_MS: u64 = 1_000;
+
+/// Runs one history.
+pub fn run(seed: u64, flaw: Option<Flaw>) -> Result<(), Broken> {
+    flaws::with(flaw, || history(&mut World::new(seed, false)))
+}
+
+/// Runs one history; what happened in it, and how it ended.
+pub fn trace(seed: u64, flaw: Option<Flaw>) -> (Vec<String>, Result<(), Broken>) {
+    let mut world = World::new(seed, true);
+    let end = flaws::with(flaw, || history(&mut world));
+    (world.trace.take().unwrap_or_default(), end)
+}
+
+fn history(world: &mut World) -> Result<(), Broken> {
+    let steps = 150 + world.dice.roll(450);
+    for step in 0..steps {
+        world.step(step < steps * 2 / 3)?;
+    }
+    world.settle(SETTLE_ROUNDS)?;
+    world.check_arrived()?;
+    world.check_converged()?;
+    world.now_ms += LATER_MS;
+    world.settle(COLLECT_ROUNDS)?;
+    world.check_converged()?;
+    world.check_collected()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! What everybody must come to: all effects that ever took effect, joined, with nothing collected
+//! and nothing merged from snapshots.
+
+use super::group::{MemoryRows, SimGroup};
+use super::world::{Broken, Step, World};
+use flotilla_node::engine::keys;
+use flotilla_node::engine::view::{Overlay, Rows, View};
+use flotilla_node::eval::{self, EvalContext, SlotDigest, Txn};
+use flotilla_node::group::cursor;
+use flotilla_node::group::entry::{Entry, Fence, RowOp};
+use flotilla_node::model::{Effect, Parts, effect_of};
+use flotilla_node::raft::Body;
+use flotilla_topology::ids::{ClusterId, Incarnation, LogId, Origin};
+use flotilla_topology::slot::SlotRange;
+use flotilla_topology::stamp::Stamp;
+use std::collections::BTreeMap;
+
+/// See the module.
+#[derive(Default)]
+pub struct Oracle {
+    rows: MemoryRows,
+    overlay: Overlay,
+    seq: u64,
+    /// How far each group's log was read, and its fence there.
+    read: BTreeMap<(usize, usize), (usize, Fence)>,
+    /// Last entry of each group with effects, by slots that it touched.
+    pub(super) touched: BTreeMap<(usize, usize), Vec<(u64, SlotRange)>>,
+}
+
+fn context(now_ms: u64) -> EvalContext {
+    let origin = Origin { cluster: ClusterId(255), incarnation: Incarnation(1) };
+    EvalContext {
+        origin,
+        slots: SlotRange::ALL,
+        synced: true,
+        stamp: Stamp::floor_at_ms(now_ms),
+        now_ms,
+        applied_clock_ms: now_ms,
+    }
+}
+
+impl Oracle {
+    /// Reads on in a group's log.
+    pub fn witness(&mut self, at: (usize, usize), group: &SimGroup) {
+        let (mut read, mut fence) = self.read.get(&at).copied().unwrap_or_default();
+        while let Some(entry) = group.log.get(read) {
+            read += 1;
+            match &entry.body {
+                Body::Blank => fence.blank(entry.log_id.term),
+                Body::Membership(_) => {}
+                Body::Normal(bytes) => {
+                    let decoded = Entry::decode(bytes).expect("entries are readable");
+                    if fence.admit(entry.log_id.term, decoded.header.evaluation)
+                        && decoded.header.origin == group.context.origin
+                    {
+                        self.join(at, entry.log_id, &decoded);
+                    }
+                }
+            }
+        }
+        self.read.insert(at, (read, fence));
+    }
+
+    fn join(&mut self, at: (usize, usize), id: LogId, entry: &Entry) {
+        let effects = entry.ops.iter().filter_map(|op| match op {
+            RowOp::Put { key, value, parts } => {
+                effect_of(entry.header.origin, key, value, Parts(*parts)).expect("readable")
+            }
+            _ => None,
+        });
+        let effects: Vec<Effect> = effects.collect();
+        if effects.is_empty() {
+            return;
+        }
+        for effect in &effects {
+            let slots = SlotRange { first: effect.slot(), last: effect.slot() };
+            self.touched.entry(at).or_default().push((id.index, slots));
+        }
+        self.seq += 1;
+        self.overlay.begin(self.seq);
+        let now = context(entry.header.clock.ms());
+        let mut txn = Txn::new(View::new(&self.rows, &mut self.overlay), now);
+        eval::remote(&mut txn, &effects).expect("rows in memory can be read");
+        let batch = self.overlay.finish();
+        batch.apply_to(&mut self.rows);
+        self.overlay.retire(self.seq);
+    }
+
+    fn digest(&self, now_ms: u64) -> Vec<SlotDigest> {
+        digest(&self.rows, SlotRange::ALL, now_ms)
+    }
+
+    /// Everything that is stored of a key, for reading.
+    pub fn dump(&self) -> String {
+        dump(&self.rows)
+    }
+}
+
+fn digest(rows: &MemoryRows, slots: SlotRange, now_ms: u64) -> Vec<SlotDigest> {
+    let mut overlay = Overlay::new();
+    let txn = Txn::new(View::new(rows, &mut overlay), context(now_ms));
+    eval::digest(&txn, slots).expect("rows in memory can be read")
+}
+
+/// Rows as text.
+pub fn dump(rows: &MemoryRows) -> String {
+    let mut lines = Vec::new();
+    for (key, value) in rows {
+        use flotilla_node::engine::keys::RowKey;
+        let text = match keys::decode(key) {
+            Ok(RowKey::Head { key, .. }) => {
+                format!("{key:?}: {:?}", flotilla_node::model::decode_head(value))
+            }
+            Ok(RowKey::Element { key, name, .. }) => {
+                format!("{key:?}.{name:?}: {:?}", flotilla_node::model::decode_element(value))
+            }
+            Ok(other) => format!("{other:?}"),
+            Err(error) => error.to_string(),
+        };
+        lines.push(text);
+    }
+    lines.join("\n")
+}
+
+impl World {
+    /// A cursor never passes what its group has got: whatever took effect below it and touches its
+    /// slots is there, which the end shows; here, that it never passes what was committed.
+    pub(super) fn check_cursors(&mut self) -> Step {
+        for (cluster, groups) in self.clusters.iter().enumerate() {
+            for group in groups {
+                let cursors = cursor::read_all(&group.state.rows).expect("rows in memory");
+                for ((origin, source), cursor) in cursors {
+                    let place = usize::from(origin.cluster.0) - 1;
+                    let from = self.clusters[place].iter().find(|g| g.context.group == source);
+                    let from = from.expect("cursors name groups that exist");
+                    let at = cursor.position.index as usize;
+                    let known = at == 0 || from.log.get(at - 1).is_some_and(|e| e.log_id == cursor.position);
+                    if !known {
+                        let what = format!("cluster {cluster} is at {} of {source}", cursor.position);
+                        return Err(Broken { invariant: "cursor_behind_commit", what });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing that was written is still on its way.
+    pub fn check_arrived(&self) -> Step {
+        for (at, touched) in &self.oracle.touched {
+            let source = &self.clusters[at.0][at.1].context;
+            for (place, groups) in self.clusters.iter().enumerate().filter(|(to, _)| *to != at.0) {
+                for group in groups {
+                    let mine = touched.iter().filter(|(_, s)| s.intersects(&group.context.slots));
+                    let last = mine.map(|(index, _)| *index).max().unwrap_or(0);
+                    let cursors = cursor::read_all(&group.state.rows).expect("rows in memory");
+                    let cursor = cursors.get(&(source.origin, source.group));
+                    let at = cursor.map_or(0, |cursor| cursor.position.index);
+                    if at < last {
+                        let what = format!(
+                            "cluster {place} has group {} up to {at} of {last}",
+                            source.group
+                        );
+                        return Err(Broken { invariant: "stuck", what });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All clusters show what the oracle shows, now and later.
+    pub fn check_converged(&self) -> Step {
+        let groups = self.clusters.iter().flatten();
+        let clocks = groups.map(|group| group.state.meta.clock.ms());
+        let now = clocks.max().unwrap_or(0).max(self.now_ms);
+        for ms in [now, now + 1, now + 3, now + 100] {
+            let want = self.oracle.digest(ms);
+            for (place, groups) in self.clusters.iter().enumerate() {
+                let mut found = Vec::new();
+                for group in groups {
+                    found.extend(digest(&group.state.rows, group.context.slots, ms));
+                }
+                found.sort_by_key(|digest| digest.slot);
+                if found != want {
+                    let rows = groups.iter().map(|group| dump(&group.state.rows));
+                    let what = format!(
+                        "cluster {place} at {ms}:\n{}\noracle:\n{}",
+                        rows.collect::<Vec<_>>().join("\n"),
+                        self.oracle.dump()
+                    );
+                    return Err(Broken { invariant: "converge", what });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing waits to be collected any more.
+    pub fn check_collected(&self) -> Step {
+        for (place, groups) in self.clusters.iter().enumerate() {
+            for group in groups {
+                let rows = &group.state.rows;
+                let waits = Rows::scan(rows, keys::of_kind(keys::GARBAGE), false).count();
+                let lapsed = Rows::scan(rows, keys::expiries_until(self.now_ms), false).count();
+                if waits + lapsed > 0 {
+                    let what = format!(
+                        "cluster {place}, group {}: {waits} pieces of garbage, {lapsed} lapsed\n{}",
+                        group.context.group,
+                        dump(rows)
+                    );
+                    return Err(Broken { invariant: "collected", what });
+                }
+            }
+        }
+        Ok(())
+    }
+}
