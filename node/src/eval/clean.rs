@@ -121,6 +121,16 @@ pub fn garbage_waits(txn: &Txn<'_>) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Up to when an expiry has hidden what stands before it.
+fn end_of(expiry: &Expiry) -> u64 {
+    expiry.at.max(expiry.low)
+}
+
+/// Whether an expiry speaks of rows of a type.
+fn lapses(expiry: &Expiry, ty: Type) -> bool {
+    expiry.ty == ty || flaws::has(Flaw::ExpiryAnyType)
+}
+
 struct Cleaner<'c, 't> {
     txn: &'c mut Txn<'t>,
     rules: &'c CleanRules<'c>,
@@ -178,7 +188,7 @@ impl Cleaner<'_, '_> {
         let row = keys::element(slot, name, ty, field);
         let Some(value) = self.txn.view.get(&row)? else { return Ok(false) };
         let before = decode_element(&value).map_err(corrupt)?;
-        let after = self.collected(&key, ty, &before, Floor::NONE);
+        let after = self.collected(&key, ty, &before, None);
         let count = key.head.count;
         let waits = after.garbage().is_some_and(|stamp| stamp.hlc <= at);
         let gone = after.is_empty();
@@ -191,12 +201,18 @@ impl Cleaner<'_, '_> {
         Ok(waits)
     }
 
-    /// What is left of an element.
-    fn collected(&self, key: &Key, ty: Type, element: &Element, lapse: Floor) -> Element {
+    /// What is left of an element. An expiry speaks of the rows of its own type only.
+    fn collected(
+        &self,
+        key: &Key,
+        ty: Type,
+        element: &Element,
+        lapse: Option<&Expiry>,
+    ) -> Element {
         let mut left = element.clone();
         left.trim(key.head.floor);
-        if key.head.ty() == Some(ty) || flaws::has(Flaw::ExpiryAnyType) {
-            left.trim(lapse);
+        if let Some(lapse) = lapse.filter(|lapse| lapses(lapse, ty)) {
+            left.trim(Floor::below(Stamp::floor_at_ms(end_of(lapse))));
         }
         left.collect(|stamp| self.stable(stamp));
         left
@@ -232,14 +248,14 @@ impl Cleaner<'_, '_> {
             // The end was changed, or not all clusters have passed it.
             return Ok(key.head.expiry.is_some_and(|e| e.at <= self.txn.context.now_ms));
         }
-        let end = lapse.map_or(0, |expiry| expiry.at.max(expiry.low));
+        let end = lapse.as_ref().map_or(0, end_of);
         let whole = Walk {
             floor: key.head.floor,
             lapse: end,
             merges: self.rules.merges,
             after: Bytes::new(),
         };
-        if let Some(after) = self.walk(&mut key, &whole, value)? {
+        if let Some(after) = self.walk(&mut key, &whole, lapse.as_ref(), value)? {
             self.txn.put_row(row.clone(), Walk { after, ..whole }.encode(), Parts::NONE);
             self.txn.save(key);
             self.done.more = true;
@@ -247,8 +263,8 @@ impl Cleaner<'_, '_> {
         }
         let before = key.head.clone();
         let floor_before = key.head.floor_at(self.txn.context.now_ms);
-        if lapse.is_some() {
-            if before.ty() == Some(Type::String) || flaws::has(Flaw::ExpiryAnyType) {
+        if let Some(lapse) = &lapse {
+            if lapses(lapse, Type::String) {
                 key.head.string.trim(Floor::below(Stamp::floor_at_ms(end)));
             }
             key.head.expiry = None;
@@ -274,14 +290,20 @@ impl Cleaner<'_, '_> {
         let expiry = key.head.expiry?;
         let passed = expiry.at == 0 || expiry.at <= self.txn.context.now_ms;
         let stability = self.rules.stability;
-        let seen = stability.stable(expiry.stamp) && stability.passed(expiry.at.max(expiry.low));
+        let seen = stability.stable(expiry.stamp) && stability.passed(end_of(&expiry));
         let void = key.head.floor.hides(expiry.stamp);
         (passed && seen && !void).then_some(expiry)
     }
 
     /// Walks over the elements of a key and removes what `whole` hides; how far it came if the
     /// budget was too small.
-    fn walk(&mut self, key: &mut Key, whole: &Walk, value: &Bytes) -> io::Result<Option<Bytes>> {
+    fn walk(
+        &mut self,
+        key: &mut Key,
+        whole: &Walk,
+        lapse: Option<&Expiry>,
+        value: &Bytes,
+    ) -> io::Result<Option<Bytes>> {
         let all = keys::elements(key.slot, &key.name);
         let same = |walk: &Walk| Walk { after: Bytes::new(), ..walk.clone() } == *whole;
         let start = match Walk::decode(value).filter(same) {
@@ -291,10 +313,6 @@ impl Cleaner<'_, '_> {
         let most = self.left.max(1);
         let rows = self.txn.view.scan(start..all.end, false).take(most + 1);
         let rows: Vec<(Bytes, Bytes)> = rows.collect::<Result<_, _>>()?;
-        let lapse = match whole.lapse {
-            0 => Floor::NONE,
-            end => Floor::below(Stamp::floor_at_ms(end)),
-        };
         for (index, (row, value)) in rows.into_iter().enumerate() {
             if index == most {
                 return Ok(Some(row));

@@ -13,11 +13,11 @@ use crate::eval::{self, EvalContext, Txn};
 use crate::group::GroupContext;
 use crate::group::exec::{Outcome, REPLY_BYTES_MAX};
 use crate::group::live::LiveSet;
-use crate::group::merge::{self, Merge, MergeJob};
-use crate::group::remote::{Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatch};
-use crate::group::run::{EntryJob, ExecJob, Job, JobId, Proposal, Run, Verdict};
+use crate::group::merge::{self, Merge};
+use crate::group::remote::{self, Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatch};
+use crate::group::run::{AnswerJob, EntryJob, ExecJob, Job, JobId, Proposal, Run, Verdict};
 use crate::group::state::{StateRequest, StateVerdict};
-use crate::group::statemerge::{self, StateEnd, StateJob};
+use crate::group::statemerge::{self, StateEnd};
 use crate::group::upkeep::Upkeep;
 use crate::model::Parts;
 use flotilla_topology::stamp::{Hlc, Stamp};
@@ -245,11 +245,13 @@ impl Leader {
         answer: oneshot::Sender<RemoteAnswer>,
     ) -> io::Result<()> {
         match merge::evaluate_batch(&self.context, &mut self.run, rows, clock.wall_ms, batch)? {
-            Merge::Answer(now) => drop(answer.send(now)),
+            // What it says was read through the overlay: it is true once that is applied.
+            Merge::Answer(told) => self.job(clock, AnswerJob::new(told, answer), false),
             Merge::Entry { cursor, first, last } => {
                 self.upkeep.moved |= !batch.effects.is_empty();
                 self.run.set_origin(batch.origin, first, last);
-                self.lone_job(clock, Box::new(MergeJob::new(cursor, answer)));
+                let told = Answer::Done(remote::Verdict::Accepted { cursor });
+                self.job(clock, AnswerJob::new(told, answer), true);
             }
         }
         Ok(())
@@ -264,19 +266,21 @@ impl Leader {
     ) -> io::Result<()> {
         let end = statemerge::evaluate(&self.context, &mut self.run, rows, clock.wall_ms, request)?;
         match end {
-            StateEnd::Answer(now) => drop(answer.send(now)),
+            StateEnd::Answer(told) => self.job(clock, AnswerJob::new(told, answer), false),
             StateEnd::Entry { origin, last } => {
                 self.upkeep.moved = true;
                 self.run.set_origin(origin, last, last);
-                self.lone_job(clock, Box::new(StateJob::new(answer)));
+                let told = Answer::Done(StateVerdict::Done);
+                self.job(clock, AnswerJob::new(told, answer), true);
             }
         }
         Ok(())
     }
 
-    fn lone_job(&mut self, clock: LeaderClock, job: Box<dyn Job>) {
-        let job = self.run.begin_job(job, clock.now);
-        self.run.add(job, 0, None, true);
+    /// One piece of work in the open entry, or, if it wrote nothing, on the entry before it.
+    fn job(&mut self, clock: LeaderClock, job: impl Job + 'static, wrote: bool) {
+        let job = self.run.begin_job(Box::new(job), clock.now);
+        self.run.add(job, 0, None, wrote);
         self.run.end_job(job);
     }
 

@@ -14,7 +14,7 @@ use crate::group::cursor::Cursor;
 use crate::group::leader::eval_context;
 use crate::group::live::{self, LiveSet};
 use crate::group::remote::{self, Answer, LinkFloor, RemoteAnswer, RemoteBatch, Vector};
-use crate::group::run::{Job, Run, Verdict};
+use crate::group::run::Run;
 use crate::group::statemerge;
 use crate::model::{Effect, Parts};
 use bytes::Bytes;
@@ -23,11 +23,10 @@ use flotilla_topology::slot::SlotRange;
 use flotilla_topology::stamp::Stamp;
 use std::collections::BTreeMap;
 use std::io;
-use tokio::sync::oneshot;
 
 /// What a batch of another cluster comes to.
 pub(super) enum Merge {
-    /// Nothing to write: tell the sender at once.
+    /// Nothing to write: this is the answer.
     Answer(RemoteAnswer),
     /// It is in the open entry.
     Entry {
@@ -173,35 +172,6 @@ pub(super) fn advanced(cursor: Option<Cursor>, to: Cursor) -> Cursor {
         closed: old.closed.max(to.closed),
         slots: to.slots,
         vector: Vector::from_iter(vector),
-    }
-}
-
-/// Answers a batch once its entry has ended.
-pub(super) struct MergeJob {
-    cursor: LogId,
-    verdict: Verdict,
-    answer: oneshot::Sender<RemoteAnswer>,
-}
-
-impl MergeJob {
-    pub(super) fn new(cursor: LogId, answer: oneshot::Sender<RemoteAnswer>) -> MergeJob {
-        MergeJob { cursor, verdict: Verdict::NotApplied, answer }
-    }
-}
-
-impl Job for MergeJob {
-    fn record(&mut self, _index: usize, _reply: crate::resp::Reply) {}
-
-    fn settle(&mut self, _from: usize, _to: usize, verdict: Verdict) {
-        self.verdict = verdict;
-    }
-
-    fn finish(self: Box<Self>) {
-        // An unknown outcome is asked for again: the cursor will tell.
-        let _ = self.answer.send(match self.verdict {
-            Verdict::Applied(_) => Answer::Done(remote::Verdict::Accepted { cursor: self.cursor }),
-            Verdict::NotApplied | Verdict::Unknown => Answer::NotLeader(Default::default()),
-        });
     }
 }
 

@@ -12,6 +12,7 @@
 use crate::engine::view::{Batch, Overlay};
 use crate::group::entry::{Entry, Evaluation, Fence, Header, RowOp};
 use crate::group::exec::Outcome;
+use crate::group::remote::Answer;
 use crate::resp::Reply;
 use bytes::Bytes;
 use flotilla_topology::ids::{LogId, Origin};
@@ -424,5 +425,35 @@ impl Job for EntryJob {
 
     fn finish(self: Box<Self>) {
         let _ = self.answer.send(self.verdict);
+    }
+}
+
+/// Gives an answer that counts once the entries that it was read through have taken effect.
+pub struct AnswerJob<T> {
+    told: Answer<T>,
+    verdict: Verdict,
+    answer: oneshot::Sender<Answer<T>>,
+}
+
+impl<T> AnswerJob<T> {
+    /// Will give `told`.
+    pub fn new(told: Answer<T>, answer: oneshot::Sender<Answer<T>>) -> AnswerJob<T> {
+        AnswerJob { told, verdict: Verdict::NotApplied, answer }
+    }
+}
+
+impl<T: Send> Job for AnswerJob<T> {
+    fn record(&mut self, _index: usize, _reply: Reply) {}
+
+    fn settle(&mut self, _from: usize, _to: usize, verdict: Verdict) {
+        self.verdict = verdict;
+    }
+
+    fn finish(self: Box<Self>) {
+        // What is not known is asked for again: cursors tell, and joining twice is joining once.
+        let _ = self.answer.send(match self.verdict {
+            Verdict::Applied(_) => self.told,
+            Verdict::NotApplied | Verdict::Unknown => Answer::NotLeader(Default::default()),
+        });
     }
 }

@@ -9,18 +9,17 @@ use crate::group::cursor::Cursor;
 use crate::group::live::{self, LiveSet};
 use crate::group::merge;
 use crate::group::remote::Answer;
-use crate::group::run::{Job, Run, Verdict};
+use crate::group::run::Run;
 use crate::group::state::{OpenMerge, StateCut, StateRequest, StateStep, StateVerdict};
 use crate::model::{Effect, Parts};
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, LogId, Origin};
 use flotilla_topology::stamp::Stamp;
 use std::io;
-use tokio::sync::oneshot;
 
 /// What a step comes to.
 pub(super) enum StateEnd {
-    /// Nothing to write: answer at once.
+    /// Nothing to write: this is the answer.
     Answer(Answer<StateVerdict>),
     /// It is in the open entry.
     Entry {
@@ -175,32 +174,4 @@ pub(super) fn merges(view: &View<'_>) -> io::Result<u64> {
     let number = row.map(|value| <[u8; 8]>::try_from(&value[..]));
     let bad = |_| io::Error::new(io::ErrorKind::InvalidData, "the number of merges is 8 bytes");
     Ok(number.transpose().map_err(bad)?.map_or(0, u64::from_be_bytes))
-}
-
-/// Answers a step once its entry has ended.
-pub(super) struct StateJob {
-    verdict: Verdict,
-    answer: oneshot::Sender<Answer<StateVerdict>>,
-}
-
-impl StateJob {
-    pub(super) fn new(answer: oneshot::Sender<Answer<StateVerdict>>) -> StateJob {
-        StateJob { verdict: Verdict::NotApplied, answer }
-    }
-}
-
-impl Job for StateJob {
-    fn record(&mut self, _index: usize, _reply: crate::resp::Reply) {}
-
-    fn settle(&mut self, _from: usize, _to: usize, verdict: Verdict) {
-        self.verdict = verdict;
-    }
-
-    fn finish(self: Box<Self>) {
-        // A step is sent again when its outcome is not known: joining twice is joining once.
-        let _ = self.answer.send(match self.verdict {
-            Verdict::Applied(_) => Answer::Done(StateVerdict::Done),
-            Verdict::NotApplied | Verdict::Unknown => Answer::NotLeader(Default::default()),
-        });
-    }
 }

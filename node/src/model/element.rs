@@ -199,30 +199,47 @@ impl Element {
         self.sums.retain(|sum| !floor.hides(sum.mark()));
     }
 
+    /// Whether a reset says nothing about the sum that is here: none is, it is wholly absorbed, or
+    /// it began anew behind the reset.
+    fn is_spent(&self, reset: &Reset) -> bool {
+        let sum = self.sums.iter().find(|sum| sum.slot == reset.slot);
+        sum.is_none_or(|sum| sum.stamp <= reset.stamp || sum.start > reset.stamp)
+    }
+
+    fn is_absorbed(&self, sum: &Sum) -> bool {
+        self.reset_of(sum.slot).is_some_and(|reset| sum.stamp <= reset.stamp)
+    }
+
+    /// The removal that the register is, if no sum has begun on top of it.
+    fn removal(&self) -> Option<Stamp> {
+        let gone = self.register.as_ref().filter(|register| register.value.is_none())?;
+        self.sums.iter().all(|sum| self.is_absorbed(sum)).then_some(gone.stamp)
+    }
+
     /// The latest stamp of what in it waits to be collected: a removal, and what a register has
     /// absorbed. None if nothing does.
     pub fn garbage(&self) -> Option<Stamp> {
-        let gone = self.register.as_ref().filter(|register| register.value.is_none());
-        let absorbed = self.resets.iter().map(|reset| reset.by);
-        gone.map(|register| register.stamp).into_iter().chain(absorbed).max()
+        let spent = self.resets.iter().filter(|reset| self.is_spent(reset));
+        self.removal().into_iter().chain(spent.map(|reset| reset.by)).max()
     }
 
     /// Forgets what no cluster can need any more; `stable` says of a stamp whether all live
     /// clusters have said that they have it. A removal goes with everything that it hides; a value
-    /// only loses the sums that it has absorbed.
+    /// only loses the sums that it has absorbed, and its memory of them.
     pub fn collect(&mut self, stable: impl Fn(Stamp) -> bool) {
         let asked = |reset: &Reset| flaws::has(Flaw::ResetUnasked) || stable(reset.by);
-        let gone = self.register.as_ref().is_some_and(|r| r.value.is_none() && stable(r.stamp));
-        let absorbed = |sum: &Sum| self.reset_of(sum.slot).is_some_and(|r| sum.stamp <= r.stamp);
-        if gone && self.resets.iter().all(asked) && self.sums.iter().all(absorbed) {
+        if self.removal().is_some_and(&stable) && self.resets.iter().all(asked) {
             *self = Element::default();
             return;
         }
-        let contributes = |slot| self.sums.iter().any(|sum| sum.slot == slot && !absorbed(sum));
-        let settled = self.resets.iter().filter(|reset| asked(reset) && !contributes(reset.slot));
-        let settled: Vec<Origin> = settled.map(|reset| reset.slot).collect();
-        self.resets.retain(|reset| !settled.contains(&reset.slot));
-        self.sums.retain(|sum| !settled.contains(&sum.slot));
+        let settled = |reset: &&Reset| asked(reset) && self.is_spent(reset);
+        let settled: Vec<Reset> = self.resets.iter().filter(settled).copied().collect();
+        if settled.is_empty() {
+            return;
+        }
+        let goes = |sum: &Sum| settled.iter().any(|r| r.slot == sum.slot && sum.stamp <= r.stamp);
+        self.sums.retain(|sum| !goes(sum));
+        self.resets.retain(|reset| !settled.contains(reset));
     }
 
     /// The highest stamp in it.

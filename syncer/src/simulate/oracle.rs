@@ -158,8 +158,10 @@ impl World {
                     let at = cursor.map_or(0, |cursor| cursor.position.index);
                     if at < last {
                         let what = format!(
-                            "cluster {place} has group {} up to {at} of {last}",
-                            source.group
+                            "cluster {place}, group {}, has group {} up to {at} of {last}: {}",
+                            group.context.group,
+                            source.group,
+                            self.links_text()
                         );
                         return Err(Broken { invariant: "stuck", what });
                     }

@@ -563,6 +563,17 @@ impl World {
         }
     }
 
+    /// How the links stand, in one line.
+    pub(super) fn links_text(&self) -> String {
+        let each = self.tenures.iter().flat_map(|(tenure, kept)| {
+            kept.ships.iter().map(move |(to, ship)| {
+                let (state, detail) = ship.shipper.state();
+                format!("{tenure:?} to {to}: {state:?} at {} {detail}", ship.shipper.cursor())
+            })
+        });
+        each.collect::<Vec<_>>().join("; ")
+    }
+
     // ---- full state ----
 
     fn begin_merge(&mut self, from: (usize, usize)) {
