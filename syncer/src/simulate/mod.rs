@@ -29,6 +29,8 @@ mod merge;
 
 mod oracle;
 
+mod traffic;
+
 mod world;
 
 pub use world::{Broken, World};
