@@ -38,20 +38,7 @@ impl LinkSummary {
 
     /// The state in a word.
     pub fn state_word(&self) -> &'static str {
-        self.state.map_or("not reported", word)
-    }
-}
-
-/// The word of a state, as in JSON.
-pub fn word(state: LinkState) -> &'static str {
-    match state {
-        LinkState::Live => "live",
-        LinkState::CatchingUp => "catching-up",
-        LinkState::Disconnected => "disconnected",
-        LinkState::Stalled => "stalled",
-        LinkState::Parked => "parked",
-        LinkState::Refused => "refused",
-        LinkState::NeedsMerge => "needs-merge",
+        self.state.map_or("not reported", LinkState::word)
     }
 }
 
@@ -107,20 +94,17 @@ pub fn shown_or_dash(seconds: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flotilla_topology::ids::{ClusterId, GroupId, LogId};
+    use flotilla_topology::ids::{ClusterId, GroupId};
 
     fn link(group: u32, state: LinkState, p50: Option<f64>) -> LinkStatus {
         LinkStatus {
-            group: GroupId(group),
-            peer: ClusterId(2),
-            state,
             detail: format!("group {group}"),
             lag_seconds: f64::from(group),
             lag_p50_seconds: p50,
             lag_p99_seconds: p50.map(|p50| p50 * 2.0),
             backlog_entries: 1,
             backlog_bytes: 10,
-            cursor: LogId::default(),
+            ..LinkStatus::new(GroupId(group), ClusterId(2), state)
         }
     }
 

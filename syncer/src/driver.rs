@@ -357,7 +357,7 @@ impl Shared {
     /// Until PD does not know us any more.
     async fn heartbeats(&self) {
         loop {
-            let (name, links) = (self.info.name.clone(), self.links());
+            let (name, links) = (self.info.name.clone(), Some(self.links()));
             match self.pd.call(PdRequest::SyncerHeartbeat { name, links }).await {
                 Ok(_) => sleep(HEARTBEAT).await,
                 Err(PdError::Refused(reason)) => {

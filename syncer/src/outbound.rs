@@ -95,16 +95,9 @@ impl Outbound {
         let now = Instant::now();
         let (floor, floors) = watch::channel(None);
         let status = Arc::new(Mutex::new(LinkStatus {
-            group: route.group,
-            peer: route.peer,
-            state: LinkState::Disconnected,
             detail: "not connected yet".into(),
-            lag_seconds: 0.0,
-            lag_p50_seconds: None,
-            lag_p99_seconds: None,
-            backlog_entries: 0,
-            backlog_bytes: 0,
             cursor: base.id,
+            ..LinkStatus::new(route.group, route.peer, LinkState::Disconnected)
         }));
         let window = Window { status: Arc::clone(&status), floor: floors };
         let outbound = Outbound {
@@ -353,9 +346,6 @@ impl Outbound {
         let (state, detail) = self.shipper.state();
         let age_ms = self.shipper.oldest_ms().map_or(0, |at| clock::wall_ms().saturating_sub(at));
         let status = LinkStatus {
-            group: self.route.group,
-            peer: self.route.peer,
-            state,
             detail: detail.to_owned(),
             lag_seconds: age_ms as f64 / 1000.0,
             lag_p50_seconds: self.lag.quantile(now, 0.5),
@@ -363,6 +353,7 @@ impl Outbound {
             backlog_entries: backlog.entries,
             backlog_bytes: backlog.bytes as u64,
             cursor: self.shipper.cursor(),
+            ..LinkStatus::new(self.route.group, self.route.peer, state)
         };
         let labels =
             [("peer", self.route.peer_name.clone()), ("group", self.route.group.to_string())];

@@ -12,16 +12,12 @@ const WEST: ClusterId = ClusterId(2);
 
 fn link(group: u32, peer: ClusterId, state: LinkState, p99_ms: f64, waiting: u64) -> LinkStatus {
     LinkStatus {
-        group: GroupId(group),
-        peer,
-        state,
         detail: "as seen".into(),
-        lag_seconds: 0.0,
         lag_p50_seconds: Some(p99_ms / 1500.0),
         lag_p99_seconds: Some(p99_ms / 1000.0),
         backlog_entries: waiting,
         backlog_bytes: waiting * 100,
-        cursor: LogId::default(),
+        ..LinkStatus::new(GroupId(group), peer, state)
     }
 }
 
@@ -67,7 +63,9 @@ fn status(id: ClusterId, peer: ClusterId, links: Vec<LinkStatus>) -> ClusterStat
                 name: String::new(),
                 syncers: Vec::new(),
                 rtt_ms: Some(60.0),
+                ..PeerCluster::default()
             }],
+            mesh_version: 1,
         },
         replicas: vec![leads(1), leads(2)],
         links,

@@ -63,6 +63,7 @@ impl World {
             topology: None,
             bootstrap: BootstrapConfig { nodes: 3, partitions: 4, replicas: None },
             peers: BTreeMap::new(),
+            backlog_budget_bytes: 1 << 30,
         }
     }
 

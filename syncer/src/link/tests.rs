@@ -166,6 +166,7 @@ fn dial(tls: &Tls, to: SocketAddr, rtt_ms: f64) -> watch::Receiver<LinkStatus> {
         name: "west".into(),
         syncers: vec![to.to_string()],
         rtt_ms: Some(rtt_ms),
+        ..PeerCluster::default()
     };
     let cluster = tls.identity().cluster;
     let dialer = Dialer {
@@ -370,6 +371,7 @@ fn west_map(rpc: SocketAddr, partitions: u32) -> ClusterMap {
         namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec }],
         groups: (0..partitions).map(group).collect(),
         peers: vec![],
+        mesh_version: 0,
     }
 }
 
