@@ -205,7 +205,7 @@ impl Outbound {
     /// is forgotten at once, so that it holds nobody back.
     async fn pour_away(mut self) {
         self.close("no peer any more".into());
-        self.gate.sub(self.shipper.backlog().bytes);
+        self.step(Event::Shed);
         while let Some(news) = self.news.recv().await {
             if let News::Committed(entries) = news {
                 self.gate.sub(entries.iter().map(|entry| entry.bytes).sum());

@@ -164,8 +164,9 @@ impl State {
         durable.peers = links::merged(&stored.peers, &settings.peers)?;
         durable.counters.mesh = links::mesh_version(&stored, &durable);
         durable.counters.life += 1;
-        let mesh_moved = stored.counters.mesh != durable.counters.mesh;
-        if stored.meta != durable.meta || stored.peers != durable.peers || mesh_moved {
+        let same_peers = stored.present_peers().eq(durable.present_peers());
+        let same_mesh = stored.counters.mesh == durable.counters.mesh;
+        if stored.meta != durable.meta || !same_peers || !same_mesh {
             durable.counters.epoch.0 += 1;
         }
         let revision = durable.counters.life * REVISIONS_PER_LIFE;

@@ -133,6 +133,20 @@ fn the_worst_comes_first() {
         Level::Warn,
         "east→west is catching up, 70 entries behind. Worst lag 2.4 s east→west, group 2.",
     );
+    let mut slow = link(2, WEST, LinkState::Paused, 0.0, 1);
+    slow.runway_seconds = Some(700.0);
+    let paused = both(vec![live.clone(), slow]);
+    says(
+        &paused,
+        Level::Warn,
+        "east→west is paused by an operator in 1 of 2 groups: 1 entry waits, local writes go on.",
+    );
+    let forth = &paused.links[0];
+    assert_eq!((forth.runway_seconds, forth.standing), (Some(700.0), Some(Standing::Live)));
+    let mut merging = link(2, WEST, LinkState::Merging, 0.0, 0);
+    merging.merge_done = Some(0.421);
+    let merging = both(vec![live.clone(), merging]);
+    says(&merging, Level::Warn, "east→west merges its state, 42 %.");
     let mut dead = status(EAST, WEST, vec![live]);
     dead.replicas.pop();
     let seen = overview("pd-1", vec![source(EAST, "east", Some(dead))]);

@@ -168,7 +168,7 @@ fn make(world: &mut World, step: Move) {
             if let Some(one) = world.held(&syncer_name(n)).get(usize::from(nth)) {
                 let (group, learner) = (one.group, one.learner);
                 world.ask(PdRequest::RenewTenure { name: syncer_name(n), group, learner });
-                assert!(world.held(&syncer_name(n)).iter().any(|now| now.group == group));
+                assert!(world.held(&syncer_name(n)).iter().all(|now| now.learner != learner));
             }
         }
         Move::Link(id, op, dry_run) => link(world, id, op, dry_run),
