@@ -234,7 +234,11 @@ proptest! {
         world.pass(STEADY_MS + 2_000, &[], &["s0", "s1"]);
         memory.look(&world);
         let (a, b) = (world.held("s0").len(), world.held("s1").len());
-        let synced = world.state.map().groups.len();
+        let map = world.state.map();
+        let is_synced = |group: &&GroupInfo| {
+            map.namespaces.iter().any(|ns| ns.id == group.namespace && ns.spec.synced)
+        };
+        let synced = map.groups.iter().filter(is_synced).count();
         prop_assert!(a + b == synced && a.abs_diff(b) <= 1, "{} + {} of {}", a, b, synced);
     }
 
