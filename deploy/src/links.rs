@@ -1,7 +1,8 @@
 //! Links as people ask about them: all groups of a link together, the worst first.
 
-use flotilla_topology::api::{ClusterStatus, LinkState, LinkStatus};
+use flotilla_topology::api::{ClusterStatus, LinkState, LinkStatus, PeerCluster, Standing};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// A link between two clusters. Numbers are of the sending side.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -28,6 +29,16 @@ pub struct LinkSummary {
     pub backlog_entries: u64,
     /// Their bytes.
     pub backlog_bytes: u64,
+    /// What the receiving cluster counts for at the sending one.
+    pub standing: Standing,
+    /// Groups in each state, by its word.
+    pub states: BTreeMap<&'static str, usize>,
+    /// Shortest over groups: seconds until a backlog exceeds its budget.
+    pub runway_seconds: Option<f64>,
+    /// Largest over groups: how long ago the receiver acknowledged anything.
+    pub floor_age_seconds: Option<f64>,
+    /// Milliseconds that the receiver's clock is ahead.
+    pub clock_offset_ms: Option<i64>,
 }
 
 impl LinkSummary {
@@ -36,22 +47,16 @@ impl LinkSummary {
         self.state == Some(LinkState::Live) && self.groups >= self.groups_wanted
     }
 
+    /// Groups by state, for people: `7 live, 1 stalled`.
+    pub fn states_shown(&self) -> String {
+        let counts: Vec<String> =
+            self.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+        if counts.is_empty() { "not reported".to_owned() } else { counts.join(", ") }
+    }
+
     /// The state in a word.
     pub fn state_word(&self) -> &'static str {
-        self.state.map_or("not reported", word)
-    }
-}
-
-/// The word of a state, as in JSON.
-pub fn word(state: LinkState) -> &'static str {
-    match state {
-        LinkState::Live => "live",
-        LinkState::CatchingUp => "catching-up",
-        LinkState::Disconnected => "disconnected",
-        LinkState::Stalled => "stalled",
-        LinkState::Parked => "parked",
-        LinkState::Refused => "refused",
-        LinkState::NeedsMerge => "needs-merge",
+        self.state.map_or("not reported", LinkState::word)
     }
 }
 
@@ -65,20 +70,27 @@ pub fn outgoing(status: &ClusterStatus) -> Vec<LinkSummary> {
     let links = map.peers.iter().map(|peer| {
         let links: Vec<&LinkStatus> =
             status.links.iter().filter(|link| link.peer == peer.id).collect();
-        summary(&map.name, &peer.name, &links, groups_wanted)
+        summary(&map.name, peer, &links, groups_wanted)
     });
     links.collect()
 }
 
-fn summary(from: &str, to: &str, links: &[&LinkStatus], groups_wanted: usize) -> LinkSummary {
+fn summary(
+    from: &str,
+    to: &PeerCluster,
+    links: &[&LinkStatus],
+    groups_wanted: usize,
+) -> LinkSummary {
     // States are declared from best to worst.
     let worst = links.iter().max_by_key(|link| link.state);
+    let mut states = BTreeMap::new();
+    links.iter().for_each(|link| *states.entry(link.state.word()).or_default() += 1);
     let most = |of: fn(&LinkStatus) -> f64| links.iter().map(|link| of(link)).fold(0.0, f64::max);
     let mut medians: Vec<f64> = links.iter().filter_map(|link| link.lag_p50_seconds).collect();
     medians.sort_by(f64::total_cmp);
     LinkSummary {
         from: from.to_owned(),
-        to: to.to_owned(),
+        to: to.name.clone(),
         state: worst.map(|link| link.state),
         detail: worst.map_or("no syncer reports", |link| &link.detail).to_owned(),
         groups: links.len(),
@@ -91,12 +103,30 @@ fn summary(from: &str, to: &str, links: &[&LinkStatus], groups_wanted: usize) ->
             .max_by(f64::total_cmp),
         backlog_entries: links.iter().map(|link| link.backlog_entries).sum(),
         backlog_bytes: links.iter().map(|link| link.backlog_bytes).sum(),
+        standing: to.standing,
+        states,
+        runway_seconds: links.iter().filter_map(|link| link.runway_seconds).min_by(f64::total_cmp),
+        floor_age_seconds: links
+            .iter()
+            .filter_map(|link| link.floor_age_seconds)
+            .max_by(f64::total_cmp),
+        clock_offset_ms: links.iter().find_map(|link| link.clock_offset_ms),
     }
 }
 
 /// Seconds for people: milliseconds below ten seconds.
 pub fn shown(seconds: f64) -> String {
     if seconds < 10.0 { format!("{:.1} ms", seconds * 1e3) } else { format!("{seconds:.1} s") }
+}
+
+/// Seconds for people where only their order matters: `3 s`, `12 min`, `5 h`, `9 days`.
+pub fn long(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3_600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
 }
 
 /// As `shown`, or a dash.
@@ -107,20 +137,19 @@ pub fn shown_or_dash(seconds: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flotilla_topology::ids::{ClusterId, GroupId, LogId};
+    use flotilla_topology::ids::{ClusterId, GroupId};
 
     fn link(group: u32, state: LinkState, p50: Option<f64>) -> LinkStatus {
         LinkStatus {
-            group: GroupId(group),
-            peer: ClusterId(2),
-            state,
             detail: format!("group {group}"),
             lag_seconds: f64::from(group),
             lag_p50_seconds: p50,
             lag_p99_seconds: p50.map(|p50| p50 * 2.0),
             backlog_entries: 1,
             backlog_bytes: 10,
-            cursor: LogId::default(),
+            runway_seconds: p50.map(|_| f64::from(group)),
+            floor_age_seconds: Some(f64::from(group) * 10.0),
+            ..LinkStatus::new(GroupId(group), ClusterId(2), state)
         }
     }
 
@@ -131,15 +160,18 @@ mod tests {
             link(2, LinkState::Stalled, Some(0.05)),
             link(3, LinkState::CatchingUp, None),
         ];
-        let found = summary("east", "west", &all.iter().collect::<Vec<_>>(), 3);
+        let west = PeerCluster { name: "west".into(), ..PeerCluster::default() };
+        let found = summary("east", &west, &all.iter().collect::<Vec<_>>(), 3);
         assert_eq!((found.state, found.detail.as_str()), (Some(LinkState::Stalled), "group 2"));
         assert_eq!((found.lag_p50_seconds, found.lag_p99_seconds), (Some(0.05), Some(0.1)));
         assert_eq!((found.lag_seconds, found.backlog_entries), (3.0, 3));
         assert!(!found.is_live());
-        let none = summary("east", "west", &[], 3);
+        assert_eq!(found.states_shown(), "1 catching-up, 1 live, 1 stalled");
+        assert_eq!((found.runway_seconds, found.floor_age_seconds), (Some(1.0), Some(30.0)));
+        let none = summary("east", &west, &[], 3);
         assert_eq!((none.state_word(), none.is_live()), ("not reported", false));
         let live = [link(1, LinkState::Live, None)];
-        assert!(summary("east", "west", &[&live[0]], 1).is_live());
-        assert!(!summary("east", "west", &[&live[0]], 2).is_live());
+        assert!(summary("east", &west, &[&live[0]], 1).is_live());
+        assert!(!summary("east", &west, &[&live[0]], 2).is_live());
     }
 }

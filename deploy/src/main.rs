@@ -7,6 +7,7 @@ mod demo;
 mod exit;
 mod find;
 mod lag;
+mod link;
 mod links;
 mod logging;
 mod node;
@@ -52,6 +53,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Show how far each cluster is behind each other one.
     Lag(lag::LagArgs),
+    /// Pause, rewind, merge, fence, add and remove links between clusters.
+    Link(link::LinkArgs),
     /// Compare what clusters hold.
     Verify(verify::VerifyArgs),
     /// Run clusters, break them, and check what clients saw.
@@ -83,6 +86,7 @@ impl Command {
             Command::DemoCtl(args) => demo::control(args),
             Command::Status(args) => status::run(args),
             Command::Lag(args) => lag::run(args),
+            Command::Link(args) => link::run(args),
             Command::Verify(args) => verify::run(args),
             Command::Chaos(args) => chaos::run(args),
             Command::Simulate(args) => simulate::run(args),

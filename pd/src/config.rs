@@ -26,6 +26,13 @@ pub const REPLICAS_DEFAULT: u8 = 3;
 /// has a new one. The data path does not notice, so there is no hurry.
 pub const LEASE_SECONDS_DEFAULT: u16 = 5;
 
+/// Bytes of log that a group keeps for a peer that lags, unless configured: what a node keeps for
+/// all its logs together (8 GiB), shared by the groups of `default`.
+pub const BACKLOG_BUDGET_DEFAULT: u64 = 1 << 30;
+
+/// The least budget: less is the backlog of a busy second.
+pub const BACKLOG_BUDGET_MIN: u64 = 64 << 20;
+
 /// What a PD is told. Field names are the keys of the file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,6 +64,10 @@ pub struct Config {
     /// When and how the namespace `default` is created.
     #[serde(default)]
     pub bootstrap: BootstrapConfig,
+    /// Bytes of log that a group keeps for each peer that lags. Beyond, the peer needs a merge; the
+    /// time until then is the runway of its link.
+    #[serde(default = "default_backlog_budget")]
+    pub backlog_budget_bytes: u64,
     /// `host:port` of the http ports of other clusters' PDs, by name of the cluster: the page asks
     /// them for the other direction of the links. Nothing else depends on it.
     #[serde(default)]
@@ -130,6 +141,10 @@ fn default_lease() -> u16 {
     LEASE_SECONDS_DEFAULT
 }
 
+fn default_backlog_budget() -> u64 {
+    BACKLOG_BUDGET_DEFAULT
+}
+
 impl Config {
     /// Reads and validates a file.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
@@ -165,6 +180,12 @@ impl Config {
             if !matches!(port, Some(Ok(_))) {
                 problems.push(format!("{key} (`{address}`) must be host:port"));
             }
+        }
+        if self.backlog_budget_bytes < BACKLOG_BUDGET_MIN {
+            problems.push(format!(
+                "backlog_budget_bytes ({}) must be {BACKLOG_BUDGET_MIN} at least",
+                self.backlog_budget_bytes
+            ));
         }
         self.validate_bootstrap(&mut problems);
         if let StoreConfig::Etcd(etcd) = &self.store {
@@ -217,6 +238,7 @@ impl Config {
                 partitions: self.bootstrap.partitions,
                 replicas: self.bootstrap.replicas(),
             },
+            backlog_budget_bytes: self.backlog_budget_bytes,
         })
     }
 
@@ -329,6 +351,8 @@ mod tests {
         assert!(text.contains("http://host:port") && text.contains("2 to 60"), "{text}");
         let config = parse("[peers]\nwest = [\"127.0.0.1:7501\"]").unwrap();
         assert!(config.settings().unwrap_err().to_string().contains("no topology"));
+        let text = problems("backlog_budget_bytes = 1024");
+        assert!(text.contains("backlog_budget_bytes (1024)"), "{text}");
         let text = problems("[peers]\nwest = [\"nowhere\"]");
         assert!(text.contains("`nowhere`"), "{text}");
     }

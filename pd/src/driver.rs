@@ -22,7 +22,11 @@ use tokio_util::sync::CancellationToken;
 const REQUESTS_MAX: usize = 1_024;
 
 /// How often time is noticed: a small part of the silence that counts.
-const TICK: Duration = Duration::from_millis(250);
+const TICK: Duration = Duration::from_millis(100);
+
+/// While PD waits for its disk or does not run at all it hears nobody: between two steps no more
+/// time than this passes for the state, so that PD's own silence is not taken for others'.
+const STEP_MAX: Duration = Duration::from_millis(250);
 
 /// After a reign that ended in trouble, before the next campaign: a store that is reachable and yet
 /// cannot be used must not be asked in a tight loop.
@@ -116,8 +120,26 @@ pub struct Driver {
     store: Arc<dyn Store>,
     requests: mpsc::Receiver<Asked>,
     view: watch::Sender<Option<Arc<View>>>,
-    began: Instant,
+    listened: Listened,
     stop: CancellationToken,
+}
+
+/// The time for which PD has listened, see [`STEP_MAX`].
+struct Listened {
+    at: Instant,
+    total: Duration,
+}
+
+impl Listened {
+    fn new(now: Instant) -> Listened {
+        Listened { at: now, total: Duration::ZERO }
+    }
+
+    fn ms(&mut self, now: Instant) -> u64 {
+        self.total += now.saturating_duration_since(self.at).min(STEP_MAX);
+        self.at = now;
+        u64::try_from(self.total.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 impl Driver {
@@ -130,7 +152,8 @@ impl Driver {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let (view, watched) = watch::channel(None);
         let door = Door { requests: sender, view: watched, store: Arc::clone(&store) };
-        let driver = Driver { settings, store, requests, view, began: Instant::now(), stop };
+        let listened = Listened::new(Instant::now());
+        let driver = Driver { settings, store, requests, view, listened, stop };
         (driver, door)
     }
 
@@ -174,7 +197,8 @@ impl Driver {
     /// Serves until stopped (`Ok`) or no longer entitled to.
     async fn reign(&mut self, reign: &Reign) -> Result<(), Fatal> {
         let records = self.store.load(reign).await?;
-        let (mut state, changes) = State::load(self.settings.clone(), &records, self.now_ms())?;
+        let now_ms = self.now_ms();
+        let (mut state, changes) = State::load(self.settings.clone(), &records, now_ms)?;
         self.store.commit(reign, changes).await?;
         tracing::info!(
             cluster = %state.map().cluster, epoch = %state.map().epoch,
@@ -244,7 +268,24 @@ impl Driver {
         self.view.send_replace(Some(Arc::new(View::of(state))));
     }
 
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn now_ms(&mut self) -> u64 {
+        self.listened.ms(Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_in_which_pd_was_deaf_does_not_count() {
+        let start = Instant::now();
+        let mut listened = Listened::new(start);
+        let steps = [100, 200, 300].map(|ms| listened.ms(start + Duration::from_millis(ms)));
+        assert_eq!(steps, [100, 200, 300]);
+        let woken = start + Duration::from_secs(60);
+        assert_eq!(listened.ms(woken), 300 + 250);
+        assert_eq!(listened.ms(woken + Duration::from_millis(100)), 650);
+        assert_eq!(listened.ms(woken), 650, "never back");
     }
 }

@@ -161,11 +161,16 @@ fn authorize(peer: &Identity, request: &PdRequest) -> Result<(), String> {
         PdRequest::RegisterSyncer { syncer } => (Role::Syncer, &syncer.name),
         PdRequest::SyncerHeartbeat { name, .. }
         | PdRequest::WatchAssignments { name, .. }
-        | PdRequest::LearnerReady { name, .. } => (Role::Syncer, name),
+        | PdRequest::LearnerReady { name, .. }
+        | PdRequest::RenewTenure { name, .. } => (Role::Syncer, name),
+        // Any syncer of the cluster may have seen the last group of a merge.
+        PdRequest::PeerLive { .. } if peer.role == Role::Syncer => return Ok(()),
         PdRequest::CreateNamespace { .. }
         | PdRequest::DropNamespace { .. }
         | PdRequest::RemoveNode { .. }
-        | PdRequest::RemoveSyncer { .. } => {
+        | PdRequest::RemoveSyncer { .. }
+        | PdRequest::PeerLive { .. }
+        | PdRequest::Link { .. } => {
             return if peer.role == Role::Client {
                 Ok(())
             } else {
@@ -194,6 +199,9 @@ fn method(request: &PdRequest) -> &'static str {
         PdRequest::WatchMap { .. } => "watch_map",
         PdRequest::WatchAssignments { .. } => "watch_assignments",
         PdRequest::LearnerReady { .. } => "learner_ready",
+        PdRequest::RenewTenure { .. } => "renew_tenure",
+        PdRequest::PeerLive { .. } => "peer_live",
+        PdRequest::Link { .. } => "link",
         PdRequest::CreateNamespace { .. } => "create_namespace",
         PdRequest::DropNamespace { .. } => "drop_namespace",
         PdRequest::RemoveNode { .. } => "remove_node",
@@ -225,5 +233,12 @@ mod tests {
         };
         assert!(authorize(&peer("flotilla://1/syncer/s1"), &ready).is_ok());
         assert!(authorize(&peer("flotilla://1/syncer/s2"), &ready).is_err());
+        let (west, op) = ("west".to_owned(), flotilla_topology::api::LinkOp::Fence);
+        let fence = PdRequest::Link { peer: west, op, dry_run: false };
+        assert!(authorize(&peer("flotilla://1/client/admin"), &fence).is_ok());
+        assert!(authorize(&peer("flotilla://1/syncer/s1"), &fence).is_err());
+        let live = PdRequest::PeerLive { peer: flotilla_topology::ids::ClusterId(2) };
+        assert!(authorize(&peer("flotilla://1/syncer/s2"), &live).is_ok());
+        assert!(authorize(&peer("flotilla://1/node/n1"), &live).is_err());
     }
 }

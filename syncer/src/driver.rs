@@ -9,7 +9,8 @@ use crate::config::Config;
 use crate::inbound::{self, Budget};
 use crate::leaders::{Leaders, MapWatch};
 use crate::link::accept::{self, Host, Opened};
-use crate::link::dial::{Dialer, LinkStatus as Connection};
+use crate::link::dial::Dialer;
+use crate::peers::{PeerSet, Peers};
 use crate::ports::{Doors, RpcDoor, StartError, bind_link, bind_rpc, check_identity, with_port};
 use crate::tenure::{self, Context, Peer, Task, Windows};
 use flotilla_node::http::{Health, Http};
@@ -18,7 +19,7 @@ use flotilla_node::raft::RaftGroups;
 use flotilla_node::tls::Tls;
 use flotilla_node::transport::Server;
 use flotilla_topology::api::{
-    Assignment, ClusterMap, LinkStatus, PdRequest, PdResponse, PeerCluster, SyncerInfo,
+    Assignment, ClusterMap, LinkStatus, PdRequest, PdResponse, Standing, SyncerInfo,
 };
 use flotilla_topology::ids::{ClusterId, GroupId, Identity, Origin, Role};
 use parking_lot::Mutex;
@@ -26,19 +27,19 @@ use quinn::Endpoint;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
-/// How often PD hears of us.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How often PD hears of us: it gives our groups to another syncer after one second of silence.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+/// Every so many heartbeats tell of the links too.
+const BEATS_PER_TELL: u32 = 4;
 /// Wait before PD is asked again after it failed.
 const PD_PAUSE: Duration = Duration::from_secs(1);
-/// A learner that cannot go on gets a new tenure at most this often: all groups get one with it.
-const RENEW_PAUSE: Duration = Duration::from_secs(10);
+/// A group gets a new tenure at most this often: each changes the group's membership twice.
+const RENEW_PAUSE: Duration = Duration::from_secs(2);
 /// Threads of the learners' Raft: mostly waiting.
 const RAFT_THREADS: usize = 2;
 
@@ -64,20 +65,9 @@ struct Shared {
     budget: Budget,
     endpoint: Endpoint,
     config: Config,
-    peers: Mutex<BTreeMap<ClusterId, KeptPeer>>,
+    peers: Peers,
     tenures: Mutex<BTreeMap<GroupId, KeptTenure>>,
-    /// There are groups to serve and no peer to ship to.
-    lonely: AtomicBool,
-    /// Somebody's tenure cannot go on.
-    renew: Notify,
     raft: tokio::runtime::Handle,
-}
-
-struct KeptPeer {
-    name: String,
-    told: watch::Sender<PeerCluster>,
-    link: watch::Receiver<Connection>,
-    dialer: AbortHandle,
 }
 
 struct KeptTenure {
@@ -128,10 +118,8 @@ impl Syncer {
             budget: Budget::new(usize::try_from(config.memory).unwrap_or(usize::MAX)),
             endpoint,
             config,
-            peers: Mutex::default(),
+            peers: Peers::default(),
             tenures: Mutex::default(),
-            lonely: AtomicBool::new(false),
-            renew: Notify::new(),
             raft,
         });
         let http = bind_http(&http_addr, &shared).await?;
@@ -208,9 +196,16 @@ impl Host for Shared {
         }
     }
 
-    fn knows(&self, cluster: ClusterId) -> bool {
+    fn admits(&self, cluster: ClusterId) -> Result<(), String> {
         let map = self.map.borrow();
-        map.as_ref().is_some_and(|map| map.peers.iter().any(|peer| peer.id == cluster))
+        let found = map.as_ref().and_then(|map| map.peers.iter().find(|peer| peer.id == cluster));
+        match found.map(|peer| peer.standing) {
+            Some(Standing::Live | Standing::Returning) => Ok(()),
+            Some(Standing::Fenced) => {
+                Err("this cluster has fenced yours: it must return (flotilla link return)".into())
+            }
+            None => Err(format!("cluster {cluster} is not one that this one is linked with")),
+        }
     }
 
     fn opened(&self, stream: Opened) {
@@ -220,17 +215,17 @@ impl Host for Shared {
 }
 
 impl Shared {
+    /// Of all peers; a tenure that outlives a peer still has its window.
     fn links(&self) -> Vec<LinkStatus> {
-        self.tenures.lock().values().flat_map(|kept| tenure::statuses(&kept.windows)).collect()
+        let all: Vec<LinkStatus> =
+            self.tenures.lock().values().flat_map(|kept| tenure::statuses(&kept.windows)).collect();
+        all.into_iter().filter(|link| self.peers.has(link.peer)).collect()
     }
 
     fn health(&self) -> Health {
         let known = self.map.borrow().is_some();
         let links = self.links();
-        let live = links.iter().filter(|link| {
-            use flotilla_topology::api::LinkState::{CatchingUp, Live};
-            matches!(link.state, Live | CatchingUp)
-        });
+        let live = links.iter().filter(|link| link.state.moves());
         let details = serde_json::json!({
             "name": self.info.name,
             "groups": self.tenures.lock().len(),
@@ -245,9 +240,7 @@ impl Shared {
         for (_, kept) in std::mem::take(&mut *self.tenures.lock()) {
             kept.task.abort();
         }
-        for (_, peer) in std::mem::take(&mut *self.peers.lock()) {
-            peer.dialer.abort();
-        }
+        self.peers.end_all();
     }
 
     /// Keeps a dialer for each peer of the map.
@@ -255,11 +248,8 @@ impl Shared {
         let mut map = self.map.clone();
         loop {
             let now = map.borrow_and_update().clone();
-            if let Some(now) = now
-                && self.update_peers(&now)
-            {
-                // Tenures know their peers from their beginning.
-                self.renew.notify_one();
+            if let Some(now) = now {
+                self.update_peers(&now);
             }
             if map.changed().await.is_err() {
                 return;
@@ -267,59 +257,18 @@ impl Shared {
         }
     }
 
-    /// Whether there are others than before.
-    fn update_peers(self: &Arc<Self>, map: &ClusterMap) -> bool {
-        let mut peers = self.peers.lock();
-        let lonely = self.lonely.swap(false, Ordering::SeqCst);
-        let had_some = !peers.is_empty() || lonely;
-        let mut changed = false;
-        peers.retain(|id, kept| {
-            let stays = map.peers.iter().any(|peer| peer.id == *id);
-            if !stays {
-                kept.dialer.abort();
-                changed = true;
-            }
-            stays
+    fn update_peers(self: &Arc<Self>, map: &ClusterMap) {
+        self.peers.update(map, |peer| {
+            let (shared, nobody) = (Arc::downgrade(self), self.hello());
+            let hello = move || shared.upgrade().map_or(nobody.clone(), |shared| shared.hello());
+            let (endpoint, tls) = (self.endpoint.clone(), self.tls.clone());
+            Dialer { endpoint, tls, hello: Box::new(hello), peer }
         });
-        for peer in &map.peers {
-            match peers.get(&peer.id) {
-                Some(kept) => {
-                    kept.told.send_if_modified(|told| {
-                        let new = told != peer;
-                        told.clone_from(peer);
-                        new
-                    });
-                }
-                None => {
-                    changed = true;
-                    peers.insert(peer.id, self.keep_peer(peer));
-                }
-            }
-        }
-        self.lonely.store(lonely && !changed, Ordering::SeqCst);
-        changed && had_some
-    }
-
-    fn keep_peer(self: &Arc<Self>, peer: &PeerCluster) -> KeptPeer {
-        let (told, telling) = watch::channel(peer.clone());
-        let (status, link) = watch::channel(Connection::Down("not dialed yet".into()));
-        let shared = Arc::downgrade(self);
-        let nobody = self.hello();
-        let hello = move || shared.upgrade().map_or(nobody.clone(), |shared| shared.hello());
-        let dialer = Dialer {
-            endpoint: self.endpoint.clone(),
-            tls: self.tls.clone(),
-            hello: Box::new(hello),
-            peer: telling,
-        };
-        let dialer = tokio::spawn(dialer.run(status)).abort_handle();
-        KeptPeer { name: peer.name.clone(), told, link, dialer }
     }
 
     /// Registers, and follows the assignments until they have to begin anew.
     async fn serve_pd(self: Arc<Self>) {
         loop {
-            let registered = Instant::now();
             if let Err(error) = self.register().await {
                 tracing::warn!("cannot register with PD: {error}");
                 sleep(PD_PAUSE).await;
@@ -328,10 +277,6 @@ impl Shared {
             tokio::select! {
                 () = self.heartbeats() => {}
                 () = self.assignments() => {}
-                () = self.renew.notified() => {
-                    sleep(RENEW_PAUSE.saturating_sub(registered.elapsed())).await;
-                    tracing::info!("asks PD for new tenures");
-                }
             }
         }
     }
@@ -356,28 +301,44 @@ impl Shared {
 
     /// Until PD does not know us any more.
     async fn heartbeats(&self) {
+        let mut beats = interval(HEARTBEAT);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beat = 0u32;
         loop {
-            let (name, links) = (self.info.name.clone(), self.links());
+            beats.tick().await;
+            let links = beat.is_multiple_of(BEATS_PER_TELL).then(|| self.links());
+            let name = self.info.name.clone();
             match self.pd.call(PdRequest::SyncerHeartbeat { name, links }).await {
-                Ok(_) => sleep(HEARTBEAT).await,
+                Ok(_) => beat = beat.wrapping_add(1),
                 Err(PdError::Refused(reason)) => {
                     tracing::warn!(%reason, "PD refuses our heartbeat: registers anew");
                     return sleep(PD_PAUSE).await;
                 }
-                Err(PdError::Unavailable(_)) => sleep(PD_PAUSE).await,
+                // It went on trying for long; the next beat tries again.
+                Err(PdError::Unavailable(_)) => {}
             }
         }
     }
 
-    /// Until PD does not know us any more.
+    /// Until PD does not know us any more. A tenure that PD has given to another syncer ends as soon
+    /// as PD says so.
     async fn assignments(self: &Arc<Self>) {
-        let mut version = 0;
+        let (mut version, mut groups) = (0, Vec::new());
+        let mut peer_set = self.peers.set();
         loop {
             let name = self.info.name.clone();
-            match self.pd.call(PdRequest::WatchAssignments { name, version }).await {
-                Ok(PdResponse::Assignments { version: newer, groups }) => {
+            let answer = tokio::select! {
+                answer = self.pd.call(PdRequest::WatchAssignments { name, version }) => answer,
+                // Without a peer there were no tenures.
+                Ok(()) = peer_set.changed() => {
+                    Ok(PdResponse::Assignments { version, groups: groups.clone() })
+                }
+            };
+            match answer {
+                Ok(PdResponse::Assignments { version: newer, groups: wanted }) => {
                     // A group that the map does not show yet is looked for again.
-                    let complete = self.assign(&groups);
+                    let complete = self.assign(&wanted);
+                    groups = wanted;
                     version = if complete { newer } else { 0 };
                     if !complete {
                         sleep(Duration::from_millis(200)).await;
@@ -399,11 +360,9 @@ impl Shared {
         let Some(map) = map else { return false };
         // Tenures know their peers from their beginning, so these must be there first.
         self.update_peers(&map);
-        let peers = self.peers();
+        let peers = self.peers.all();
         if peers.is_empty() {
-            // Nobody to ship to: when somebody appears, all begins anew.
-            self.lonely.store(!wanted.is_empty(), Ordering::SeqCst);
-            return true;
+            return true; // nobody to ship to: when somebody appears, this is called again
         }
         let mut tenures = self.tenures.lock();
         tenures.retain(|_, kept| {
@@ -429,14 +388,6 @@ impl Shared {
         complete
     }
 
-    fn peers(&self) -> Vec<Peer> {
-        let peers = self.peers.lock();
-        peers
-            .iter()
-            .map(|(id, kept)| Peer { id: *id, name: kept.name.clone(), link: kept.link.clone() })
-            .collect()
-    }
-
     fn keep_tenure(self: &Arc<Self>, map: &ClusterMap, task: Task) -> KeptTenure {
         let context = Context {
             own: Origin { cluster: map.cluster, incarnation: map.incarnation },
@@ -453,12 +404,39 @@ impl Shared {
             async move || tell_ready(&pd, name, group, learner).await
         };
         let task = tokio::spawn(async move {
-            let group = task.assignment.group;
-            let reason = tenure::run(context, task, shown, ready).await;
-            tracing::warn!(%group, %reason, "tenure ended, needs a new one");
-            shared.renew.notify_one();
+            let (began, assignment) = (Instant::now(), task.assignment.clone());
+            let known: PeerSet = task.peers.iter().map(|peer| (peer.id, peer.number)).collect();
+            let mut peer_set = shared.peers.set();
+            let somebody_new = async {
+                // It cannot fail: the sender lives as long as we do.
+                let _ = peer_set.wait_for(|set| !set.is_subset(&known)).await;
+            };
+            let reason = tokio::select! {
+                reason = tenure::run(context, task, shown, ready) => reason,
+                () = somebody_new => "a cluster was added".to_owned(),
+            };
+            tracing::warn!(group = %assignment.group, %reason, "tenure ended, needs a new one");
+            sleep(RENEW_PAUSE.saturating_sub(began.elapsed())).await;
+            shared.renew(&assignment).await;
         });
         KeptTenure { assignment, windows, task: task.abort_handle() }
+    }
+}
+
+impl Shared {
+    /// Asks for a new tenure in one group; the assignments bring it.
+    async fn renew(&self, ended: &Assignment) {
+        let Assignment { group, learner, .. } = *ended;
+        loop {
+            let name = self.info.name.clone();
+            match self.pd.call(PdRequest::RenewTenure { name, group, learner }).await {
+                Ok(_) => return,
+                Err(PdError::Refused(reason)) => {
+                    return tracing::warn!(%group, %reason, "PD gives no new tenure");
+                }
+                Err(PdError::Unavailable(_)) => sleep(PD_PAUSE).await,
+            }
+        }
     }
 }
 

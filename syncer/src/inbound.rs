@@ -311,6 +311,7 @@ mod tests {
             namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec }],
             groups: (0..partitions).map(group).collect(),
             peers: vec![],
+            mesh_version: 0,
         }
     }
 

@@ -27,6 +27,8 @@ mod leaders;
 
 mod tenure;
 
+mod peers;
+
 pub mod ports;
 
 pub mod config;

@@ -11,7 +11,7 @@ use crate::link::stream::Wire;
 use crate::shipper::{Action, Event, Parcel, Shipper};
 use crate::tap::News;
 use flotilla_node::clock;
-use flotilla_topology::api::{LinkState, LinkStatus};
+use flotilla_topology::api::{LinkState, LinkStatus, PeerCluster, Standing};
 use flotilla_topology::ids::{ClusterId, GroupId, Origin};
 use flotilla_topology::slot::SlotRange;
 use parking_lot::Mutex;
@@ -34,6 +34,36 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 /// With other peers waiting for the same learner, one that is away for so long is shed when its
 /// backlog has grown to half of what it may have: it costs them nothing from then on.
 const SHED_AFTER: Duration = Duration::from_secs(10);
+
+/// An operator holds the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    Paused,
+    Fenced,
+}
+
+impl Hold {
+    fn of(peer: &PeerCluster) -> Option<Hold> {
+        match peer.standing {
+            Standing::Fenced => Some(Hold::Fenced),
+            Standing::Live | Standing::Returning => peer.paused.then_some(Hold::Paused),
+        }
+    }
+
+    fn state(self) -> LinkState {
+        match self {
+            Hold::Paused => LinkState::Paused,
+            Hold::Fenced => LinkState::Fenced,
+        }
+    }
+
+    fn reason(self) -> &'static str {
+        match self {
+            Hold::Paused => "paused by an operator: flotilla link resume",
+            Hold::Fenced => "fenced by this cluster: flotilla link return",
+        }
+    }
+}
 
 /// What does not change during the tenure of a group at a peer.
 #[derive(Debug, Clone)]
@@ -70,6 +100,10 @@ pub struct Outbound {
     gate: Gate,
     news: mpsc::UnboundedReceiver<News>,
     link: watch::Receiver<Connection>,
+    /// The peer, as operators want it.
+    told: watch::Receiver<PeerCluster>,
+    held: Option<Hold>,
+    rewind_epoch: u64,
     up: Option<Arc<Link>>,
     /// The peer is away since then.
     away_since: Option<Instant>,
@@ -79,32 +113,29 @@ pub struct Outbound {
     reopen_at: Instant,
     reopen_pause: Duration,
     lag: Lag,
+    /// Bytes and log entries that were learned, for their mean.
+    learned: (usize, u64),
+    acknowledged_at: Option<Instant>,
     status: Arc<Mutex<LinkStatus>>,
     floor: watch::Sender<Option<Position>>,
 }
 
 impl Outbound {
-    /// Ships what comes out of `news`, all of it behind `base`.
+    /// Ships what comes out of `news`, all of it behind `base`, to the peer that is `told`.
     pub fn new(
         route: Route,
         base: Position,
         gate: Gate,
         news: mpsc::UnboundedReceiver<News>,
         link: watch::Receiver<Connection>,
+        told: watch::Receiver<PeerCluster>,
     ) -> (Outbound, Window) {
-        let now = Instant::now();
+        let (now, rewind_epoch) = (Instant::now(), told.borrow().rewind_epoch);
         let (floor, floors) = watch::channel(None);
         let status = Arc::new(Mutex::new(LinkStatus {
-            group: route.group,
-            peer: route.peer,
-            state: LinkState::Disconnected,
             detail: "not connected yet".into(),
-            lag_seconds: 0.0,
-            lag_p50_seconds: None,
-            lag_p99_seconds: None,
-            backlog_entries: 0,
-            backlog_bytes: 0,
             cursor: base.id,
+            ..LinkStatus::new(route.group, route.peer, LinkState::Disconnected)
         }));
         let window = Window { status: Arc::clone(&status), floor: floors };
         let outbound = Outbound {
@@ -113,6 +144,9 @@ impl Outbound {
             gate,
             news,
             link,
+            held: None,
+            rewind_epoch,
+            told,
             up: None,
             away_since: Some(now),
             rewind: false,
@@ -121,6 +155,8 @@ impl Outbound {
             reopen_at: now,
             reopen_pause: REOPEN_MIN,
             lag: Lag::default(),
+            learned: (0, 0),
+            acknowledged_at: None,
             status,
             floor,
         };
@@ -131,6 +167,7 @@ impl Outbound {
     pub async fn run(mut self) {
         let mut publish_at = Instant::now();
         loop {
+            self.look_at_peer();
             self.look_at_link();
             self.open_if_due();
             if self.rewind {
@@ -147,7 +184,8 @@ impl Outbound {
                     Some(news) => self.take_news(news),
                     None => return,
                 },
-                changed = self.link.changed() => if changed.is_err() { return },
+                changed = self.link.changed() => if changed.is_err() { return self.pour_away().await },
+                changed = self.told.changed() => if changed.is_err() { return self.pour_away().await },
                 opened = opened(&mut self.opening) => self.opened(opened),
                 message = next(&mut self.wire) => self.message(message),
                 () = sleep_until(wake.into()) => self.step(Event::Tick),
@@ -157,9 +195,44 @@ impl Outbound {
 
     fn wake_at(&self) -> Instant {
         let far = Instant::now() + STATUS_INTERVAL;
-        let idle = self.wire.is_none() && self.opening.is_none() && self.up.is_some();
+        let may_open = self.up.is_some() && self.held.is_none();
+        let idle = may_open && self.wire.is_none() && self.opening.is_none();
         let reopen = idle.then_some(self.reopen_at);
         self.shipper.deadline().into_iter().chain(reopen).min().unwrap_or(far)
+    }
+
+    /// The cluster is no peer any more. The group's other links go on: what is learned for this one
+    /// is forgotten at once, so that it holds nobody back.
+    async fn pour_away(mut self) {
+        self.close("no peer any more".into());
+        self.step(Event::Shed);
+        while let Some(news) = self.news.recv().await {
+            if let News::Committed(entries) = news {
+                self.gate.sub(entries.iter().map(|entry| entry.bytes).sum());
+            }
+        }
+    }
+
+    fn look_at_peer(&mut self) {
+        let (held, epoch) = {
+            let peer = self.told.borrow_and_update();
+            (Hold::of(&peer), peer.rewind_epoch)
+        };
+        let rewound = std::mem::replace(&mut self.rewind_epoch, epoch) != epoch;
+        if held == self.held && !rewound {
+            return;
+        }
+        let why = held.map_or("an operator has it begin anew", Hold::reason);
+        let (group, peer) = (self.route.group, &self.route.peer_name);
+        tracing::info!(%group, %peer, why = if held.is_some() || rewound { why } else { "resumed" });
+        self.close(why.into());
+        self.held = held;
+        self.reopen_at = Instant::now();
+        self.reopen_pause = REOPEN_MIN;
+        if held == Some(Hold::Fenced) {
+            // It holds nothing back, neither memory; when it returns it merges anyway.
+            self.step(Event::Shed);
+        }
     }
 
     fn look_at_link(&mut self) {
@@ -192,7 +265,8 @@ impl Outbound {
 
     fn open_if_due(&mut self) {
         let Some(link) = &self.up else { return };
-        if self.wire.is_some() || self.opening.is_some() || Instant::now() < self.reopen_at {
+        let busy = self.wire.is_some() || self.opening.is_some();
+        if busy || self.held.is_some() || Instant::now() < self.reopen_at {
             return;
         }
         let (link, route) = (Arc::clone(link), self.route.clone());
@@ -234,7 +308,13 @@ impl Outbound {
 
     fn take_news(&mut self, news: News) {
         match news {
-            News::Committed(entries) => self.step(Event::Committed(entries)),
+            News::Committed(entries) => {
+                let first = entries.first().map_or(0, |entry| entry.prev.index);
+                let last = entries.last().map_or(first, |entry| entry.at.id.index);
+                self.learned.0 += entries.iter().map(|entry| entry.bytes).sum::<usize>();
+                self.learned.1 += last.saturating_sub(first);
+                self.step(Event::Committed(entries));
+            }
             News::Jumped(to) => {
                 self.step(Event::Jumped(to));
                 self.lost("the log no longer reaches back".into());
@@ -297,6 +377,7 @@ impl Outbound {
             match action {
                 Action::Send(parcel) => self.send(parcel),
                 Action::Floor(position) => {
+                    self.acknowledged_at = Some(now);
                     self.floor.send_replace(Some(position));
                 }
                 Action::Delivered(born) => {
@@ -350,12 +431,13 @@ impl Outbound {
     fn publish(&mut self) {
         let now = Instant::now();
         let backlog = self.shipper.backlog();
-        let (state, detail) = self.shipper.state();
+        let (state, detail) = match self.held {
+            Some(hold) => (hold.state(), hold.reason()),
+            None => self.shipper.state(),
+        };
+        let (learned_bytes, learned_entries) = self.learned;
         let age_ms = self.shipper.oldest_ms().map_or(0, |at| clock::wall_ms().saturating_sub(at));
         let status = LinkStatus {
-            group: self.route.group,
-            peer: self.route.peer,
-            state,
             detail: detail.to_owned(),
             lag_seconds: age_ms as f64 / 1000.0,
             lag_p50_seconds: self.lag.quantile(now, 0.5),
@@ -363,6 +445,10 @@ impl Outbound {
             backlog_entries: backlog.entries,
             backlog_bytes: backlog.bytes as u64,
             cursor: self.shipper.cursor(),
+            entry_bytes: learned_bytes as f64 / learned_entries.max(1) as f64,
+            floor_age_seconds: self.acknowledged_at.map(|at| at.elapsed().as_secs_f64()),
+            clock_offset_ms: self.up.as_ref().map(|link| link.clock.lock().offset_ms()),
+            ..LinkStatus::new(self.route.group, self.route.peer, state)
         };
         let labels =
             [("peer", self.route.peer_name.clone()), ("group", self.route.group.to_string())];

@@ -16,7 +16,7 @@ use flotilla_node::group::remote::{LinkFloor, SeedRequest};
 use flotilla_node::log::MemoryLog;
 use flotilla_node::raft::{RaftGroup, RaftGroups, RaftRole, Settings, Start};
 use flotilla_node::transport::{Class, kinds};
-use flotilla_topology::api::{Assignment, LinkStatus};
+use flotilla_topology::api::{Assignment, LinkStatus, PeerCluster, Standing};
 use flotilla_topology::ids::{ClusterId, GroupId, Origin};
 use flotilla_topology::slot::SlotRange;
 use parking_lot::Mutex;
@@ -61,8 +61,13 @@ pub struct Peer {
     pub id: ClusterId,
     /// Its name.
     pub name: String,
+    /// Tells this peer from one of the same id that was removed before.
+    pub number: u64,
     /// The connection to it.
     pub link: watch::Receiver<Connection>,
+    /// What PD says of it, as it changes: its standing, whether it is paused, which merge and which
+    /// rewind an operator asked for last.
+    pub told: watch::Receiver<PeerCluster>,
 }
 
 /// What a tenure is for.
@@ -191,7 +196,8 @@ fn start_link(
     let gate = gates.first().map_or_else(Gate::default, Gate::beside);
     let news = outlets.add(gate.clone());
     gates.push(gate.clone());
-    let (outbound, window) = Outbound::new(route, base.clone(), gate, news, peer.link.clone());
+    let (link, told) = (peer.link.clone(), peer.told.clone());
+    let (outbound, window) = Outbound::new(route, base.clone(), gate, news, link, told);
     links.spawn(outbound.run());
     window
 }
@@ -201,10 +207,24 @@ async fn seed(context: &Context, group: GroupId) -> Result<Vec<LinkFloor>, Strin
     context.leaders.ask_until_answered(group, kinds::LINK_SEED, request, ASK_DEADLINE).await
 }
 
-/// The lowest floor of the peers; the log's start when one of them has none.
+/// The lowest floor of the live peers; the log's start when one of them has none. Who is fenced
+/// holds nothing back, and who returns merges: the log is not kept for either, and to begin where it
+/// no longer reaches would cost the others their links.
 fn lowest(floors: &[LinkFloor], peers: &[Peer]) -> Position {
     let of = |peer: &Peer| floors.iter().find(|floor| floor.peer == peer.id);
-    let all: Option<Vec<&LinkFloor>> = peers.iter().map(of).collect();
+    let standing = |peer: &Peer| peer.told.borrow().standing;
+    let best = peers.iter().map(standing).min_by_key(|standing| match standing {
+        Standing::Live => 0,
+        Standing::Returning => 1,
+        Standing::Fenced => 2,
+    });
+    let counted: Vec<&Peer> = peers.iter().filter(|peer| Some(standing(peer)) == best).collect();
+    if best == Some(Standing::Fenced) {
+        // Nothing is shipped: begin where the log surely reaches.
+        let known = counted.into_iter().filter_map(of);
+        return seed_position(known.max_by_key(|floor| floor.position.index));
+    }
+    let all: Option<Vec<&LinkFloor>> = counted.into_iter().map(of).collect();
     let lowest = all.and_then(|all| all.into_iter().min_by_key(|floor| floor.position.index));
     seed_position(lowest)
 }
@@ -291,11 +311,22 @@ mod tests {
     fn a_tenure_begins_where_the_slowest_peer_is() {
         let peer = |id: u8| {
             let (_, link) = watch::channel(Connection::Down(String::new()));
-            Peer { id: ClusterId(id), name: format!("c{id}"), link }
+            let (_, told) = watch::channel(PeerCluster::default());
+            Peer { id: ClusterId(id), name: format!("c{id}"), number: 0, link, told }
+        };
+        let with = |id: u8, standing| {
+            let (_, told) = watch::channel(PeerCluster { standing, ..PeerCluster::default() });
+            Peer { told, ..peer(id) }
         };
         let floors = [floor(2, 70), floor(3, 50), floor(4, 10)];
         assert_eq!(lowest(&floors, &[peer(2), peer(3)]).id.index, 50);
         assert_eq!(lowest(&floors, &[peer(2)]).fence.next_seq, 70);
         assert_eq!(lowest(&floors, &[peer(2), peer(9)]), Position::default(), "9 has nothing yet");
+        let (fenced, returning) =
+            (|id| with(id, Standing::Fenced), |id| with(id, Standing::Returning));
+        assert_eq!(lowest(&floors, &[peer(2), returning(3), fenced(4)]).id.index, 70);
+        assert_eq!(lowest(&floors, &[returning(3), fenced(4)]).id.index, 50);
+        assert_eq!(lowest(&floors, &[fenced(3), fenced(4)]).id.index, 50, "where the log reaches");
+        assert_eq!(lowest(&floors, &[peer(2), fenced(9)]).id.index, 70);
     }
 }

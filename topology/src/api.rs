@@ -4,6 +4,10 @@
 //! The [`ClusterMap`] is the one versioned fact that nodes, syncers and tools share. Everything in
 //! it is desired state: nodes and group leaders make it so, by themselves, and repeating is safe.
 
+mod links;
+
+pub use links::{LinkOp, LinkState, LinkStatus, PeerCluster, Standing};
+
 use crate::ids::{ClusterId, Epoch, GroupId, Incarnation, LogId, NamespaceId, ReplicaId};
 use crate::slot::SlotRange;
 use serde::{Deserialize, Serialize};
@@ -139,20 +143,6 @@ pub struct GroupInfo {
     pub leader: Option<LeaderHint>,
 }
 
-/// A cluster on the other end of links, from the topology file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PeerCluster {
-    /// Its id, as in the certificates of its syncers.
-    pub id: ClusterId,
-    /// Its name.
-    pub name: String,
-    /// QUIC addresses of its syncers.
-    pub syncers: Vec<String>,
-    /// Round trip time to it in milliseconds, if the topology file says so. Sizes windows.
-    #[serde(default)]
-    pub rtt_ms: Option<f64>,
-}
-
 /// The partition map of a cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClusterMap {
@@ -176,6 +166,10 @@ pub struct ClusterMap {
     pub groups: Vec<GroupInfo>,
     /// Clusters on the other end of links.
     pub peers: Vec<PeerCluster>,
+    /// Version of the set of (peer id, standing); rises with every change of it and never goes
+    /// back. 0 while there never was a peer.
+    #[serde(default)]
+    pub mesh_version: u64,
 }
 
 /// What a replica tells of itself in a heartbeat.
@@ -191,52 +185,6 @@ pub struct ReplicaStatus {
     pub leads: bool,
     /// Last applied position.
     pub applied: LogId,
-}
-
-/// State of a link of one group, with a reason code. Numbers are of the sending side.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LinkStatus {
-    /// The sending cluster's group.
-    pub group: GroupId,
-    /// The receiving cluster.
-    pub peer: ClusterId,
-    /// Reason code, see [`LinkState`].
-    pub state: LinkState,
-    /// One line for people: what was seen last.
-    pub detail: String,
-    /// Age of the oldest entry that the receiver has not acknowledged, in seconds; 0 when none is.
-    pub lag_seconds: f64,
-    /// Median over the last minute of the time from commit here to acknowledged commit there minus
-    /// the way back, in seconds, by stamps. `None` when nothing was sent.
-    pub lag_p50_seconds: Option<f64>,
-    /// 99th percentile of the same.
-    pub lag_p99_seconds: Option<f64>,
-    /// Entries committed here and not yet acknowledged there.
-    pub backlog_entries: u64,
-    /// Their size in bytes, as far as it is known.
-    pub backlog_bytes: u64,
-    /// What the receiver has committed.
-    pub cursor: LogId,
-}
-
-/// Why a link of one group is as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LinkState {
-    /// The receiver has everything but what is under way.
-    Live,
-    /// Connected and moving, behind.
-    CatchingUp,
-    /// No connection to any syncer of the receiving cluster.
-    Disconnected,
-    /// Connected, but nothing moved for a while although something waits.
-    Stalled,
-    /// Stamps run ahead of the receiver's clock.
-    Parked,
-    /// The receiver refuses the stream; `detail` says why.
-    Refused,
-    /// The log no longer reaches back to the cursor: a full-state merge is needed.
-    NeedsMerge,
 }
 
 /// What a process asks of PD.
@@ -267,12 +215,12 @@ pub enum PdRequest {
         /// All its replicas.
         replicas: Vec<ReplicaStatus>,
     },
-    /// Liveness and the state of links, about once a second.
+    /// Liveness, four times a second, and the state of links, about once a second.
     SyncerHeartbeat {
         /// Syncer name.
         name: String,
-        /// The links of all its groups.
-        links: Vec<LinkStatus>,
+        /// The links of all its groups; `None` when this is a sign of life only.
+        links: Option<Vec<LinkStatus>>,
     },
     /// The map, answered once its revision is above `revision` or after 20 s.
     WatchMap {
@@ -294,6 +242,30 @@ pub enum PdRequest {
         group: GroupId,
         /// The tenure.
         learner: ReplicaId,
+    },
+    /// The syncer's tenure of this one group cannot go on: it is given a new one, and its others
+    /// go on. Asked again for a tenure that has ended already, this changes nothing.
+    RenewTenure {
+        /// Syncer name.
+        name: String,
+        /// The group.
+        group: GroupId,
+        /// The tenure that cannot go on.
+        learner: ReplicaId,
+    },
+    /// A returning peer has merged its state: it is live from now on.
+    PeerLive {
+        /// It.
+        peer: ClusterId,
+    },
+    /// An operator does something with the link to a peer. Answered by [`PdResponse::LinkPlan`].
+    Link {
+        /// Name or id of the peer.
+        peer: String,
+        /// What.
+        op: LinkOp,
+        /// Only tell what would happen.
+        dry_run: bool,
     },
     /// Creates a namespace; repeating the same is fine.
     CreateNamespace {
@@ -357,6 +329,13 @@ pub enum PdResponse {
     Namespace {
         /// It.
         namespace: NamespaceInfo,
+    },
+    /// What an operation on a link does, or would do.
+    LinkPlan {
+        /// For people.
+        lines: Vec<String>,
+        /// Whether it was done.
+        done: bool,
     },
     /// Everything at once.
     Status {

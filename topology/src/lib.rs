@@ -13,6 +13,8 @@ pub mod api;
 
 pub mod duration;
 
+pub mod runway;
+
 pub mod placement;
 
 pub mod election;

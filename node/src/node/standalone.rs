@@ -53,6 +53,7 @@ fn map(config: &Config, addresses: &NodeAddresses) -> ClusterMap {
         namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec }],
         groups: (0..PARTITIONS).map(group).collect(),
         peers: Vec::new(),
+        mesh_version: 0,
     }
 }
 

@@ -8,9 +8,11 @@ const HISTORY = 120; // samples of a link's lag that are drawn: two minutes
 const ROWS_MAX = 256; // groups of a cluster that are drawn, those with trouble first
 
 const STATES = {
-  live: 'live', 'catching-up': 'catching up', disconnected: 'disconnected', stalled: 'stalled',
-  parked: 'parked', refused: 'refused', 'needs-merge': 'needs merge', unknown: 'not known',
+  live: 'live', 'catching-up': 'catching up', merging: 'merging', paused: 'paused',
+  fenced: 'fenced', disconnected: 'disconnected', stalled: 'stalled', parked: 'parked', refused: 'refused', 'needs-merge': 'needs merge', unknown: 'not known',
 };
+
+const MOVING = ['live', 'catching-up', 'merging']; // news travel without anybody doing anything
 
 const byId = (id) => document.getElementById(id);
 const history = new Map(); // "east→west" -> lags in seconds, newest last
@@ -59,7 +61,8 @@ function seconds(value) {
   if (value < 0.995) return `${Math.round(value * 1000)} ms`;
   if (value < 59.5) return `${value.toFixed(1)} s`;
   if (value < 3570) return `${Math.round(value / 60)} min`;
-  return `${(value / 3600).toFixed(1)} h`;
+  if (value < 172800) return `${(value / 3600).toFixed(1)} h`;
+  return `${Math.round(value / 86400)} days`;
 }
 
 function bytes(value) {
@@ -128,7 +131,7 @@ function clusterCard(cluster) {
 
 function arrow(link, leftwards) {
   const state = link.state ?? 'unknown';
-  const broken = !['live', 'catching-up'].includes(state);
+  const broken = !MOVING.includes(state);
   const moving = !broken && link.lag_p50_seconds !== null;
   const line = make('path', {
     d: leftwards ? 'M298 8H8' : 'M2 8H292', fill: 'none', stroke: 'currentColor', 'stroke-width': 2,
@@ -167,13 +170,19 @@ function linkRow(link, leftwards) {
           ? ['nothing sent in the last minute']
           : ['lag p99 ', make('b', {}, seconds(link.lag_p99_seconds)), ` · p50 ${seconds(link.lag_p50_seconds)}`]),
       link.backlog_entries ? ` · ${count(link.backlog_entries, 'entry', 'entries')} (${bytes(link.backlog_bytes)}) waiting` : ' · nothing waiting',
+      link.merge_done !== null ? ` · ${Math.round(link.merge_done * 100)} % merged` : '',
+      link.runway_seconds !== null
+        ? make('b', { class: 'runway' }, ` · backlog full in ${seconds(link.runway_seconds)}`) : '',
       link.rtt_ms ? ` · round trip ${seconds(link.rtt_ms / 1000)}` : '');
   }
   return make('div', { class: 'link' },
     make('div', { class: 'ends' }, make('b', {}, `${link.from} → ${link.to}`),
-      make('span', { class: 'state', 'data-state': state }, STATES[state] + where)),
+      make('span', { class: 'state', 'data-state': state }, STATES[state] + where),
+      link.standing && link.standing !== 'live'
+        ? make('span', { class: 'standing', title: `what ${link.to} counts for at ${link.from}` },
+          ` ${link.to} is ${link.standing}`) : ''),
     arrow(link, leftwards), numbers, spark(`${link.from}→${link.to}`),
-    ['live', 'catching-up'].includes(state) || !link.detail ? null : make('p', { class: 'detail' }, link.detail));
+    MOVING.includes(state) || !link.detail ? null : make('p', { class: 'detail' }, link.detail));
 }
 
 function fleet(overview) {

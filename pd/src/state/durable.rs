@@ -8,6 +8,7 @@
 //!   transaction. Groups therefore stand in chunks of [`GROUPS_PER_CHUNK`].
 //! * Counters only rise, and rise in the same transaction that uses the number.
 
+use super::links::PeerRecord;
 use flotilla_topology::api::{NamespaceInfo, NodeInfo, PeerCluster, ReplicaInfo, SyncerInfo};
 use flotilla_topology::ids::{ClusterId, Epoch, GroupId, Incarnation, NamespaceId, ReplicaId};
 use flotilla_topology::slot::SlotRange;
@@ -62,6 +63,9 @@ pub enum LoadError {
         /// What it says.
         found: u32,
     },
+    /// The peers of the topology file and those added while PD ran do not go together.
+    #[error("{0}")]
+    Peers(String),
     /// The configured incarnation is of a former life.
     #[error(
         "incarnation {configured} in the configuration is below {found} in the store: a former \
@@ -115,6 +119,9 @@ pub struct Counters {
     pub life: u64,
     /// Whether the namespace `default` was created once; if it is dropped it stays dropped.
     pub bootstrapped: bool,
+    /// Version of the set of peers and their standings.
+    #[serde(default)]
+    pub mesh: u64,
 }
 
 impl Default for Counters {
@@ -127,6 +134,7 @@ impl Default for Counters {
             epoch: Epoch(0),
             life: 0,
             bootstrapped: false,
+            mesh: 0,
         }
     }
 }
@@ -207,8 +215,8 @@ pub struct Durable {
     pub namespaces: BTreeMap<NamespaceId, NamespaceRecord>,
     /// By number.
     pub groups: BTreeMap<GroupId, GroupRecord>,
-    /// Clusters on the other end of links, as last seen in the topology file.
-    pub peers: Vec<PeerCluster>,
+    /// Clusters on the other end of links, those that were removed too.
+    pub peers: BTreeMap<ClusterId, PeerRecord>,
 }
 
 impl Durable {
@@ -233,7 +241,10 @@ impl Durable {
         match key.split_once('/') {
             None if key == "meta" => {}
             None if key == "counters" => self.counters = decode(key, bytes)?,
-            None if key == "peers" => self.peers = decode(key, bytes)?,
+            None if key == "peers" => {
+                let all: Vec<PeerRecord> = decode(key, bytes)?;
+                self.peers = all.into_iter().map(|record| (record.peer.id, record)).collect();
+            }
             Some(("node", name)) => {
                 self.nodes.insert(name.to_owned(), decode(key, bytes)?);
             }
@@ -277,12 +288,18 @@ impl Durable {
         let mut changes = Vec::new();
         put_if_changed(&mut changes, "meta", &self.meta, &next.meta);
         put_if_changed(&mut changes, "counters", &self.counters, &next.counters);
-        put_if_changed(&mut changes, "peers", &self.peers, &next.peers);
+        let peers = |durable: &Durable| durable.peers.values().cloned().collect::<Vec<_>>();
+        put_if_changed(&mut changes, "peers", &peers(self), &peers(next));
         compare(&mut changes, &self.nodes, &next.nodes, |name| format!("node/{name}"));
         compare(&mut changes, &self.syncers, &next.syncers, |name| format!("syncer/{name}"));
         compare(&mut changes, &self.namespaces, &next.namespaces, |id| namespace_key(*id));
         compare(&mut changes, &self.chunks(), &next.chunks(), Clone::clone);
         changes
+    }
+
+    /// The peers that are none no more are left out.
+    pub fn present_peers(&self) -> impl Iterator<Item = &PeerCluster> {
+        self.peers.values().filter(|record| record.gone.is_none()).map(|record| &record.peer)
     }
 
     /// Groups by the key of the record that holds them.

@@ -6,12 +6,20 @@
 use super::durable::Durable;
 use flotilla_topology::api::{LeaderHint, LinkState, LinkStatus, ReplicaStatus};
 use flotilla_topology::ids::GroupId;
+use flotilla_topology::runway::Growth;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// A process that sent no heartbeat for this long is not alive. They are sent about once a second:
-/// two may be lost or late.
+/// A node that sent no heartbeat for this long is not alive. They are sent about once a second: two
+/// may be lost or late.
 pub const SILENCE_MS: u64 = 3_000;
+
+/// The same for a syncer, which sends four in a second: another one takes over its groups within
+/// three, and nothing is lost when it was alive after all.
+pub const SYNCER_SILENCE_MS: u64 = 1_000;
+
+/// When PD begins, syncers have as long as nodes to find it.
+const FIRST_GRACE_MS: u64 = SILENCE_MS - SYNCER_SILENCE_MS;
 
 /// A syncer gets groups of another live one only when it has been alive this long, so that one
 /// that comes and goes does not drag groups along.
@@ -46,8 +54,8 @@ pub(super) struct SyncerLive {
     pub heard_ms: u64,
     /// Since when it has been alive without a break.
     pub since_ms: u64,
-    /// Its links.
-    pub links: Arc<Vec<LinkStatus>>,
+    /// Its links, and how their backlogs grow.
+    pub links: Arc<Vec<(LinkStatus, Growth)>>,
 }
 
 /// See the module.
@@ -71,7 +79,7 @@ impl Live {
             live.hear_node(name);
         }
         for name in durable.syncers.keys() {
-            live.hear_syncer(name);
+            live.hear_syncer(name).heard_ms += FIRST_GRACE_MS;
         }
         live
     }
@@ -120,9 +128,9 @@ impl Live {
     pub fn notice_silence(&mut self) {
         let (mut gone_nodes, mut gone_syncers) = (Vec::new(), Vec::new());
         let now_ms = self.now_ms;
-        let silent = |heard_ms: u64| now_ms.saturating_sub(heard_ms) > SILENCE_MS;
-        let nodes = self.nodes.iter().filter(|(_, node)| silent(node.heard_ms));
-        let syncers = self.syncers.iter().filter(|(_, syncer)| silent(syncer.heard_ms));
+        let silent = |heard_ms: u64, max_ms| now_ms.saturating_sub(heard_ms) > max_ms;
+        let nodes = self.nodes.iter().filter(|(_, node)| silent(node.heard_ms, SILENCE_MS));
+        let syncers = self.syncers.iter().filter(|(_, s)| silent(s.heard_ms, SYNCER_SILENCE_MS));
         for (name, _) in nodes.filter(|(name, _)| self.shown.nodes.contains(*name)) {
             gone_nodes.push(name.clone());
         }
@@ -159,7 +167,7 @@ impl SyncerLive {
     pub fn as_seen_now(&self, link: &LinkStatus, name: &str, now_ms: u64) -> LinkStatus {
         let silent_ms = now_ms.saturating_sub(self.heard_ms);
         let mut link = link.clone();
-        if silent_ms > SILENCE_MS {
+        if silent_ms > SYNCER_SILENCE_MS {
             let seconds = silent_ms as f64 / 1000.0;
             link.state = LinkState::Disconnected;
             link.detail = format!("syncer `{name}` has been silent for {seconds:.0} s");

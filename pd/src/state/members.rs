@@ -3,7 +3,9 @@
 use super::durable::{Durable, NodeRecord, SyncerRecord};
 use super::{Done, NODES_MAX, Refusal, SYNCERS_MAX, State, refuse};
 use flotilla_topology::api::{LinkStatus, NodeInfo, ReplicaStatus, SyncerInfo};
-use flotilla_topology::ids::Epoch;
+use flotilla_topology::ids::{Epoch, GroupId};
+use flotilla_topology::runway::Growth;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Longest address that is taken, `host:port`: a DNS name has 253 characters at most.
@@ -168,16 +170,41 @@ impl State {
     pub(super) fn syncer_heartbeat(
         &mut self,
         name: &str,
-        links: Vec<LinkStatus>,
+        links: Option<Vec<LinkStatus>>,
     ) -> Result<Done, Refusal> {
         if !self.durable.syncers.contains_key(name) {
             refuse!("syncer `{name}` is not registered: register first");
         }
+        let now_ms = self.live.now_ms;
+        let Some(links) = links else {
+            self.live.hear_syncer(name);
+            return Ok(Done::Plain);
+        };
         if links.len() > LINKS_MAX {
             refuse!("{} links in a heartbeat: PD takes {LINKS_MAX}", links.len());
         }
-        self.live.hear_syncer(name).links = Arc::new(links);
+        let ends = self.log_ends();
+        let syncer = self.live.hear_syncer(name);
+        let before: BTreeMap<_, &Growth> =
+            syncer.links.iter().map(|(link, growth)| ((link.group, link.peer), growth)).collect();
+        let told = links.into_iter().map(|link| {
+            let known = before.get(&(link.group, link.peer));
+            let mut growth = known.map_or_else(Growth::default, |growth| (*growth).clone());
+            growth.tell(now_ms, backlog_bytes(&link, ends.get(&link.group).copied()));
+            (link, growth)
+        });
+        syncer.links = Arc::new(told.collect());
         Ok(Done::Plain)
+    }
+
+    /// The highest log index that any replica of a group is known to have applied.
+    fn log_ends(&self) -> BTreeMap<GroupId, u64> {
+        let mut ends = BTreeMap::new();
+        for replica in self.live.nodes.values().flat_map(|node| node.replicas.iter()) {
+            let end = ends.entry(replica.group).or_default();
+            *end = replica.applied.index.max(*end);
+        }
+        ends
     }
 
     pub(super) fn remove_syncer(&mut self, name: &str) -> Result<Done, Refusal> {
@@ -191,6 +218,14 @@ impl State {
         self.live.syncers.remove(name);
         Ok(Done::Plain)
     }
+}
+
+/// The backlog of a link as far as the syncer has read the log, or, when that is more, as long as
+/// the log is by what nodes say: a syncer reads no further than its memory goes.
+fn backlog_bytes(link: &LinkStatus, log_end: Option<u64>) -> u64 {
+    let behind = log_end.unwrap_or(0).saturating_sub(link.cursor.index);
+    let guessed = behind as f64 * link.entry_bytes.max(0.0);
+    link.backlog_bytes.max(guessed as u64)
 }
 
 /// How many replicas the map places on a node.
@@ -229,7 +264,7 @@ fn check_node(node: &NodeInfo) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_address(name: &str, what: &str, address: &str) -> Result<(), Refusal> {
+pub(super) fn check_address(name: &str, what: &str, address: &str) -> Result<(), Refusal> {
     let port = address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
     if address.len() > ADDRESS_BYTES_MAX || !matches!(port, Some(Ok(_))) {
         refuse!("`{name}` registers `{what}` address `{address:.300}`, which is not host:port");

@@ -9,7 +9,8 @@
 //! * No number of a namespace, group, replica or learner is given out twice.
 //!
 //! Elsewhere: what is stored (`durable`), who is there (`members`), what data exists
-//! (`namespaces`), which syncer holds which group (`tenures`), what is wrong (`problems`).
+//! (`namespaces`), which syncer holds which group (`tenures`), what the cluster is linked with
+//! (`links`), what is wrong (`problems`).
 
 pub mod durable;
 
@@ -20,6 +21,8 @@ mod members;
 mod namespaces;
 
 mod tenures;
+
+mod links;
 
 mod problems;
 
@@ -33,7 +36,7 @@ use flotilla_topology::api::{
 };
 use flotilla_topology::ids::{ClusterId, Epoch, Incarnation};
 use live::Live;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(crate) use namespaces::PARTITIONS_MAX;
@@ -75,6 +78,8 @@ pub struct Settings {
     pub peers: Vec<PeerCluster>,
     /// The namespace `default`.
     pub bootstrap: Bootstrap,
+    /// Bytes of log that a group keeps for a peer that lags; beyond, that peer needs a merge.
+    pub backlog_budget_bytes: u64,
 }
 
 /// What the state is told.
@@ -123,6 +128,7 @@ enum Done {
     Plain,
     Registered,
     Namespace(NamespaceInfo),
+    Plan { lines: Vec<String>, done: bool },
     Status,
 }
 
@@ -155,9 +161,12 @@ impl State {
             name: settings.name.clone(),
             incarnation: settings.incarnation,
         };
-        durable.peers.clone_from(&settings.peers);
+        durable.peers = links::merged(&stored.peers, &settings.peers)?;
+        durable.counters.mesh = links::mesh_version(&stored, &durable);
         durable.counters.life += 1;
-        if stored.meta != durable.meta || stored.peers != durable.peers {
+        let same_peers = stored.present_peers().eq(durable.present_peers());
+        let same_mesh = stored.counters.mesh == durable.counters.mesh;
+        if stored.meta != durable.meta || !same_peers || !same_mesh {
             durable.counters.epoch.0 += 1;
         }
         let revision = durable.counters.life * REVISIONS_PER_LIFE;
@@ -234,16 +243,22 @@ impl State {
         all
     }
 
-    /// Last heartbeat of every link, from the syncer that holds the group now.
+    /// Last heartbeat of every link to a peer, from the syncer that holds the group now.
     fn links(&self) -> Vec<LinkStatus> {
+        let budget = self.settings.backlog_budget_bytes;
+        let peers: BTreeSet<ClusterId> = self.durable.present_peers().map(|peer| peer.id).collect();
         let mut all = Vec::new();
         for (name, syncer) in &self.live.syncers {
-            let holds = |link: &&LinkStatus| {
+            let holds = |link: &LinkStatus| {
                 let group = self.durable.groups.get(&link.group);
                 group.and_then(|g| self.tenure(g)).is_some_and(|t| t.syncer == *name)
             };
-            for link in syncer.links.iter().filter(holds) {
-                all.push(syncer.as_seen_now(link, name, self.live.now_ms));
+            for (link, growth) in syncer.links.iter() {
+                if peers.contains(&link.peer) && holds(link) {
+                    let mut link = syncer.as_seen_now(link, name, self.live.now_ms);
+                    link.runway_seconds = growth.runway_seconds(budget);
+                    all.push(link);
+                }
             }
         }
         all.sort_by_key(|link| (link.group, link.peer));
@@ -261,6 +276,11 @@ impl State {
             PdRequest::LearnerReady { name, group, learner } => {
                 self.learner_ready(&name, group, learner)
             }
+            PdRequest::RenewTenure { name, group, learner } => {
+                self.renew_tenure(&name, group, learner)
+            }
+            PdRequest::PeerLive { peer } => self.peer_live(peer),
+            PdRequest::Link { peer, op, dry_run } => self.link(&peer, op, dry_run),
             PdRequest::CreateNamespace { spec } => self.create_namespace(spec).map(Done::Namespace),
             PdRequest::DropNamespace { name } => self.drop_namespace(&name),
             PdRequest::RemoveNode { name } => self.remove_node(&name),
@@ -286,6 +306,10 @@ impl State {
             return Vec::new();
         }
         self.revision = old.revision + 1;
+        let mesh = links::mesh_version(&old.durable, &self.durable);
+        if mesh != self.durable.counters.mesh {
+            self.durable_mut().counters.mesh = mesh;
+        }
         assert!(
             self.revision / REVISIONS_PER_LIFE == self.durable.counters.life,
             "revisions must not run into those of the next life"
@@ -311,6 +335,7 @@ impl State {
             Done::Plain => PdResponse::Done,
             Done::Registered => PdResponse::Registered { map: Box::new((*self.map).clone()) },
             Done::Namespace(namespace) => PdResponse::Namespace { namespace },
+            Done::Plan { lines, done } => PdResponse::LinkPlan { lines, done },
             Done::Status => PdResponse::Status { status: Box::new(self.status()) },
         }
     }
@@ -375,6 +400,7 @@ fn build_map(durable: &Durable, live: &Live, revision: u64) -> ClusterMap {
         syncers,
         namespaces: durable.namespaces.values().map(|record| record.info.clone()).collect(),
         groups: groups.collect(),
-        peers: durable.peers.clone(),
+        peers: durable.present_peers().cloned().collect(),
+        mesh_version: durable.counters.mesh,
     }
 }

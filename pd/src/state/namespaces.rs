@@ -186,7 +186,7 @@ impl State {
             name: DEFAULT_NAMESPACE.to_owned(),
             partitions: self.settings.bootstrap.partitions,
             replicas: self.settings.bootstrap.replicas,
-            synced: !self.settings.peers.is_empty(),
+            synced: self.durable.present_peers().next().is_some(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::State;
 use super::durable::GroupRecord;
-use flotilla_topology::api::LinkState;
+use flotilla_topology::api::{LinkState, Standing};
 use flotilla_topology::ids::{ClusterId, GroupId};
 use flotilla_topology::placement::{GroupVoters, Violation, violations};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +23,7 @@ impl State {
         self.leader_problems(&mut lines);
         self.placement_problems(&mut lines);
         self.syncer_problems(&mut lines);
+        self.peer_problems(&mut lines);
         self.link_problems(&mut lines);
         if lines.len() > PROBLEMS_MAX {
             let more = lines.len() - PROBLEMS_MAX;
@@ -151,7 +152,7 @@ impl State {
             })
             .map(|group| group.id)
             .collect();
-        if !unserved.is_empty() && !self.durable.peers.is_empty() {
+        if !unserved.is_empty() && self.durable.present_peers().next().is_some() {
             lines.push(format!(
                 "{} served by no live syncer: start one, writes wait in the log until then",
                 count_groups(&unserved)
@@ -159,10 +160,35 @@ impl State {
         }
     }
 
+    fn peer_problems(&self, lines: &mut Vec<String>) {
+        for peer in self.durable.present_peers() {
+            let name = &peer.name;
+            match peer.standing {
+                Standing::Fenced => lines.push(format!(
+                    "cluster `{name}` is fenced, nothing is shipped to it: `flotilla link return \
+                     {name}` when it is well again, or `flotilla link remove {name}`"
+                )),
+                _ if peer.paused => lines.push(format!(
+                    "link to cluster `{name}` is paused, logs are kept for it: `flotilla link \
+                     resume {name}`"
+                )),
+                _ => {}
+            }
+        }
+        for peer in self.removed_and_listed() {
+            lines.push(format!(
+                "cluster `{0}` is in the topology file and was removed: take it out of the file, or \
+                 bring it back with `flotilla link add {0}`",
+                peer.name
+            ));
+        }
+    }
+
     fn link_problems(&self, lines: &mut Vec<String>) {
         let mut bad: BTreeMap<(ClusterId, LinkState), (Vec<GroupId>, String)> = BTreeMap::new();
         for link in self.links() {
-            if matches!(link.state, LinkState::Live | LinkState::CatchingUp) {
+            // What an operator wanted is told once for the peer.
+            if link.state.moves() || matches!(link.state, LinkState::Paused | LinkState::Fenced) {
                 continue;
             }
             let (groups, detail) = bad.entry((link.peer, link.state)).or_default();
@@ -170,7 +196,7 @@ impl State {
             *detail = link.detail;
         }
         for ((peer, state), (groups, detail)) in bad {
-            let name = self.durable.peers.iter().find(|p| p.id == peer).map(|p| p.name.as_str());
+            let name = self.durable.peers.get(&peer).map(|record| record.peer.name.as_str());
             lines.push(format!(
                 "link to cluster {}: {} {}: {detail:.200}",
                 name.map_or_else(|| peer.to_string(), |name| format!("`{name}`")),
@@ -185,6 +211,9 @@ fn state_words(state: LinkState) -> &'static str {
     match state {
         LinkState::Live => "live",
         LinkState::CatchingUp => "catching up",
+        LinkState::Merging => "merging",
+        LinkState::Paused => "paused",
+        LinkState::Fenced => "fenced",
         LinkState::Disconnected => "disconnected, look at the network and the syncers there",
         LinkState::Stalled => "stalled, look at the log of the syncers on both sides",
         LinkState::Parked => "parked, set the clocks right",

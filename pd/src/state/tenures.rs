@@ -2,8 +2,8 @@
 //! node id of its own.
 //!
 //! Invariants:
-//! * A tenure ends for good when its syncer registers again or is removed, or when the group is
-//!   given to another one. The learner's number is never given out again.
+//! * A tenure ends for good when its syncer registers again, renews it or is removed, or when the
+//!   group is given to another one. The learner's number is never given out again.
 //! * A learner is in the map only after its syncer said that it runs.
 //! * At most [`TENURES_PER_STEP`] tenures begin in one step, so that a step is one transaction.
 
@@ -58,6 +58,30 @@ impl State {
                  go by the assignments"
             ),
         }
+    }
+
+    /// A new tenure of one group for the syncer that holds it. Asked with a learner that has ended
+    /// already this changes nothing: the answer to the first time was lost, or the group has moved.
+    pub(super) fn renew_tenure(
+        &mut self,
+        name: &str,
+        group: GroupId,
+        learner: ReplicaId,
+    ) -> Result<Done, Refusal> {
+        if !self.durable.syncers.contains_key(name) {
+            refuse!("syncer `{name}` is not registered: register first");
+        }
+        let Some(record) = self.durable.groups.get(&group) else {
+            refuse!("group {group} does not exist any more: drop its learner");
+        };
+        if learner.0 >= self.durable.counters.replica {
+            refuse!("tenure {learner} was never given out: go by the assignments");
+        }
+        let holds = |tenure: &Tenure| tenure.syncer == name && tenure.learner == learner;
+        if self.is_synced(record) && self.tenure(record).is_some_and(holds) {
+            self.begin_tenure(group, name);
+        }
+        Ok(Done::Plain)
     }
 
     /// Gives groups without a live syncer to one, and evens out what the live ones hold.

@@ -2,7 +2,7 @@
 //! state, as the driver does.
 
 use super::durable::{CHANGES_MAX, Durable, Records};
-use super::live::{SILENCE_MS, STEADY_MS};
+use super::live::{SILENCE_MS, STEADY_MS, SYNCER_SILENCE_MS};
 use super::*;
 use flotilla_topology::api::{
     GroupInfo, LinkState, NamespaceSpec, NodeAddresses, NodeInfo, ReplicaStatus, SyncerInfo,
@@ -12,6 +12,8 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 mod laws;
+
+mod peers;
 
 fn settings(nodes: usize, replicas: u8) -> Settings {
     Settings {
@@ -24,8 +26,10 @@ fn settings(nodes: usize, replicas: u8) -> Settings {
             name: "west".into(),
             syncers: vec!["127.0.0.1:1".into()],
             rtt_ms: Some(60.0),
+            ..PeerCluster::default()
         }],
         bootstrap: Bootstrap { nodes, partitions: 8, replicas },
+        backlog_budget_bytes: 1 << 30,
     }
 }
 
@@ -109,7 +113,7 @@ impl World {
             self.ask(PdRequest::NodeHeartbeat { name: (*name).into(), replicas });
         }
         for name in syncers {
-            self.ask(PdRequest::SyncerHeartbeat { name: (*name).into(), links: Vec::new() });
+            self.ask(PdRequest::SyncerHeartbeat { name: (*name).into(), links: None });
         }
     }
 
@@ -133,7 +137,7 @@ impl World {
     fn pass(&mut self, ms: u64, nodes: &[&str], syncers: &[&str]) {
         let end = self.now_ms + ms;
         while self.now_ms < end {
-            self.now_ms = end.min(self.now_ms + 500);
+            self.now_ms = end.min(self.now_ms + 250);
             self.beat(nodes, syncers);
             self.input(Input::Tick);
         }
@@ -378,7 +382,9 @@ fn tenures_end_when_a_syncer_comes_back_and_move_when_it_does_not() {
     assert!(world.held("s2").is_empty());
     world.pass(STEADY_MS + 500, &nodes, &["s1", "s2"]);
     assert_eq!((world.held("s1").len(), world.held("s2").len()), (4, 4));
-    world.pass(SILENCE_MS + 500, &nodes, &["s2"]);
+    world.pass(SYNCER_SILENCE_MS, &nodes, &["s2"]);
+    assert_eq!((world.held("s1").len(), world.held("s2").len()), (4, 4), "not yet");
+    world.pass(250, &nodes, &["s2"]);
     assert_eq!((world.held("s1").len(), world.held("s2").len()), (0, 8));
 
     // With nobody else there, a silent syncer keeps what it has: it may come back any moment.
@@ -395,18 +401,11 @@ fn links_of_a_silent_syncer_are_not_shown_as_live() {
     let mut world = east();
     world.register_syncer("s1");
     let link = LinkStatus {
-        group: GroupId(1),
-        peer: ClusterId(2),
-        state: LinkState::Live,
         detail: "all is well".into(),
-        lag_seconds: 0.0,
-        lag_p50_seconds: None,
-        lag_p99_seconds: None,
-        backlog_entries: 0,
-        backlog_bytes: 0,
-        cursor: LogId::default(),
+        ..LinkStatus::new(GroupId(1), ClusterId(2), LinkState::Live)
     };
-    let beat = PdRequest::SyncerHeartbeat { name: "s1".into(), links: vec![link.clone()] };
+    let links = Some(vec![link.clone()]);
+    let beat = PdRequest::SyncerHeartbeat { name: "s1".into(), links };
     world.ask(beat);
     assert_eq!(world.state.status().links, vec![link]);
     world.pass(SILENCE_MS + 500, &["n1", "n2", "n3"], &[]);

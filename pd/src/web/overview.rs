@@ -1,7 +1,7 @@
 //! The page's view of everything: all clusters that this PD knows of, the links between them in
 //! both directions, and one sentence that says how it stands. Pure.
 
-use flotilla_topology::api::{ClusterStatus, LinkState, LinkStatus};
+use flotilla_topology::api::{ClusterStatus, LinkState, LinkStatus, Standing};
 use flotilla_topology::ids::{ClusterId, GroupId, ReplicaId};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,6 +93,12 @@ pub struct LinkView {
     pub backlog_bytes: u64,
     /// Round trip time by the topology file.
     pub rtt_ms: Option<f64>,
+    /// What the receiving cluster counts for at the sending one; `None` when nobody tells.
+    pub standing: Option<Standing>,
+    /// Shortest over groups: seconds until a backlog exceeds its budget. `None` when none grows.
+    pub runway_seconds: Option<f64>,
+    /// Smallest over groups that merge: the share that is done.
+    pub merge_done: Option<f64>,
 }
 
 /// What is known of a cluster before it is looked into.
@@ -165,19 +171,6 @@ fn leaders_of(status: &ClusterStatus) -> BTreeMap<GroupId, String> {
         .collect()
 }
 
-/// How bad a state is, for choosing the worst.
-fn weight(state: LinkState) -> u8 {
-    match state {
-        LinkState::Live => 0,
-        LinkState::CatchingUp => 1,
-        LinkState::Disconnected => 2,
-        LinkState::Stalled => 3,
-        LinkState::Parked => 4,
-        LinkState::Refused => 5,
-        LinkState::NeedsMerge => 6,
-    }
-}
-
 /// Lag of one group of a link as people understand it.
 fn lag(link: &LinkStatus) -> f64 {
     link.lag_seconds.max(link.lag_p99_seconds.unwrap_or(0.0))
@@ -185,6 +178,10 @@ fn lag(link: &LinkStatus) -> f64 {
 
 fn largest(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     values.flatten().fold(None, |max: Option<f64>, value| Some(max.map_or(value, |m| m.max(value))))
+}
+
+fn smallest(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    values.flatten().fold(None, |min: Option<f64>, value| Some(min.map_or(value, |m| m.min(value))))
 }
 
 /// `None` when the topology of `from` has no link to `to`.
@@ -203,6 +200,9 @@ fn link_between(from: &ClusterView, to: &ClusterView) -> Option<LinkView> {
         backlog_entries: 0,
         backlog_bytes: 0,
         rtt_ms: None,
+        standing: None,
+        runway_seconds: None,
+        merge_done: None,
     };
     let Some(status) = &from.status else {
         view.detail = from.error.clone().unwrap_or_else(|| "its PD was not asked yet".to_owned());
@@ -210,17 +210,20 @@ fn link_between(from: &ClusterView, to: &ClusterView) -> Option<LinkView> {
     };
     let peer = status.map.peers.iter().find(|peer| peer.id == to.id)?;
     view.rtt_ms = peer.rtt_ms;
+    view.standing = Some(peer.standing);
     let links: Vec<&LinkStatus> = status.links.iter().filter(|link| link.peer == to.id).collect();
     view.groups = links.len();
     view.lag_p50_seconds = largest(links.iter().map(|link| link.lag_p50_seconds));
     view.lag_p99_seconds = largest(links.iter().map(|link| link.lag_p99_seconds));
+    view.runway_seconds = smallest(links.iter().map(|link| link.runway_seconds));
+    view.merge_done = smallest(links.iter().map(|link| link.merge_done));
     view.backlog_entries = links.iter().map(|link| link.backlog_entries).sum();
     view.backlog_bytes = links.iter().map(|link| link.backlog_bytes).sum();
     if let Some(slowest) = links.iter().max_by(|a, b| lag(a).total_cmp(&lag(b))) {
         view.lag_seconds = lag(slowest);
         view.lag_group = Some(slowest.group);
     }
-    match links.iter().max_by_key(|link| (weight(link.state), link.backlog_entries)) {
+    match links.iter().max_by_key(|link| (link.state, link.backlog_entries)) {
         Some(worst) => {
             view.state = Some(worst.state);
             view.detail.clone_from(&worst.detail);
@@ -248,11 +251,12 @@ fn verdict(clusters: &[ClusterView], links: &[LinkView]) -> Verdict {
         let why = status.problems.first().map_or("create a namespace", String::as_str);
         return say(Level::Warn, format!("{} has no groups yet: {why}.", here.name));
     }
-    let broken = |link: &&LinkView| link.state.is_some_and(|s| weight(s) > 1);
-    let most = links.iter().filter(broken).max_by_key(|link| link.state.map(weight));
+    let broken = |link: &&LinkView| link.state.is_some_and(|state| !state.moves());
+    let most = links.iter().filter(broken).max_by_key(|link| link.state);
     if let Some(link) = most {
-        let level =
-            if link.state == Some(LinkState::Disconnected) { Level::Warn } else { Level::Bad };
+        // What an operator wanted, or what mends itself, is no disaster.
+        let mild = link.state.is_some_and(|state| state <= LinkState::Disconnected);
+        let level = if mild { Level::Warn } else { Level::Bad };
         return say(level, broken_sentence(link));
     }
     if let Some(cluster) = clusters.iter().find(|cluster| !cluster.silent.is_empty()) {
@@ -284,12 +288,14 @@ fn leaderless_sentence(clusters: &[ClusterView]) -> Option<String> {
 
 fn broken_sentence(link: &LinkView) -> String {
     let what = match link.state {
+        Some(LinkState::Paused) => "is paused by an operator",
+        Some(LinkState::Fenced) => "is fenced by an operator",
         Some(LinkState::Disconnected) => "is disconnected",
         Some(LinkState::Stalled) => "is stalled",
         Some(LinkState::Parked) => "is parked, the clocks differ too much",
         Some(LinkState::Refused) => "is refused by the receiver",
         Some(LinkState::NeedsMerge) => "needs a full-state merge",
-        Some(LinkState::Live | LinkState::CatchingUp) | None => "is up",
+        Some(LinkState::Live | LinkState::CatchingUp | LinkState::Merging) | None => "is up",
     };
     let groups = if link.affected == link.groups {
         String::new()
@@ -311,6 +317,13 @@ fn links_sentence(groups: usize, links: &[LinkView]) -> Verdict {
     };
     let group = worst.lag_group.map(|group| format!(", group {group}")).unwrap_or_default();
     let lag = format!("{} {}→{}{group}", duration(worst.lag_seconds), worst.from, worst.to);
+    if let Some(link) = links.iter().find(|link| link.state == Some(LinkState::Merging)) {
+        let done = link.merge_done.map(|done| format!(", {:.0} %", done * 100.0));
+        return say(
+            Level::Warn,
+            format!("{}→{} merges its state{}.", link.from, link.to, done.unwrap_or_default()),
+        );
+    }
     if let Some(link) = links.iter().find(|link| link.state == Some(LinkState::CatchingUp)) {
         return say(
             Level::Warn,

@@ -12,16 +12,12 @@ const WEST: ClusterId = ClusterId(2);
 
 fn link(group: u32, peer: ClusterId, state: LinkState, p99_ms: f64, waiting: u64) -> LinkStatus {
     LinkStatus {
-        group: GroupId(group),
-        peer,
-        state,
         detail: "as seen".into(),
-        lag_seconds: 0.0,
         lag_p50_seconds: Some(p99_ms / 1500.0),
         lag_p99_seconds: Some(p99_ms / 1000.0),
         backlog_entries: waiting,
         backlog_bytes: waiting * 100,
-        cursor: LogId::default(),
+        ..LinkStatus::new(GroupId(group), peer, state)
     }
 }
 
@@ -67,7 +63,9 @@ fn status(id: ClusterId, peer: ClusterId, links: Vec<LinkStatus>) -> ClusterStat
                 name: String::new(),
                 syncers: Vec::new(),
                 rtt_ms: Some(60.0),
+                ..PeerCluster::default()
             }],
+            mesh_version: 1,
         },
         replicas: vec![leads(1), leads(2)],
         links,
@@ -135,6 +133,20 @@ fn the_worst_comes_first() {
         Level::Warn,
         "east→west is catching up, 70 entries behind. Worst lag 2.4 s east→west, group 2.",
     );
+    let mut slow = link(2, WEST, LinkState::Paused, 0.0, 1);
+    slow.runway_seconds = Some(700.0);
+    let paused = both(vec![live.clone(), slow]);
+    says(
+        &paused,
+        Level::Warn,
+        "east→west is paused by an operator in 1 of 2 groups: 1 entry waits, local writes go on.",
+    );
+    let forth = &paused.links[0];
+    assert_eq!((forth.runway_seconds, forth.standing), (Some(700.0), Some(Standing::Live)));
+    let mut merging = link(2, WEST, LinkState::Merging, 0.0, 0);
+    merging.merge_done = Some(0.421);
+    let merging = both(vec![live.clone(), merging]);
+    says(&merging, Level::Warn, "east→west merges its state, 42 %.");
     let mut dead = status(EAST, WEST, vec![live]);
     dead.replicas.pop();
     let seen = overview("pd-1", vec![source(EAST, "east", Some(dead))]);

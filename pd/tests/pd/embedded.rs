@@ -87,7 +87,9 @@ async fn a_restart_keeps_everything() {
     admin.call(PdRequest::DropNamespace { name: "jobs".into() }).await.unwrap();
     let s1 = world.client(&[&pd], Role::Syncer, "s1");
     register_syncer(&s1, "s1").await;
+    add_north(&admin).await;
     let before = status(&admin).await.map;
+    assert!(before.peers[0].paused && before.mesh_version == 1);
 
     let second = start_fails(config.clone()).await;
     assert!(second.contains("stop the other PD"), "{second}");

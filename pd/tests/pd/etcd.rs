@@ -71,6 +71,7 @@ async fn one_leads_and_the_other_takes_over() {
     let mut map = both.watch_map();
     let before = until("the map", &mut map, |map| map.groups.len() == 4).await;
 
+    add_north(&both).await;
     // As if killed: nothing is resigned, the lease runs out.
     drop(first);
     both.call(PdRequest::CreateNamespace { spec: spec("jobs") }).await.unwrap_or_else(|error| {
@@ -78,6 +79,7 @@ async fn one_leads_and_the_other_takes_over() {
     });
     let after = until("jobs", &mut map, |map| map.namespaces.len() == 2).await;
     assert!(after.revision > before.revision && after.epoch > before.epoch);
+    assert!(after.peers[0].paused && after.mesh_version == 1, "{:?}", after.peers);
     let highest = before.groups.iter().flat_map(|group| &group.replicas).map(|r| r.id).max();
     let new = after.groups.iter().filter(|group| group.id > before.groups[3].id);
     assert!(new.flat_map(|group| &group.birth).all(|replica| Some(replica.id) > highest));

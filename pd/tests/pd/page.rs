@@ -4,7 +4,7 @@ use crate::embedded::two_clusters;
 use crate::world::*;
 use flotilla_pd::Pd;
 use flotilla_topology::api::{LinkState, LinkStatus, PdRequest};
-use flotilla_topology::ids::{ClusterId, LogId, Role};
+use flotilla_topology::ids::{ClusterId, Role};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -71,23 +71,16 @@ async fn both_directions_of_a_link_are_shown() {
     let east = start(config).await;
 
     let link = |group, peer, milliseconds: f64| LinkStatus {
-        group,
-        peer,
-        state: LinkState::Live,
-        detail: String::new(),
-        lag_seconds: 0.0,
         lag_p50_seconds: Some(milliseconds / 2000.0),
         lag_p99_seconds: Some(milliseconds / 1000.0),
-        backlog_entries: 0,
-        backlog_bytes: 0,
-        cursor: LogId::default(),
+        ..LinkStatus::new(group, peer, LinkState::Live)
     };
+    let mut syncers = Vec::new();
     for (cluster, pd, peer, lag) in [(EAST, &east, west_id, 43.0), (west_id, &west, EAST, 31.0)] {
         let n1 = world.client_of(cluster, &[pd], Role::Node, "n1");
         let mut info = node("n1");
         info.datacenter = if cluster == EAST { "east".into() } else { "west".into() };
         let map = register_node(&n1, info).await.unwrap();
-        beat(&n1, &map, "n1").await.unwrap();
         let s1 = world.client_of(cluster, &[pd], Role::Syncer, "s1");
         let syncer = flotilla_topology::api::SyncerInfo {
             name: "s1".into(),
@@ -99,10 +92,24 @@ async fn both_directions_of_a_link_are_shown() {
         };
         s1.call(PdRequest::RegisterSyncer { syncer }).await.unwrap();
         let (_, groups) = assignments(&s1, "s1", 0).await;
-        let links = groups.iter().map(|one| link(one.group, peer, lag)).collect();
-        s1.call(PdRequest::SyncerHeartbeat { name: "s1".into(), links }).await.unwrap();
+        let links: Vec<_> = groups.iter().map(|one| link(one.group, peer, lag)).collect();
+        syncers.push((n1, map, s1, links));
     }
-    let seen = json(&east, "/api/v1/overview").await;
+    // Whoever does not go on sending heartbeats falls silent within a second.
+    let both_told = async {
+        loop {
+            for (n1, map, s1, links) in &syncers {
+                beat(n1, map, "n1").await.unwrap();
+                let links = Some(links.clone());
+                s1.call(PdRequest::SyncerHeartbeat { name: "s1".into(), links }).await.unwrap();
+            }
+            let seen = json(&east, "/api/v1/overview").await;
+            if (0..2).all(|n| seen["links"][n]["state"] == "live") {
+                break seen;
+            }
+        }
+    };
+    let seen = within("both are live", both_told).await;
     assert_eq!(seen["links"][0]["from"], "east");
     assert_eq!(seen["links"][1]["from"], "west", "{seen}");
     assert_eq!(seen["links"][1]["lag_p99_seconds"], 0.031);

@@ -6,8 +6,8 @@ use flotilla_node::tls::dev::{Authority, Request};
 use flotilla_pd::config::{BootstrapConfig, Config, Listen, StoreConfig};
 use flotilla_pd::{Pd, StartError};
 use flotilla_topology::api::{
-    Assignment, ClusterMap, ClusterStatus, NamespaceSpec, NodeAddresses, NodeInfo, PdRequest,
-    PdResponse, ReplicaStatus, SyncerInfo,
+    Assignment, ClusterMap, ClusterStatus, LinkOp, NamespaceSpec, NodeAddresses, NodeInfo,
+    PdRequest, PdResponse, PeerCluster, ReplicaStatus, SyncerInfo,
 };
 use flotilla_topology::ids::{ClusterId, Epoch, Identity, Incarnation, LogId, Role};
 use std::collections::BTreeMap;
@@ -63,6 +63,7 @@ impl World {
             topology: None,
             bootstrap: BootstrapConfig { nodes: 3, partitions: 4, replicas: None },
             peers: BTreeMap::new(),
+            backlog_budget_bytes: 1 << 30,
         }
     }
 
@@ -193,6 +194,21 @@ pub async fn status(client: &PdClient) -> ClusterStatus {
 
 pub fn spec(name: &str) -> NamespaceSpec {
     NamespaceSpec { name: name.into(), partitions: 2, replicas: 3, synced: true }
+}
+
+/// An operator adds the cluster 3, `north`, and pauses it.
+pub async fn add_north(admin: &PdClient) {
+    let peer = PeerCluster {
+        id: ClusterId(3),
+        name: "north".into(),
+        syncers: vec!["127.0.0.1:9".into()],
+        ..PeerCluster::default()
+    };
+    for op in [LinkOp::Add { peer }, LinkOp::Pause] {
+        let asked = PdRequest::Link { peer: "north".into(), op, dry_run: false };
+        let answer = admin.call(asked).await.unwrap();
+        assert!(matches!(answer, PdResponse::LinkPlan { done: true, .. }), "{answer:?}");
+    }
 }
 
 /// The map without what restarts may change.

@@ -3,7 +3,7 @@
 
 use super::dial::check_hello;
 use super::stream::Wire;
-use super::{CONNECTIONS_MAX, CONTROL_PRIORITY, DIAL_TIMEOUT, LinkError, peer_of};
+use super::{CONNECTIONS_MAX, CONTROL_PRIORITY, GREETING_TIMEOUT, LinkError, peer_of};
 use crate::batch::{Hello, Message};
 use flotilla_node::clock;
 use flotilla_topology::ids::{ClusterId, GroupId, Identity, Origin};
@@ -33,8 +33,8 @@ pub struct Opened {
 pub trait Host: Send + Sync + 'static {
     /// What we say of ourselves.
     fn hello(&self) -> Hello;
-    /// Whether a cluster is one of those that we are linked with.
-    fn knows(&self, cluster: ClusterId) -> bool;
+    /// Whether a cluster may link with this one, now; if not, why.
+    fn admits(&self, cluster: ClusterId) -> Result<(), String>;
     /// Takes a group's stream; must not block.
     fn opened(&self, stream: Opened);
 }
@@ -60,7 +60,7 @@ pub async fn run(endpoint: Endpoint, host: Arc<dyn Host>) {
 }
 
 async fn take(incoming: Incoming, host: &Arc<dyn Host>) -> Result<(), LinkError> {
-    let handshake = timeout(DIAL_TIMEOUT, incoming);
+    let handshake = timeout(GREETING_TIMEOUT, incoming);
     let connection = handshake.await.map_err(LinkError::lost)?.map_err(LinkError::lost)?;
     let result = serve(&connection, host).await;
     if let Err(error) = &result {
@@ -78,12 +78,12 @@ async fn take(incoming: Incoming, host: &Arc<dyn Host>) -> Result<(), LinkError>
 async fn serve(connection: &Connection, host: &Arc<dyn Host>) -> Result<(), LinkError> {
     let peer = peer_of(connection)?;
     let ours = host.hello();
-    if peer.cluster == ours.cluster || !host.knows(peer.cluster) {
-        let what = format!("{peer} is not of a cluster that this one is linked with");
-        return Err(LinkError::Identity(what));
+    if peer.cluster == ours.cluster {
+        return Err(LinkError::Identity(format!("{peer} is of this cluster: nobody to link with")));
     }
+    host.admits(peer.cluster).map_err(LinkError::Identity)?;
     // The first stream is the control stream; its greeting must come before anything is believed.
-    let greeted = timeout(DIAL_TIMEOUT, greet(connection, &**host, &peer));
+    let greeted = timeout(GREETING_TIMEOUT, greet(connection, &**host, &peer));
     let (theirs, mut control) = greeted.await.map_err(LinkError::lost)??;
     let origin = Origin { cluster: peer.cluster, incarnation: theirs.incarnation };
     tracing::info!(%peer, at = %connection.remote_address(), "takes a link");
@@ -91,6 +91,8 @@ async fn serve(connection: &Connection, host: &Arc<dyn Host>) -> Result<(), Link
         tokio::select! {
             message = control.next() => match message? {
                 Message::Ping { sent_ms } => {
+                    // A peer that was fenced or removed meanwhile is told at its next ping.
+                    host.admits(peer.cluster).map_err(LinkError::Identity)?;
                     control.send(Message::Pong { sent_ms, wall_ms: clock::wall_ms() });
                 }
                 other => {
@@ -135,7 +137,7 @@ async fn hand_on(
     connection: Connection,
     host: Arc<dyn Host>,
 ) {
-    match timeout(DIAL_TIMEOUT, wire.next()).await {
+    match timeout(GREETING_TIMEOUT, wire.next()).await {
         Ok(Ok(Message::Open { namespace, group, slots })) => {
             host.opened(Opened { origin, from, namespace, group, slots, wire });
         }

@@ -3,7 +3,7 @@
 
 use super::stream::Wire;
 use super::{
-    CONTROL_PRIORITY, DIAL_TIMEOUT, LinkError, PING_INTERVAL, PONG_TIMEOUT, REDIAL_MAX, REDIAL_MIN,
+    CONTROL_PRIORITY, LinkError, PING_INTERVAL, REDIAL_MAX, REDIAL_MIN, dial_timeout, patience,
     peer_of, transport,
 };
 use crate::batch::{Hello, Message};
@@ -89,10 +89,10 @@ impl Dialer {
     ) -> Result<(Arc<Link>, Wire), LinkError> {
         let none = || LinkError::Lost(format!("cluster {} has no syncer addresses", peer.name));
         let address = peer.syncers.get(turn % peer.syncers.len().max(1)).ok_or_else(none)?;
-        let dial = self.dial(peer, address);
-        let result = timeout(DIAL_TIMEOUT, dial)
+        let (dial, within) = (self.dial(peer, address), dial_timeout(peer.rtt_ms));
+        let result = timeout(within, dial)
             .await
-            .unwrap_or_else(|_| Err(LinkError::Lost(format!("no answer within {DIAL_TIMEOUT:?}"))));
+            .unwrap_or_else(|_| Err(LinkError::Lost(format!("no answer within {within:?}"))));
         result.map_err(|error| match error {
             LinkError::Lost(why) => LinkError::Lost(format!("{address}: {why}")),
             other => other,
@@ -178,8 +178,11 @@ async fn keep(peer: &PeerCluster, link: &Link, mut control: Wire) -> LinkError {
     loop {
         tokio::select! {
             _ = ticks.tick() => {
-                if heard.elapsed() > PONG_TIMEOUT {
-                    return LinkError::Lost(format!("no answer to pings for {PONG_TIMEOUT:?}"));
+                // The path may be longer than the topology file says.
+                let measured_ms = link.connection.rtt().as_secs_f64() * 1000.0;
+                let patience = patience(peer.rtt_ms).max(patience(Some(measured_ms)));
+                if heard.elapsed() > patience {
+                    return LinkError::Lost(format!("no answer to pings for {patience:?}"));
                 }
                 control.send(Message::Ping { sent_ms: clock::wall_ms() });
                 publish(peer, link);

@@ -37,6 +37,8 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, sleep_until};
 
+mod holds;
+
 const EAST: ClusterId = ClusterId(1);
 const WEST: ClusterId = ClusterId(2);
 
@@ -126,8 +128,11 @@ fn hello(cluster: ClusterId) -> Hello {
 }
 
 /// Takes streams and counts what comes on them, without any leaders.
+#[derive(Default)]
 struct Sink {
     knows: ClusterId,
+    /// Why nobody is let in, if so.
+    fenced: Mutex<Option<String>>,
     bytes: Arc<AtomicUsize>,
 }
 
@@ -136,8 +141,12 @@ impl Host for Sink {
         hello(WEST)
     }
 
-    fn knows(&self, cluster: ClusterId) -> bool {
-        cluster == self.knows
+    fn admits(&self, cluster: ClusterId) -> Result<(), String> {
+        match &*self.fenced.lock() {
+            Some(reason) => Err(reason.clone()),
+            None if cluster == self.knows => Ok(()),
+            None => Err(format!("cluster {cluster} is not one that this one is linked with")),
+        }
     }
 
     fn opened(&self, mut stream: Opened) {
@@ -161,11 +170,16 @@ fn listen(tls: &Tls, host: Arc<dyn Host>) -> SocketAddr {
 }
 
 fn dial(tls: &Tls, to: SocketAddr, rtt_ms: f64) -> watch::Receiver<LinkStatus> {
+    dial_all(tls, &[to], rtt_ms)
+}
+
+fn dial_all(tls: &Tls, to: &[SocketAddr], rtt_ms: f64) -> watch::Receiver<LinkStatus> {
     let peer = PeerCluster {
         id: WEST,
         name: "west".into(),
-        syncers: vec![to.to_string()],
+        syncers: to.iter().map(SocketAddr::to_string).collect(),
         rtt_ms: Some(rtt_ms),
+        ..PeerCluster::default()
     };
     let cluster = tls.identity().cluster;
     let dialer = Dialer {
@@ -200,13 +214,13 @@ async fn refused(link: &mut watch::Receiver<LinkStatus>) -> String {
 async fn nobody_speaks_for_another() {
     let ca = authority();
     let tls = |cluster, role| ca.tls(identity(cluster, role, "s1")).unwrap();
-    let sink = Arc::new(Sink { knows: EAST, bytes: Arc::default() });
+    let sink = Arc::new(Sink { knows: EAST, ..Sink::default() });
     let west = listen(&tls(WEST, Role::Syncer), sink.clone());
     let ours = tls(EAST, Role::Syncer);
     up(&mut dial(&ours, west, 10.0)).await;
 
     let why = refused(&mut dial(&tls(ClusterId(3), Role::Syncer), west, 10.0)).await;
-    assert!(why.contains("not of a cluster"), "{why}");
+    assert!(why.contains("not one that this one is linked with"), "{why}");
     let why = refused(&mut dial(&tls(EAST, Role::Node), west, 10.0)).await;
     assert!(why.contains("not a syncer"), "{why}");
     let stranger = authority().tls(identity(EAST, Role::Syncer, "s1")).unwrap();
@@ -263,7 +277,8 @@ async fn a_wan_with_loss_carries_ten_megabytes_a_second() {
     let ca = authority();
     let tls = |cluster| ca.tls(identity(cluster, Role::Syncer, "s1")).unwrap();
     let arrived = Arc::new(AtomicUsize::new(0));
-    let west = listen(&tls(WEST), Arc::new(Sink { knows: EAST, bytes: Arc::clone(&arrived) }));
+    let sink = Sink { knows: EAST, bytes: Arc::clone(&arrived), ..Sink::default() };
+    let west = listen(&tls(WEST), Arc::new(sink));
     let path = Path::start(west, Duration::from_millis(30), 0.001).await;
     let link = up(&mut dial(&tls(EAST), path.address, 60.0)).await;
     let mut best: f64 = 0.0;
@@ -328,8 +343,9 @@ impl Host for West {
         hello(WEST)
     }
 
-    fn knows(&self, cluster: ClusterId) -> bool {
-        cluster == EAST
+    fn admits(&self, cluster: ClusterId) -> Result<(), String> {
+        assert_eq!(cluster, EAST);
+        Ok(())
     }
 
     fn opened(&self, stream: Opened) {
@@ -370,6 +386,7 @@ fn west_map(rpc: SocketAddr, partitions: u32) -> ClusterMap {
         namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec }],
         groups: (0..partitions).map(group).collect(),
         peers: vec![],
+        mesh_version: 0,
     }
 }
 
@@ -387,25 +404,23 @@ fn learned(index: u64) -> Arc<Learned> {
     })
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_learned_is_merged_once_over_a_path_that_is_cut_and_heals() {
-    let ca = authority();
-    let tls = |cluster, role, name| ca.tls(identity(cluster, role, name)).unwrap();
+/// West with its node, and what ends with them.
+async fn west(ca: &Authority) -> (Arc<Node>, SocketAddr, impl Sized) {
+    let tls = |role, name| ca.tls(identity(WEST, role, name)).unwrap();
     let node = Arc::new(Node::default());
     let service: Arc<dyn Service> = node.clone();
-    let node_tls = tls(WEST, Role::Node, "n1");
+    let node_tls = tls(Role::Node, "n1");
     let server = Server::bind("127.0.0.1:0", &node_tls, |_| true, service).await.unwrap();
-    let (_keep, map) = watch::channel(Some(Arc::new(west_map(server.local_addr(), 3))));
-    let west_tls = tls(WEST, Role::Syncer, "s1");
+    let (keep, map) = watch::channel(Some(Arc::new(west_map(server.local_addr(), 3))));
+    let west_tls = tls(Role::Syncer, "s1");
     let runtime = tokio::runtime::Handle::current();
     let leaders = Leaders::new(west_tls.clone(), "west".into(), map.clone(), runtime);
     let west = listen(&west_tls, Arc::new(West { leaders, map }));
-    let path = Path::start(west, Duration::from_millis(5), 0.001).await;
-    let link = dial(&tls(EAST, Role::Syncer, "s1"), path.address, 10.0);
+    (node, west, (keep, server))
+}
 
-    let (outlets, gate) = (Outlets::default(), Gate::default());
-    let news = outlets.add(gate.clone());
-    let route = Route {
+fn route() -> Route {
+    Route {
         origin: Origin { cluster: EAST, incarnation: Incarnation(1) },
         namespace: "default".into(),
         group: GroupId(77),
@@ -413,8 +428,21 @@ async fn what_was_learned_is_merged_once_over_a_path_that_is_cut_and_heals() {
         peer: WEST,
         peer_name: "west".into(),
         shed_bytes: None,
-    };
-    let (outbound, window) = Outbound::new(route, Position::default(), gate.clone(), news, link);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_learned_is_merged_once_over_a_path_that_is_cut_and_heals() {
+    let ca = authority();
+    let (node, west, _keep) = west(&ca).await;
+    let path = Path::start(west, Duration::from_millis(5), 0.001).await;
+    let link = dial(&ca.tls(identity(EAST, Role::Syncer, "s1")).unwrap(), path.address, 10.0);
+
+    let (outlets, gate) = (Outlets::default(), Gate::default());
+    let news = outlets.add(gate.clone());
+    let (_told, telling) = watch::channel(PeerCluster::default());
+    let base = Position::default();
+    let (outbound, window) = Outbound::new(route(), base, gate.clone(), news, link, telling);
     tokio::spawn(outbound.run());
     let total = 3000u64;
     for chunk in 0..30 {

@@ -4,7 +4,7 @@
 //! the path it is over 100. A stream's window stays at 2 MiB, because quinn closes a connection
 //! whose stream has more than 1024 separate gaps; many streams fill the connection's window.
 
-use super::{IDLE_TIMEOUT, KEEP_ALIVE, LinkError, STREAMS_MAX};
+use super::{IDLE_TIMEOUT, KEEP_ALIVE, LinkError, STREAMS_MAX, patience};
 use flotilla_node::tls::Tls;
 use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -33,10 +33,10 @@ pub fn connection_window(rtt_ms: Option<f64>) -> u32 {
     product.clamp(CONNECTION_WINDOW_MIN, CONNECTION_WINDOW_MAX)
 }
 
-/// Limits and timers of a connection.
-pub fn tuning(rtt_ms: Option<f64>) -> TransportConfig {
+/// Limits and timers of a connection. The shorter idle timeout of the two ends holds.
+pub fn tuning(rtt_ms: Option<f64>, idle: Duration) -> TransportConfig {
     let window = connection_window(rtt_ms);
-    let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("five seconds fit");
+    let idle = IdleTimeout::try_from(idle).expect("some seconds fit");
     let mut config = TransportConfig::default();
     config
         .congestion_controller_factory(Arc::new(BbrConfig::default()))
@@ -58,7 +58,7 @@ pub fn client_config(tls: &Tls, rtt_ms: Option<f64>) -> Result<ClientConfig, Lin
     let crypto = QuicClientConfig::try_from(tls.quic_client())
         .map_err(|error| LinkError::Tls(error.to_string()))?;
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(tuning(rtt_ms)));
+    config.transport_config(Arc::new(tuning(rtt_ms, patience(rtt_ms))));
     Ok(config)
 }
 
@@ -67,7 +67,7 @@ pub fn endpoint(listen: SocketAddr, tls: &Tls) -> Result<Endpoint, LinkError> {
     let crypto = QuicServerConfig::try_from(tls.quic_server())
         .map_err(|error| LinkError::Tls(error.to_string()))?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(Arc::new(tuning(None)));
+    server.transport_config(Arc::new(tuning(None, IDLE_TIMEOUT)));
     // A relay or a NAT between us may change the sender's port at any time.
     server.migration(true);
     let bind = |source| LinkError::Bind { addr: listen.to_string(), source };

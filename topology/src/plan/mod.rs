@@ -75,6 +75,7 @@ impl Topology {
                 name: peer.name.clone(),
                 syncers: peer.syncers.clone(),
                 rtt_ms: Some(self.distances.farthest(&me.datacenters, &peer.datacenters)),
+                ..PeerCluster::default()
             })
             .collect()
     }

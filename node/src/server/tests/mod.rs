@@ -169,6 +169,7 @@ fn map() -> ClusterMap {
             group(1, SlotRange::partition(0, 2), "n1", "n2"),
         ],
         peers: vec![],
+        mesh_version: 0,
     }
 }
 

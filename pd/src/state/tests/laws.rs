@@ -2,6 +2,7 @@
 //! is given out twice, versions rise, and replicas stay spread.
 
 use super::*;
+use flotilla_topology::api::{LinkOp, Standing};
 
 #[derive(Debug, Clone)]
 enum Move {
@@ -15,6 +16,10 @@ enum Move {
     Drop(u8),
     RemoveNode(u8),
     RemoveSyncer(u8),
+    Renew(u8, u8),
+    Link(u8, u8, bool),
+    /// A restart with another topology file: whether it lists the peers 2 and 3.
+    File(bool, bool),
     Wait(u16),
     Restart,
 }
@@ -33,6 +38,9 @@ fn any_move() -> impl Strategy<Value = Move> {
         1 => (0..4u8).prop_map(Move::Drop),
         1 => (0..6u8).prop_map(Move::RemoveNode),
         1 => (0..3u8).prop_map(Move::RemoveSyncer),
+        2 => (0..3u8, 0..8u8).prop_map(|(syncer, nth)| Move::Renew(syncer, nth)),
+        4 => (2..5u8, 0..9u8, any::<bool>()).prop_map(|(id, op, dry)| Move::Link(id, op, dry)),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(two, three)| Move::File(two, three)),
         4 => (0..4_000u16).prop_map(Move::Wait),
         1 => Just(Move::Restart),
     ]
@@ -49,6 +57,13 @@ struct Memory {
     tenures: BTreeSet<ReplicaId>,
     ended: BTreeSet<ReplicaId>,
     map: Option<ClusterMap>,
+    /// Merge and rewind epochs.
+    peer_epochs: BTreeMap<ClusterId, (u64, u64)>,
+    ever_peers: BTreeSet<ClusterId>,
+}
+
+fn mesh(map: &ClusterMap) -> BTreeSet<(ClusterId, Standing)> {
+    map.peers.iter().map(|peer| (peer.id, peer.standing)).collect()
 }
 
 impl Memory {
@@ -61,6 +76,21 @@ impl Memory {
             assert!(!changed || map.revision > last.revision, "a change without a revision");
             let moved = skeleton(&last) != skeleton(map);
             assert_eq!(moved, map.epoch > last.epoch, "the epoch counts just these changes");
+            assert_eq!(
+                mesh(&last) != mesh(map),
+                map.mesh_version > last.mesh_version,
+                "the mesh version counts changes of the mesh"
+            );
+            assert!(map.mesh_version >= last.mesh_version);
+            for peer in &map.peers {
+                let (merge, rewind) = self.peer_epochs.entry(peer.id).or_default();
+                assert!(peer.merge_epoch >= *merge && peer.rewind_epoch >= *rewind);
+                (*merge, *rewind) = (peer.merge_epoch, peer.rewind_epoch);
+                let came_back = self.ever_peers.contains(&peer.id)
+                    && last.peers.iter().all(|known| known.id != peer.id);
+                assert!(!came_back || peer.standing == Standing::Fenced, "back, and not fenced");
+            }
+            self.ever_peers.extend(map.peers.iter().map(|peer| peer.id));
         }
         for group in &map.groups {
             assert!(!self.gone.contains(&group.id), "group number given out twice");
@@ -134,11 +164,54 @@ fn make(world: &mut World, step: Move) {
         Move::Drop(name) => drop(world.ask(PdRequest::DropNamespace { name: namespace(name) })),
         Move::RemoveNode(n) => drop(world.ask(PdRequest::RemoveNode { name: node_name(n) })),
         Move::RemoveSyncer(n) => drop(world.ask(PdRequest::RemoveSyncer { name: syncer_name(n) })),
+        Move::Renew(n, nth) => {
+            if let Some(one) = world.held(&syncer_name(n)).get(usize::from(nth)) {
+                let (group, learner) = (one.group, one.learner);
+                world.ask(PdRequest::RenewTenure { name: syncer_name(n), group, learner });
+                assert!(world.held(&syncer_name(n)).iter().all(|now| now.learner != learner));
+            }
+        }
+        Move::Link(id, op, dry_run) => link(world, id, op, dry_run),
+        Move::File(two, three) => {
+            let listed = [(two, 2), (three, 3)].into_iter().filter(|(listed, _)| *listed);
+            world.settings.peers = listed.map(|(_, id)| cluster(id)).collect();
+            world.restart();
+        }
         Move::Wait(ms) => {
             world.now_ms += u64::from(ms);
             world.input(Input::Tick);
         }
         Move::Restart => world.restart(),
+    }
+}
+
+fn cluster(id: u8) -> PeerCluster {
+    let name = if id == 2 { "west".to_owned() } else { format!("c{id}") };
+    let syncers = vec![format!("127.0.0.1:{id}")];
+    PeerCluster { id: ClusterId(id), name, syncers, ..PeerCluster::default() }
+}
+
+/// An operation; what is asked again at once must not be refused if it was not the first time.
+fn link(world: &mut World, id: u8, op: u8, dry_run: bool) {
+    let op = match op {
+        0 => LinkOp::Pause,
+        1 => LinkOp::Resume,
+        2 => LinkOp::Rewind,
+        3 => LinkOp::Merge,
+        4 => LinkOp::Remove,
+        5 => LinkOp::Add { peer: cluster(id) },
+        6 => LinkOp::Fence,
+        7 => LinkOp::Return,
+        _ => return drop(world.ask(PdRequest::PeerLive { peer: ClusterId(id) })),
+    };
+    let before = world.records.clone();
+    let asked = PdRequest::Link { peer: id.to_string(), op, dry_run };
+    let answer = world.ask(asked.clone());
+    let refused = |answer: &PdResponse| matches!(answer, PdResponse::Refused { .. });
+    if dry_run || refused(&answer) {
+        assert_eq!(before, world.records, "nothing was to change");
+    } else {
+        assert!(!refused(&world.ask(asked)), "it must bear repeating");
     }
 }
 
@@ -161,7 +234,11 @@ proptest! {
         world.pass(STEADY_MS + 2_000, &[], &["s0", "s1"]);
         memory.look(&world);
         let (a, b) = (world.held("s0").len(), world.held("s1").len());
-        let synced = world.state.map().groups.len();
+        let map = world.state.map();
+        let is_synced = |group: &&GroupInfo| {
+            map.namespaces.iter().any(|ns| ns.id == group.namespace && ns.spec.synced)
+        };
+        let synced = map.groups.iter().filter(is_synced).count();
         prop_assert!(a + b == synced && a.abs_diff(b) <= 1, "{} + {} of {}", a, b, synced);
     }
 
