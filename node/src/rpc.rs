@@ -7,9 +7,11 @@ use crate::group::exec::{
     ExecRequest, Outcome, decode_barrier_request, encode_barrier, encode_outcomes,
 };
 use crate::group::remote::{
-    Answer, CursorsAnswer, CursorsRequest, FloorAnswer, LinkFloor, RemoteBatch, SeedAnswer,
+    Answer, CursorsAnswer, CursorsRequest, FloorAnswer, LinkFloor, RemoteBatch, Seed, SeedAnswer,
     SeedRequest,
 };
+use crate::group::source::{self, Cuts, SourceAnswer, SourceRequest};
+use crate::group::state::StateRequest;
 use crate::group::{Group, ReadError, Work};
 use crate::raft::RaftGroups;
 use crate::router::Places;
@@ -33,6 +35,8 @@ pub const REFUSED_NOW: u16 = RpcRefused::FIRST_FREE + 3;
 pub struct NodeService {
     places: Arc<Places>,
     raft: RaftGroups,
+    /// Full states that syncers read.
+    cuts: Arc<Cuts>,
     /// Everything but Raft runs here, so that it never delays a heartbeat.
     runtime: Handle,
 }
@@ -40,7 +44,7 @@ pub struct NodeService {
 impl NodeService {
     /// Serves the groups of this node.
     pub fn new(places: Arc<Places>, raft: RaftGroups, runtime: Handle) -> Arc<NodeService> {
-        Arc::new(NodeService { places, raft, runtime })
+        Arc::new(NodeService { places, raft, cuts: Arc::default(), runtime })
     }
 
     fn group(&self, group: GroupId) -> Result<Arc<Group>, RpcRefused> {
@@ -133,10 +137,56 @@ impl NodeService {
         let group = self.group(request.group)?;
         Ok(Box::pin(async move {
             if group.barrier().await.is_err() {
-                return Ok(group.not_leader::<Vec<LinkFloor>>().encode());
+                return Ok(group.not_leader::<Seed>().encode());
             }
             let floors = group.link_floors().map_err(|e| unreadable(&e))?;
-            Ok(SeedAnswer::Done(floors).encode())
+            let start = group.raft.status().purged;
+            Ok(SeedAnswer::Done(Seed { floors, start }).encode())
+        }))
+    }
+
+    /// Queues a step at once, in the order of arrival.
+    fn merge_step(&self, payload: &Bytes) -> Result<Pending, RpcRefused> {
+        let request = StateRequest::decode(payload).map_err(|e| bad_payload(&e))?;
+        let group = self.group(request.target)?;
+        let (answer, outcome) = oneshot::channel();
+        if group.submit(Work::State { request, answer }).is_err() {
+            return Err(RpcRefused::new(REFUSED_NOW, "the group's queue is full: send it again"));
+        }
+        Ok(Box::pin(
+            async move { Ok(outcome.await.unwrap_or_else(|_| group.not_leader()).encode()) },
+        ))
+    }
+
+    fn full_state(&self, payload: &Bytes) -> Result<Pending, RpcRefused> {
+        let request = SourceRequest::decode(payload).map_err(|e| bad_payload(&e))?;
+        let cuts = Arc::clone(&self.cuts);
+        let group = match &request {
+            SourceRequest::Cut { group, .. }
+            | SourceRequest::CompareSlots { group, .. }
+            | SourceRequest::CompareKeys { group, .. } => Some(self.group(*group)?),
+            _ => None,
+        };
+        Ok(Box::pin(async move {
+            let compares = !matches!(request, SourceRequest::Cut { .. });
+            if let Some(group) = group.as_ref().filter(|_| compares)
+                && group.barrier().await.is_err()
+            {
+                return Ok(group.not_leader::<SourceAnswer>().encode());
+            }
+            let answered = tokio::task::spawn_blocking(move || match (&request, &group) {
+                (SourceRequest::Cut { after, keep, .. }, Some(group)) => {
+                    cuts.cut(group, *after, *keep)
+                }
+                (_, Some(group)) => source::compare(group, &request),
+                (_, None) => cuts.read(&request),
+            });
+            let answer = match answered.await {
+                Ok(Ok(answer)) => Answer::Done(answer),
+                Ok(Err(reason)) => Answer::Refused { reason },
+                Err(_) => Answer::Refused { reason: "reading failed: see the node's log".into() },
+            };
+            Ok(answer.encode())
         }))
     }
 
@@ -186,12 +236,14 @@ async fn read_here(group: &Group, commands: &[crate::command::Command]) -> Vec<O
 impl Service for NodeService {
     fn call(&self, peer: &Identity, kind: u16, payload: Bytes, reply: ReplyTo) {
         use kinds::{
-            CURSORS, DIGEST, EXEC, LINK_FLOOR, LINK_SEED, RAFT_APPEND, READ_INDEX, REMOTE_BATCH,
-            TICK, TRANSFER_LEADER,
+            CURSORS, DIGEST, EXEC, FULL_STATE, LINK_FLOOR, LINK_SEED, MERGE_STEP, RAFT_APPEND,
+            READ_INDEX, REMOTE_BATCH, TICK, TRANSFER_LEADER,
         };
         let allowed = match kind {
             RAFT_APPEND..=TRANSFER_LEADER | EXEC | READ_INDEX | TICK => peer.role == Role::Node,
-            REMOTE_BATCH | CURSORS | LINK_FLOOR | LINK_SEED => peer.role == Role::Syncer,
+            REMOTE_BATCH | CURSORS | LINK_FLOOR | LINK_SEED | MERGE_STEP | FULL_STATE => {
+                peer.role == Role::Syncer
+            }
             DIGEST => peer.role != Role::Node,
             _ => true,
         };
@@ -215,6 +267,8 @@ impl Service for NodeService {
             LINK_FLOOR => self.floor(&payload),
             LINK_SEED => self.seed(&payload),
             DIGEST => self.digest(&payload),
+            MERGE_STEP => self.merge_step(&payload),
+            FULL_STATE => self.full_state(&payload),
             _ => Err(RpcRefused::new(
                 RpcRefused::UNKNOWN_KIND,
                 format!("a node knows no request of kind {kind}: upgrade it"),

@@ -6,6 +6,7 @@
 //! * Garbage gives an error and closes the stream; what it makes us allocate has a named limit.
 //! * An unknown version or kind is an error, never skipped: the reader stops with a reason.
 
+use crate::merge::wire::MergeMessage;
 use bytes::Bytes;
 use flotilla_node::codec::{DecodeError, Decoder, Encoder, unseal_bytes};
 use flotilla_node::group::entry::{ENTRY_BYTES_MAX, Fence};
@@ -136,6 +137,8 @@ pub enum Message {
         /// By how much.
         ahead_ms: u64,
     },
+    /// On the stream of a full-state merge.
+    Merge(MergeMessage),
     /// The receiver will not take this; it closes the stream.
     Refused {
         /// One line that says why.
@@ -153,6 +156,7 @@ const KIND_ACK: u8 = 7;
 const KIND_GAP: u8 = 8;
 const KIND_PARKED: u8 = 9;
 const KIND_REFUSED: u8 = 10;
+const KIND_MERGE: u8 = 11;
 
 const BODY_PLAIN: u8 = 0;
 const BODY_ZSTD: u8 = 1;
@@ -202,6 +206,10 @@ impl Message {
                 out.put_group(*group);
                 out.put_varint(*ahead_ms);
             }
+            Message::Merge(message) => {
+                out.put_u8(KIND_MERGE);
+                message.put(out);
+            }
             Message::Refused { reason } => {
                 let mut end = reason.len().min(TEXT_BYTES_MAX);
                 while !reason.is_char_boundary(end) {
@@ -239,6 +247,7 @@ impl Message {
             KIND_GAP => Message::Gap { group: from.group()?, cursor: from.log_id()? },
             KIND_PARKED => Message::Parked { group: from.group()?, ahead_ms: from.varint()? },
             KIND_REFUSED => Message::Refused { reason: from.text(TEXT_BYTES_MAX)?.to_owned() },
+            KIND_MERGE => Message::Merge(MergeMessage::take(&mut from)?),
             _ => return Err(error),
         };
         from.finish()?;
@@ -331,7 +340,8 @@ impl Batch {
     }
 }
 
-fn put_body(out: &mut Encoder, body: &[u8]) {
+/// Appends a body, compressed when that pays.
+pub fn put_body(out: &mut Encoder, body: &[u8]) {
     let packed = (body.len() >= COMPRESS_BYTES_MIN)
         .then(|| zstd::bulk::compress(body, COMPRESS_LEVEL).ok())
         .flatten()
@@ -350,7 +360,8 @@ fn put_body(out: &mut Encoder, body: &[u8]) {
     }
 }
 
-fn take_body(from: &mut Decoder<'_>) -> Decoded<Bytes> {
+/// Reads a body.
+pub fn take_body(from: &mut Decoder<'_>) -> Decoded<Bytes> {
     let error = from.error("a body, plain (0) or zstd (1), within its limit");
     match from.u8()? {
         BODY_PLAIN => from.bytes(BODY_BYTES_MAX),

@@ -10,6 +10,7 @@ use crate::inbound::{self, Budget};
 use crate::leaders::{Leaders, MapWatch};
 use crate::link::accept::{self, Host, Opened};
 use crate::link::dial::Dialer;
+use crate::merge::{self, receive::OpenedMerge};
 use crate::peers::{PeerSet, Peers};
 use crate::ports::{Doors, RpcDoor, StartError, bind_link, bind_rpc, check_identity, with_port};
 use crate::tenure::{self, Context, Peer, Task, Windows};
@@ -211,6 +212,10 @@ impl Host for Shared {
     fn opened(&self, stream: Opened) {
         let (leaders, map) = (self.leaders.clone(), self.map.clone());
         tokio::spawn(inbound::run(stream, leaders, map, self.budget.clone()));
+    }
+
+    fn merges(&self, merge: OpenedMerge) {
+        tokio::spawn(merge::receive::run(merge, self.leaders.clone(), self.map.clone()));
     }
 }
 

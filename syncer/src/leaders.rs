@@ -99,6 +99,42 @@ impl Leaders {
         }
     }
 
+    /// Asks one node once, whoever leads.
+    pub async fn ask_node<T: Outcome>(
+        &self,
+        node: &str,
+        class: Class,
+        kind: u16,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> Result<T, Failure> {
+        let Some(client) = self.client(node) else { return Err(Failure::Again) };
+        let answer = client.call(class, kind, payload, deadline).await;
+        let answer = answer.map_err(|error| {
+            tracing::debug!(%node, kind, %error, "node did not answer");
+            Failure::Again
+        })?;
+        match Answer::<T>::decode(&answer) {
+            Ok(Answer::Done(outcome)) => Ok(outcome),
+            Ok(Answer::NotLeader(_)) => Err(Failure::Again),
+            Ok(Answer::Refused { reason }) => Err(Failure::Refused(reason)),
+            Err(error) => Err(Failure::Refused(format!("unreadable answer: {error}"))),
+        }
+    }
+
+    /// The nodes that carry a group, those that do not lead first.
+    pub fn replicas(&self, group: GroupId) -> Vec<String> {
+        let Some(map) = self.map() else { return Vec::new() };
+        let Some(info) = map.groups.iter().find(|info| info.id == group) else {
+            return Vec::new();
+        };
+        let hint = self.shared.hints.lock().get(&group).cloned().unwrap_or_default();
+        let leader = choose(info, &hint);
+        let mut nodes: Vec<String> = info.replicas.iter().map(|r| r.node.clone()).collect();
+        nodes.sort_by_key(|node| Some(node) == leader.as_ref());
+        nodes
+    }
+
     /// As [`Leaders::ask`], again until there is an answer.
     pub async fn ask_until_answered<T: Outcome>(
         &self,

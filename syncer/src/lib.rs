@@ -23,6 +23,8 @@ mod receiver;
 
 mod inbound;
 
+mod merge;
+
 mod leaders;
 
 mod tenure;

@@ -1,6 +1,11 @@
 //! Drives one [`Shipper`]: carries what the tap learned and what the stream says to it, and does
 //! what it wants done. All waiting of the outgoing side is in the loop of [`Outbound::run`].
 
+mod merging;
+mod status;
+
+pub use merging::Merger;
+
 use crate::batch::{Batch, Message};
 use crate::gate::Gate;
 use crate::lag::Lag;
@@ -14,6 +19,7 @@ use flotilla_node::clock;
 use flotilla_topology::api::{LinkState, LinkStatus, PeerCluster, Standing};
 use flotilla_topology::ids::{ClusterId, GroupId, Origin};
 use flotilla_topology::slot::SlotRange;
+use merging::Merging;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -108,6 +114,7 @@ pub struct Outbound {
     /// The peer is away since then.
     away_since: Option<Instant>,
     rewind: bool,
+    merging: Merging,
     wire: Option<Wire>,
     opening: Option<tokio::task::JoinHandle<Result<(Wire, Message), LinkError>>>,
     reopen_at: Instant,
@@ -129,8 +136,13 @@ impl Outbound {
         news: mpsc::UnboundedReceiver<News>,
         link: watch::Receiver<Connection>,
         told: watch::Receiver<PeerCluster>,
+        merger: Merger,
     ) -> (Outbound, Window) {
-        let (now, rewind_epoch) = (Instant::now(), told.borrow().rewind_epoch);
+        let now = Instant::now();
+        let (rewind_epoch, merge_epoch) = {
+            let told = told.borrow();
+            (told.rewind_epoch, told.merge_epoch)
+        };
         let (floor, floors) = watch::channel(None);
         let status = Arc::new(Mutex::new(LinkStatus {
             detail: "not connected yet".into(),
@@ -150,6 +162,7 @@ impl Outbound {
             up: None,
             away_since: Some(now),
             rewind: false,
+            merging: Merging::new(merger, merge_epoch),
             wire: None,
             opening: None,
             reopen_at: now,
@@ -169,6 +182,7 @@ impl Outbound {
         loop {
             self.look_at_peer();
             self.look_at_link();
+            self.merge_if_due();
             self.open_if_due();
             if self.rewind {
                 return;
@@ -188,6 +202,7 @@ impl Outbound {
                 changed = self.told.changed() => if changed.is_err() { return self.pour_away().await },
                 opened = opened(&mut self.opening) => self.opened(opened),
                 message = next(&mut self.wire) => self.message(message),
+                merged = self.merging.ended() => self.merged(merged),
                 () = sleep_until(wake.into()) => self.step(Event::Tick),
             }
         }
@@ -197,7 +212,12 @@ impl Outbound {
         let far = Instant::now() + STATUS_INTERVAL;
         let may_open = self.up.is_some() && self.held.is_none();
         let idle = may_open && self.wire.is_none() && self.opening.is_none();
-        let reopen = idle.then_some(self.reopen_at);
+        let idle = idle && !self.merging.is_active();
+        let needs = self.merging.wanted || self.shipper.state().0 == LinkState::NeedsMerge;
+        let reopen = match needs {
+            true => idle.then(|| self.merging.retry_at()),
+            false => idle.then_some(self.reopen_at),
+        };
         self.shipper.deadline().into_iter().chain(reopen).min().unwrap_or(far)
     }
 
@@ -214,10 +234,13 @@ impl Outbound {
     }
 
     fn look_at_peer(&mut self) {
-        let (held, epoch) = {
+        let (held, epoch, merge_epoch) = {
             let peer = self.told.borrow_and_update();
-            (Hold::of(&peer), peer.rewind_epoch)
+            (Hold::of(&peer), peer.rewind_epoch, peer.merge_epoch)
         };
+        if self.merging.asked(merge_epoch) {
+            self.close("an operator has it merge its full state".into());
+        }
         let rewound = std::mem::replace(&mut self.rewind_epoch, epoch) != epoch;
         if held == self.held && !rewound {
             return;
@@ -226,6 +249,9 @@ impl Outbound {
         let (group, peer) = (self.route.group, &self.route.peer_name);
         tracing::info!(%group, %peer, why = if held.is_some() || rewound { why } else { "resumed" });
         self.close(why.into());
+        if held.is_some() {
+            self.merging.stop();
+        }
         self.held = held;
         self.reopen_at = Instant::now();
         self.reopen_pause = REOPEN_MIN;
@@ -263,9 +289,41 @@ impl Outbound {
         }
     }
 
+    /// When the log cannot serve the peer, or an operator wants it, the full state travels. What is
+    /// learned meanwhile is left to the log.
+    fn merge_if_due(&mut self) {
+        let needs = self.merging.wanted || self.shipper.state().0 == LinkState::NeedsMerge;
+        let Some(link) = self.up.clone().filter(|_| needs && self.held.is_none()) else { return };
+        if !self.merging.is_due() {
+            return;
+        }
+        self.close("its full state is being merged".into());
+        self.step(Event::Shed);
+        let (group, peer) = (self.route.group, &self.route.peer_name);
+        tracing::info!(%group, %peer, from = %self.shipper.cursor(), "merges its full state");
+        self.merging.begin(self.route.clone(), link, self.shipper.cursor());
+    }
+
+    fn merged(&mut self, ended: Result<(), String>) {
+        let (group, peer) = (self.route.group, &self.route.peer_name);
+        let progress = self.merging.progress();
+        match ended {
+            Ok(()) => {
+                let (rows, bytes) = (progress.rows, progress.bytes);
+                tracing::info!(%group, %peer, rows, bytes, "its full state is merged");
+                self.step(Event::Merged);
+                self.reopen_at = Instant::now();
+                self.reopen_pause = REOPEN_MIN;
+            }
+            Err(reason) => tracing::warn!(%group, %peer, %reason, "the merge ended, begins anew"),
+        }
+    }
+
     fn open_if_due(&mut self) {
         let Some(link) = &self.up else { return };
+        let needs = self.merging.wanted || self.shipper.state().0 == LinkState::NeedsMerge;
         let busy = self.wire.is_some() || self.opening.is_some();
+        let busy = busy || needs || self.merging.is_active();
         if busy || self.held.is_some() || Instant::now() < self.reopen_at {
             return;
         }
@@ -426,42 +484,6 @@ impl Outbound {
             born_ms,
             effects,
         }));
-    }
-
-    fn publish(&mut self) {
-        let now = Instant::now();
-        let backlog = self.shipper.backlog();
-        let (state, detail) = match self.held {
-            Some(hold) => (hold.state(), hold.reason()),
-            None => self.shipper.state(),
-        };
-        let (learned_bytes, learned_entries) = self.learned;
-        let age_ms = self.shipper.oldest_ms().map_or(0, |at| clock::wall_ms().saturating_sub(at));
-        let status = LinkStatus {
-            detail: detail.to_owned(),
-            lag_seconds: age_ms as f64 / 1000.0,
-            lag_p50_seconds: self.lag.quantile(now, 0.5),
-            lag_p99_seconds: self.lag.quantile(now, 0.99),
-            backlog_entries: backlog.entries,
-            backlog_bytes: backlog.bytes as u64,
-            cursor: self.shipper.cursor(),
-            entry_bytes: learned_bytes as f64 / learned_entries.max(1) as f64,
-            floor_age_seconds: self.acknowledged_at.map(|at| at.elapsed().as_secs_f64()),
-            clock_offset_ms: self.up.as_ref().map(|link| link.clock.lock().offset_ms()),
-            ..LinkStatus::new(self.route.group, self.route.peer, state)
-        };
-        let labels =
-            [("peer", self.route.peer_name.clone()), ("group", self.route.group.to_string())];
-        metrics::gauge!("flotilla_link_backlog_bytes", &labels).set(backlog.bytes as f64);
-        metrics::gauge!("flotilla_link_backlog_entries", &labels).set(backlog.entries as f64);
-        metrics::gauge!("flotilla_link_age_seconds", &labels).set(status.lag_seconds);
-        let live = matches!(state, LinkState::Live | LinkState::CatchingUp);
-        metrics::gauge!("flotilla_link_live", &labels).set(f64::from(u8::from(live)));
-        let before = std::mem::replace(&mut *self.status.lock(), status);
-        if before.state != state && !(live && before.state == LinkState::CatchingUp) {
-            let (group, peer) = (self.route.group, &self.route.peer_name);
-            tracing::info!(%group, %peer, ?state, detail, "link state");
-        }
     }
 }
 

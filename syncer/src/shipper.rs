@@ -50,6 +50,8 @@ pub enum Event {
     /// Memory is short and the peer is away: forget what it waits for. When it comes back, the
     /// learner has to begin anew from the log.
     Shed,
+    /// The receiver has got the full state: it says where it is when the stream stands again.
+    Merged,
     /// A stream stands, and the receiver has committed everything up to this position.
     LinkUp(LogId),
     /// The stream is gone, and what was under way with it.
@@ -166,6 +168,7 @@ impl Shipper {
             Event::Committed(entries) => self.committed(entries),
             Event::Jumped(to) => self.jumped(to),
             Event::Shed => self.shed(),
+            Event::Merged => self.stop(LinkState::Disconnected, "merged, opens its stream".into()),
             Event::LinkUp(cursor) => self.link_up(now, cursor, actions),
             Event::LinkDown(detail) => {
                 // A link that must not go on says why until it is told otherwise.

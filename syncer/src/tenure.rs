@@ -9,10 +9,11 @@ use crate::gate::{Door, Gate};
 use crate::leaders::Leaders;
 use crate::learned::Position;
 use crate::link::dial::LinkStatus as Connection;
-use crate::outbound::{Outbound, Route, Window};
+use crate::merge::send;
+use crate::outbound::{Merger, Outbound, Route, Window};
 use crate::ports::Doors;
 use crate::tap::{Outlets, Tap, seed_position};
-use flotilla_node::group::remote::{LinkFloor, SeedRequest};
+use flotilla_node::group::remote::{LinkFloor, Seed, SeedRequest};
 use flotilla_node::log::MemoryLog;
 use flotilla_node::raft::{RaftGroup, RaftGroups, RaftRole, Settings, Start};
 use flotilla_node::transport::{Class, kinds};
@@ -102,11 +103,10 @@ pub async fn run(
     ready: impl AsyncFnOnce() -> Result<(), String>,
 ) -> String {
     let group = task.assignment.group;
-    let floors = match seed(&context, group).await {
-        Ok(floors) => floors,
-        Err(reason) => return format!("the group's leader gives no seed: {reason}"),
+    let base = match base(&context, &task).await {
+        Ok(base) => base,
+        Err(reason) => return format!("the group gives no place to begin: {reason}"),
     };
-    let base = lowest(&floors, &task.peers);
     tracing::info!(%group, learner = %task.assignment.learner, from = %base.id, "tenure begins");
     let (mut links, outlets, mut gates) = (JoinSet::new(), Outlets::default(), Vec::new());
     for peer in &task.peers {
@@ -175,6 +175,29 @@ impl Drop for Guard {
     }
 }
 
+/// Merges full states as this cluster can.
+fn merger(context: &Context) -> Merger {
+    let leaders = context.leaders.clone();
+    Arc::new(move |route, link, after, progress| {
+        let leaders = leaders.clone();
+        Box::pin(
+            async move { send::run(route, link, leaders, after, progress).await.map(|_floor| ()) },
+        )
+    })
+}
+
+fn route_to(context: &Context, task: &Task, peer: ClusterId) -> Route {
+    Route {
+        origin: context.own,
+        namespace: task.namespace.clone(),
+        group: task.assignment.group,
+        slots: task.slots,
+        peer,
+        peer_name: String::new(),
+        shed_bytes: None,
+    }
+}
+
 fn start_link(
     context: &Context,
     task: &Task,
@@ -184,49 +207,57 @@ fn start_link(
     gates: &mut Vec<Gate>,
     links: &mut JoinSet<()>,
 ) -> Window {
-    let route = Route {
-        origin: context.own,
-        namespace: task.namespace.clone(),
-        group: task.assignment.group,
-        slots: task.slots,
-        peer: peer.id,
-        peer_name: peer.name.clone(),
-        shed_bytes: (task.peers.len() > 1).then_some(task.memory / 2),
-    };
+    let shed_bytes = (task.peers.len() > 1).then_some(task.memory / 2);
+    let route =
+        Route { peer_name: peer.name.clone(), shed_bytes, ..route_to(context, task, peer.id) };
     let gate = gates.first().map_or_else(Gate::default, Gate::beside);
     let news = outlets.add(gate.clone());
     gates.push(gate.clone());
     let (link, told) = (peer.link.clone(), peer.told.clone());
-    let (outbound, window) = Outbound::new(route, base.clone(), gate, news, link, told);
+    let (outbound, window) =
+        Outbound::new(route, base.clone(), gate, news, link, told, merger(context));
     links.spawn(outbound.run());
     window
 }
 
-async fn seed(context: &Context, group: GroupId) -> Result<Vec<LinkFloor>, String> {
+async fn seed(context: &Context, group: GroupId) -> Result<Seed, String> {
     let request = SeedRequest { group }.encode();
     context.leaders.ask_until_answered(group, kinds::LINK_SEED, request, ASK_DEADLINE).await
 }
 
-/// The lowest floor of the live peers; the log's start when one of them has none. Who is fenced
-/// holds nothing back, and who returns merges: the log is not kept for either, and to begin where it
-/// no longer reaches would cost the others their links.
-fn lowest(floors: &[LinkFloor], peers: &[Peer]) -> Position {
-    let of = |peer: &Peer| floors.iter().find(|floor| floor.peer == peer.id);
-    let standing = |peer: &Peer| peer.told.borrow().standing;
-    let best = peers.iter().map(standing).min_by_key(|standing| match standing {
-        Standing::Live => 0,
-        Standing::Returning => 1,
-        Standing::Fenced => 2,
-    });
-    let counted: Vec<&Peer> = peers.iter().filter(|peer| Some(standing(peer)) == best).collect();
-    if best == Some(Standing::Fenced) {
-        // Nothing is shipped: begin where the log surely reaches.
-        let known = counted.into_iter().filter_map(of);
-        return seed_position(known.max_by_key(|floor| floor.position.index));
+/// Where a tenure begins. When no peer can be served from the log, at the group's present end: who
+/// lacks more merges a full state.
+async fn base(context: &Context, task: &Task) -> Result<Position, String> {
+    let seed = seed(context, task.assignment.group).await?;
+    if let Some(lowest) = lowest(&seed, &task.peers) {
+        return Ok(lowest);
     }
-    let all: Option<Vec<&LinkFloor>> = counted.into_iter().map(of).collect();
-    let lowest = all.and_then(|all| all.into_iter().min_by_key(|floor| floor.position.index));
-    seed_position(lowest)
+    let route = route_to(context, task, task.peers.first().map_or(ClusterId(0), |peer| peer.id));
+    let (_, _, cut) = send::cut(&context.leaders, &route, seed.start, false).await?;
+    Ok(Position {
+        id: cut.position,
+        fence: cut.fence,
+        closed: cut.closed,
+        vector: Arc::new(cut.vector),
+    })
+}
+
+/// The lowest floor of those peers that the log still reaches back to, live ones first. Others do
+/// not count: who is fenced holds nothing back, and who has less than the log merges a full state;
+/// to begin where the log does not reach would cost everybody their links.
+fn lowest(seed: &Seed, peers: &[Peer]) -> Option<Position> {
+    let served = |standing: Standing| {
+        let mut positions = Vec::new();
+        for peer in peers.iter().filter(|peer| peer.told.borrow().standing == standing) {
+            let floor = seed.floors.iter().find(|floor| floor.peer == peer.id);
+            let at = floor.map_or(0, |floor| floor.position.index);
+            if at >= seed.start.index {
+                positions.push((at, seed_position(floor)));
+            }
+        }
+        positions.into_iter().min_by_key(|(at, _)| *at).map(|(_, position)| position)
+    };
+    served(Standing::Live).or_else(|| served(Standing::Returning))
 }
 
 /// Empties the learner's log of what was handed on; says why the learner stopped.
@@ -318,15 +349,21 @@ mod tests {
             let (_, told) = watch::channel(PeerCluster { standing, ..PeerCluster::default() });
             Peer { told, ..peer(id) }
         };
-        let floors = [floor(2, 70), floor(3, 50), floor(4, 10)];
-        assert_eq!(lowest(&floors, &[peer(2), peer(3)]).id.index, 50);
-        assert_eq!(lowest(&floors, &[peer(2)]).fence.next_seq, 70);
-        assert_eq!(lowest(&floors, &[peer(2), peer(9)]), Position::default(), "9 has nothing yet");
+        let seed = |start: u64| Seed {
+            floors: vec![floor(2, 70), floor(3, 50), floor(4, 10)],
+            start: LogId { term: 1, index: start },
+        };
+        let at = |start, peers: &[Peer]| lowest(&seed(start), peers).map(|base| base.id.index);
+        assert_eq!(at(0, &[peer(2), peer(3)]), Some(50));
+        assert_eq!(lowest(&seed(0), &[peer(2)]).unwrap().fence.next_seq, 70);
+        assert_eq!(at(0, &[peer(2), peer(9)]), Some(0), "9 has nothing yet, and the log is whole");
+        assert_eq!(at(20, &[peer(2), peer(9)]), Some(70), "9 needs a full state");
+        assert_eq!(at(60, &[peer(2), peer(3)]), Some(70), "3 needs a full state");
+        assert_eq!(at(80, &[peer(2), peer(3)]), None);
         let (fenced, returning) =
             (|id| with(id, Standing::Fenced), |id| with(id, Standing::Returning));
-        assert_eq!(lowest(&floors, &[peer(2), returning(3), fenced(4)]).id.index, 70);
-        assert_eq!(lowest(&floors, &[returning(3), fenced(4)]).id.index, 50);
-        assert_eq!(lowest(&floors, &[fenced(3), fenced(4)]).id.index, 50, "where the log reaches");
-        assert_eq!(lowest(&floors, &[peer(2), fenced(9)]).id.index, 70);
+        assert_eq!(at(0, &[peer(2), returning(3), fenced(4)]), Some(70));
+        assert_eq!(at(0, &[returning(3), fenced(4)]), Some(50));
+        assert_eq!(at(0, &[fenced(3), fenced(4)]), None, "nothing is shipped");
     }
 }

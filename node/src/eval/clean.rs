@@ -202,13 +202,7 @@ impl Cleaner<'_, '_> {
     }
 
     /// What is left of an element. An expiry speaks of the rows of its own type only.
-    fn collected(
-        &self,
-        key: &Key,
-        ty: Type,
-        element: &Element,
-        lapse: Option<&Expiry>,
-    ) -> Element {
+    fn collected(&self, key: &Key, ty: Type, element: &Element, lapse: Option<&Expiry>) -> Element {
         let mut left = element.clone();
         left.trim(key.head.floor);
         if let Some(lapse) = lapse.filter(|lapse| lapses(lapse, ty)) {
@@ -329,8 +323,8 @@ impl Cleaner<'_, '_> {
     /// Saves a head, or drops it when nothing of the key is left and everybody knows its claim.
     fn finish(&mut self, key: Key) -> io::Result<()> {
         let elements = keys::elements(key.slot, &key.name);
-        let bare = key.head.is_bare()
-            && self.txn.view.scan(elements, false).next().transpose()?.is_none();
+        let bare =
+            key.head.is_bare() && self.txn.view.scan(elements, false).next().transpose()?.is_none();
         let claim = key.head.claim.map_or(Stamp::ZERO, |claim| claim.stamp);
         let known = claim.is_zero() || self.stable(claim) || flaws::has(Flaw::HeaderEarly);
         if bare && known {
@@ -339,7 +333,11 @@ impl Cleaner<'_, '_> {
             return Ok(());
         }
         if bare {
-            self.txn.put_row(keys::garbage(claim.hlc, key.slot, &key.name, None), Bytes::new(), Parts::NONE);
+            self.txn.put_row(
+                keys::garbage(claim.hlc, key.slot, &key.name, None),
+                Bytes::new(),
+                Parts::NONE,
+            );
         }
         self.txn.save(key);
         Ok(())

@@ -342,8 +342,8 @@ impl<'a> Txn<'a> {
         let floor_before = head.floor;
         key.head = head.join(theirs);
         // Elements that the new floor hides are swept, whatever the type is now.
-        key.sweep |= type_before.is_some_and(|ty| ty != Type::String)
-            && key.head.floor != floor_before;
+        key.sweep |=
+            type_before.is_some_and(|ty| ty != Type::String) && key.head.floor != floor_before;
         key.floor = key.head.floor_at(self.context.now_ms);
         if key.head.ty() != type_before {
             // The losing type's claim was above every element of the winner that is known here,

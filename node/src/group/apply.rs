@@ -180,9 +180,10 @@ impl StateMachine for Machine {
         };
         let mut outcomes = Vec::with_capacity(entries.len());
         for committed in entries {
-            let (outcome, ops) = self.meta.take(self.home, committed).map_err(|error| {
-                io::Error::other(format!("group {}: {error}", self.group))
-            })?;
+            let (outcome, ops) = self
+                .meta
+                .take(self.home, committed)
+                .map_err(|error| io::Error::other(format!("group {}: {error}", self.group)))?;
             ops.into_iter().for_each(|op| rows.push(op));
             outcomes.push(outcome);
         }

@@ -138,9 +138,9 @@ impl Leader {
                 self.close();
                 evaluated
             }
-            Work::LinkFloor { floor, answer } => self.entry(clock, answer, |run, _| {
-                merge::write_floor(run, rows, &floor)
-            }),
+            Work::LinkFloor { floor, answer } => {
+                self.entry(clock, answer, |run, _| merge::write_floor(run, rows, &floor))
+            }
             Work::Live { set, answer } => self.entry(clock, answer, |run, _| {
                 let mut view = View::new(rows, &mut run.overlay);
                 let known = LiveSet::read(&view)?;

@@ -101,7 +101,8 @@ fn combined(a: &Closed, b: &Closed) -> Closed {
         }
         return any;
     }
-    let both = a.iter().filter_map(|(cluster, stamp)| Some((*cluster, *stamp.min(b.get(cluster)?))));
+    let both =
+        a.iter().filter_map(|(cluster, stamp)| Some((*cluster, *stamp.min(b.get(cluster)?))));
     both.collect::<BTreeMap<ClusterId, Stamp>>()
 }
 
@@ -151,7 +152,8 @@ mod tests {
             };
             cursors.insert((origin, GroupId(part)), cursor);
         }
-        let set = LiveSet { version: 1, live: BTreeSet::from([ClusterId(2)]), ..LiveSet::default() };
+        let set =
+            LiveSet { version: 1, live: BTreeSet::from([ClusterId(2)]), ..LiveSet::default() };
         let know = stability(ClusterId(1), SlotRange::partition(0, 2), &cursors, &set);
         assert!(know.stable(stamp(30, 1)) && !know.stable(stamp(31, 1)));
         let know = stability(ClusterId(1), SlotRange::partition(1, 2), &cursors, &set);

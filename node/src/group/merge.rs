@@ -7,8 +7,8 @@
 use crate::codec::Decoder;
 use crate::engine::keys;
 use crate::engine::view::{Rows, View};
-use crate::flaws::{self, Flaw};
 use crate::eval::{self, LoserKind, Txn};
+use crate::flaws::{self, Flaw};
 use crate::group::GroupContext;
 use crate::group::cursor::Cursor;
 use crate::group::leader::eval_context;
@@ -119,11 +119,7 @@ pub(super) fn decode_effects<'b>(
 }
 
 /// Why this group can never take anything from there.
-pub(super) fn refusal(
-    context: &GroupContext,
-    origin: Origin,
-    slots: SlotRange,
-) -> Option<String> {
+pub(super) fn refusal(context: &GroupContext, origin: Origin, slots: SlotRange) -> Option<String> {
     if !context.synced {
         return Some("the namespace is not synced here: create it with synced = true".to_owned());
     }

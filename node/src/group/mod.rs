@@ -22,6 +22,8 @@ pub mod state;
 
 pub mod rows;
 
+pub mod source;
+
 pub mod leader;
 
 mod merge;
@@ -46,9 +48,9 @@ use crate::engine::rows::TabletRows;
 use crate::engine::view::Rows;
 use crate::group::evaluator::Evaluator;
 use crate::group::exec::{Barrier, Outcome};
+use crate::group::live::LiveSet;
 use crate::group::remote::{Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatch};
 use crate::group::run::Verdict;
-use crate::group::live::LiveSet;
 use crate::group::state::{StateRequest, StateVerdict};
 use crate::raft::{Completions, Membership, RaftGroup, RaftRole, RaftStatus};
 use flotilla_topology::ids::{GroupId, LogId, Origin, ReplicaId};
@@ -119,8 +121,14 @@ impl Group {
         completions: Completions,
     ) -> Arc<Group> {
         let (work, queue) = mpsc::channel(WORK_QUEUE_MAX);
-        let evaluator =
-            Evaluator::new(context.clone(), engine.clone(), raft.clone(), applied.clone(), queue, completions);
+        let evaluator = Evaluator::new(
+            context.clone(),
+            engine.clone(),
+            raft.clone(),
+            applied.clone(),
+            queue,
+            completions,
+        );
         tokio::spawn(evaluator.drive());
         let status = raft.watch();
         Arc::new(Group { context, replica, raft, engine, status, applied, work })
@@ -129,6 +137,11 @@ impl Group {
     /// Where the applied state is.
     pub fn applied(&self) -> AppliedState {
         *self.applied.borrow()
+    }
+
+    /// Where its rows are.
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
     }
 
     /// Its applied rows, as they are at the moment of each call.

@@ -202,9 +202,17 @@ pub type RemoteAnswer = Answer<Verdict>;
 pub type CursorsAnswer = Answer<Vec<LogId>>;
 /// To a [`LinkFloor`]: committed, or one at least as high is.
 pub type FloorAnswer = Answer<()>;
-/// To a [`SeedRequest`]: the last floor written for each peer. A peer that is missing has
-/// acknowledged nothing yet, and the log still reaches back to its start for it.
-pub type SeedAnswer = Answer<Vec<LinkFloor>>;
+/// To a [`SeedRequest`].
+pub type SeedAnswer = Answer<Seed>;
+
+/// Where a learner may start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seed {
+    /// The last floor written for each peer. One that is missing has acknowledged nothing yet.
+    pub floors: Vec<LinkFloor>,
+    /// The log begins behind this position: who has less needs a full state.
+    pub start: LogId,
+}
 
 /// What came of a [`RemoteBatch`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -283,15 +291,17 @@ impl Outcome for Vec<LogId> {
     }
 }
 
-impl Outcome for Vec<LinkFloor> {
+impl Outcome for Seed {
     fn put(&self, out: &mut Encoder) {
-        out.put_varint(self.len() as u64);
-        self.iter().for_each(|floor| floor.put(out));
+        out.put_varint(self.floors.len() as u64);
+        self.floors.iter().for_each(|floor| floor.put(out));
+        out.put_log_id(self.start);
     }
 
-    fn take(from: &mut Decoder<'_>) -> Decoded<Vec<LinkFloor>> {
+    fn take(from: &mut Decoder<'_>) -> Decoded<Seed> {
         let count = from.count(VECTOR_MAX, LinkFloor::BYTES_MIN)?;
-        (0..count).map(|_| LinkFloor::take(from)).collect()
+        let floors = (0..count).map(|_| LinkFloor::take(from)).collect::<Decoded<_>>()?;
+        Ok(Seed { floors, start: from.log_id()? })
     }
 }
 

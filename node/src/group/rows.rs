@@ -7,12 +7,12 @@
 //! collected already, the rows travel in vain and change nothing either. Counts are not covered:
 //! they are each cluster's own.
 
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::engine::keys::{self, RowKey};
 use crate::engine::view::{Row, RowIter, Rows};
 use crate::eval::Mix;
 use crate::flaws::{self, Flaw};
 use crate::model::{Effect, Head, decode_element, decode_head, encode_head};
-use crate::codec::Encoder;
 use bytes::Bytes;
 use flotilla_topology::slot::{Slot, SlotRange};
 use std::io;
@@ -48,6 +48,19 @@ impl Resume {
     pub fn at(slots: SlotRange) -> Resume {
         let start = |kind| keys::of_slots(kind, slots).start;
         Resume { heads: start(keys::HEAD), elements: start(keys::ELEMENT) }
+    }
+}
+
+impl Resume {
+    /// Appends it.
+    pub fn put(&self, out: &mut Encoder) {
+        out.put_bytes(&self.heads);
+        out.put_bytes(&self.elements);
+    }
+
+    /// Reads it.
+    pub fn take(from: &mut Decoder<'_>) -> Result<Resume, DecodeError> {
+        Ok(Resume { heads: from.bytes(usize::MAX)?, elements: from.bytes(usize::MAX)? })
     }
 }
 
@@ -231,11 +244,7 @@ pub fn differing_slots(rows: &dyn Rows, theirs: &[SlotState]) -> io::Result<Vec<
 }
 
 /// Keys of `theirs` (all of a slot, by hash) whose state is another here.
-pub fn differing_keys(
-    rows: &dyn Rows,
-    slot: Slot,
-    theirs: &[KeyState],
-) -> io::Result<Vec<u64>> {
+pub fn differing_keys(rows: &dyn Rows, slot: Slot, theirs: &[KeyState]) -> io::Result<Vec<u64>> {
     let ours = key_states(rows, slot)?;
     let differs = |state: &&KeyState| ours.binary_search(state).is_err();
     Ok(theirs.iter().filter(differs).map(|state| state.key).collect())
@@ -269,7 +278,10 @@ mod tests {
             rows.insert(keys::head(Slot(7), key), encode_head(&head));
         }
         for (key, name) in [(b"b", b"x"), (b"c", b"y"), (b"c", b"z")] {
-            rows.insert(keys::element(Slot(7), key, Type::Hash, name), encode_element(&element("w")));
+            rows.insert(
+                keys::element(Slot(7), key, Type::Hash, name),
+                encode_element(&element("w")),
+            );
         }
         rows.insert(keys::head(Slot(9), b"e"), encode_head(&Head::default()));
         rows
@@ -304,7 +316,8 @@ mod tests {
         let (ours, mut theirs) = (rows(), rows());
         let same = slot_states(&theirs, SlotRange::ALL).unwrap();
         assert_eq!(differing_slots(&ours, &same).unwrap(), []);
-        theirs.insert(keys::element(Slot(7), b"c", Type::Hash, b"z"), encode_element(&element("!")));
+        theirs
+            .insert(keys::element(Slot(7), b"c", Type::Hash, b"z"), encode_element(&element("!")));
         theirs.insert(keys::head(Slot(8), b"new"), encode_head(&Head::default()));
         let other = slot_states(&theirs, SlotRange::ALL).unwrap();
         assert_eq!(differing_slots(&ours, &other).unwrap(), [Slot(7), Slot(8)]);

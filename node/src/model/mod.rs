@@ -33,8 +33,8 @@ pub use element::{Element, Register, Reset, Sum};
 pub use floor::Floor;
 pub use head::{Claim, Count, Expiry, Head};
 pub use integer::{format_integer, parse_integer};
-pub use stability::{Closed, Stability};
 pub use row::{decode_element, decode_head, encode_element, encode_head};
+pub use stability::{Closed, Stability};
 
 use flotilla_topology::stamp::Stamp;
 use std::fmt;

@@ -143,7 +143,8 @@ impl GroupKeeper {
             origin,
             max_skew_ms: MAX_SKEW_MS,
         });
-        let group = Group::start(context, self.engine.clone(), replica.id, raft, applied, completions);
+        let group =
+            Group::start(context, self.engine.clone(), replica.id, raft, applied, completions);
         if group.is_unborn() && info.birth.iter().any(|born| born.id == replica.id) {
             group.raft.initialize(&birth(info)).await?;
         }

@@ -7,9 +7,11 @@
 //! and the link that needed them has to merge full state.
 
 use crate::group::Group;
+use crate::group::live::LiveSet;
 use crate::node::groups::GroupKeeper;
 use crate::node::host;
 use crate::router::Router;
+use flotilla_topology::api::{PeerCluster, Standing};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +49,7 @@ pub fn start(
             let over_budget = keeper.logs.disk_bytes() > BACKLOG_BYTES_MAX;
             for group in keeper.places.groups() {
                 tell_metrics(&group);
+                follow_mesh(&keeper, &group);
                 purge(&keeper, &group, over_budget).await;
             }
             metrics::gauge!("flotilla_log_disk_bytes").set(keeper.logs.disk_bytes() as f64);
@@ -64,6 +67,29 @@ fn tell_metrics(group: &Group) {
     metrics::gauge!("flotilla_group_applied_index", "group" => label.clone()).set(applied);
     let leads = if group.leads() { 1.0 } else { 0.0 };
     metrics::gauge!("flotilla_group_leads", "group" => label).set(leads);
+}
+
+/// Has a group go by the map's set of live clusters, if it leads and its own is older.
+fn follow_mesh(keeper: &GroupKeeper, group: &Arc<Group>) {
+    let Some(map) = keeper.places.map().filter(|_| group.context.synced && group.leads()) else {
+        return;
+    };
+    let known = match group.live_set() {
+        Ok(known) => known,
+        Err(error) => {
+            return tracing::error!(group = %group.context.group, %error, "cannot read live set");
+        }
+    };
+    if known.is_some_and(|known| known.version >= map.mesh_version) {
+        return;
+    }
+    let (fenced, live): (Vec<_>, Vec<_>) =
+        map.peers.iter().partition(|peer| peer.standing == Standing::Fenced);
+    let ids = |peers: Vec<&PeerCluster>| peers.into_iter().map(|peer| peer.id).collect();
+    let set = LiveSet { version: map.mesh_version, live: ids(live), fenced: ids(fenced) };
+    let group = Arc::clone(group);
+    // Not waited for: the next round sees whether it was done.
+    tokio::spawn(async move { group.set_live(set).await });
 }
 
 async fn purge(keeper: &GroupKeeper, group: &Group, over_budget: bool) {
@@ -85,12 +111,14 @@ async fn purge(keeper: &GroupKeeper, group: &Group, over_budget: bool) {
     }
 }
 
-/// The smallest position that a peer has acknowledged; `None` if nobody follows this group.
+/// The smallest position that a live peer has acknowledged; `None` if nobody follows this group.
+/// Who is fenced holds nothing back.
 fn floor(keeper: &GroupKeeper, group: &Group) -> std::io::Result<Option<u64>> {
-    let peers = match keeper.places.map() {
+    let mut peers = match keeper.places.map() {
         Some(map) if group.context.synced => map.peers.clone(),
         _ => return Ok(None),
     };
+    peers.retain(|peer| peer.standing != Standing::Fenced);
     let floors = group.link_floors()?;
     let position = |peer| {
         let floor = floors.iter().find(|floor| floor.peer == peer);

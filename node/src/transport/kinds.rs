@@ -34,6 +34,11 @@ pub const LINK_SEED: u16 = 33;
 /// Ask for convergence digests.
 pub const DIGEST: u16 = 34;
 
+/// Take a step of merging another cluster's full state.
+pub const MERGE_STEP: u16 = 35;
+/// Cut, read, or compare full state.
+pub const FULL_STATE: u16 = 36;
+
 /// Change or inspect a group.
 pub const GROUP_ADMIN: u16 = 40;
 

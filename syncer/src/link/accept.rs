@@ -5,6 +5,8 @@ use super::dial::check_hello;
 use super::stream::Wire;
 use super::{CONNECTIONS_MAX, CONTROL_PRIORITY, GREETING_TIMEOUT, LinkError, peer_of};
 use crate::batch::{Hello, Message};
+use crate::merge::receive::OpenedMerge;
+use crate::merge::wire::MergeMessage;
 use flotilla_node::clock;
 use flotilla_topology::ids::{ClusterId, GroupId, Identity, Origin};
 use flotilla_topology::slot::SlotRange;
@@ -37,6 +39,8 @@ pub trait Host: Send + Sync + 'static {
     fn admits(&self, cluster: ClusterId) -> Result<(), String>;
     /// Takes a group's stream; must not block.
     fn opened(&self, stream: Opened);
+    /// Takes the stream of a full-state merge; must not block.
+    fn merges(&self, merge: OpenedMerge);
 }
 
 /// Accepts until the endpoint is closed.
@@ -140,6 +144,9 @@ async fn hand_on(
     match timeout(GREETING_TIMEOUT, wire.next()).await {
         Ok(Ok(Message::Open { namespace, group, slots })) => {
             host.opened(Opened { origin, from, namespace, group, slots, wire });
+        }
+        Ok(Ok(Message::Merge(MergeMessage::Open { namespace, id, cut }))) => {
+            host.merges(OpenedMerge { origin, from, namespace, id, cut, wire });
         }
         Ok(Ok(_)) => connection.close(1u32.into(), b"a group's stream begins with its name"),
         Ok(Err(LinkError::Protocol(what))) => connection.close(1u32.into(), what.as_bytes()),

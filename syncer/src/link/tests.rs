@@ -8,6 +8,7 @@ use crate::batch::{Batch, Hello, LINK_VERSION, Message};
 use crate::gate::Gate;
 use crate::leaders::Leaders;
 use crate::learned::{Learned, Position};
+use crate::merge::receive::OpenedMerge;
 use crate::outbound::{Outbound, Route};
 use crate::tap::{News, Outlets};
 use bytes::Bytes;
@@ -159,6 +160,10 @@ impl Host for Sink {
                 }
             }
         });
+    }
+
+    fn merges(&self, _merge: OpenedMerge) {
+        panic!("nobody sends a full state here");
     }
 }
 
@@ -353,6 +358,10 @@ impl Host for West {
         // Less than a few batches, so that streams have to wait for room.
         tokio::spawn(crate::inbound::run(stream, leaders, map, crate::inbound::Budget::new(4096)));
     }
+
+    fn merges(&self, _merge: OpenedMerge) {
+        panic!("nobody sends a full state here");
+    }
 }
 
 fn west_map(rpc: SocketAddr, partitions: u32) -> ClusterMap {
@@ -442,7 +451,8 @@ async fn what_was_learned_is_merged_once_over_a_path_that_is_cut_and_heals() {
     let news = outlets.add(gate.clone());
     let (_told, telling) = watch::channel(PeerCluster::default());
     let base = Position::default();
-    let (outbound, window) = Outbound::new(route(), base, gate.clone(), news, link, telling);
+    let (outbound, window) =
+        Outbound::new(route(), base, gate.clone(), news, link, telling, no_merger());
     tokio::spawn(outbound.run());
     let total = 3000u64;
     for chunk in 0..30 {
@@ -474,4 +484,11 @@ async fn what_was_learned_is_merged_once_over_a_path_that_is_cut_and_heals() {
     let status = window.status.lock().clone();
     assert_eq!((status.state, status.backlog_entries), (LinkState::Live, 0));
     println!("p50 {:?} s, p99 {:?} s", status.lag_p50_seconds, status.lag_p99_seconds);
+}
+
+/// Nothing here is ever merged as a whole.
+fn no_merger() -> crate::outbound::Merger {
+    std::sync::Arc::new(|_, _, _, _| {
+        Box::pin(async { Err("these tests have no state to merge".to_owned()) })
+    })
 }

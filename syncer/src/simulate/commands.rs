@@ -32,12 +32,12 @@ impl Mix {
         let value = dice.roll(40) as i64;
         let end = now_ms + 1 + dice.roll(8) as u64;
         let of: &[usize] = match self.0 {
-            1 => &[10, 10, 13, 13],           // fields set and removed
-            2 => &[10, 15, 13, 14, 7],        // counters and removals
-            3 => &[15, 15, 13, 10, 0],        // counters and overwrites
-            4 => &[10, 13, 17, 17, 7],        // ends
-            5 => &[4, 0, 7, 17],              // strings as counters
-            6 => &[10, 17, 20, 7, 12],        // ends taken back
+            1 => &[10, 10, 13, 13],    // fields set and removed
+            2 => &[10, 15, 13, 14, 7], // counters and removals
+            3 => &[15, 15, 13, 10, 0], // counters and overwrites
+            4 => &[10, 13, 17, 17, 7], // ends
+            5 => &[4, 0, 7, 17],       // strings as counters
+            6 => &[10, 17, 20, 7, 12], // ends taken back
             _ => &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21],
         };
         match dice.pick(of) {
@@ -122,7 +122,14 @@ fn run(rows: &dyn Rows, overlay: &mut Overlay, at: EvalContext, line: &str) -> S
 pub fn expected(before: &Seen, ms: u64, key: &str, line: &str) -> Seen {
     let origin = Origin { cluster: ClusterId(1), incarnation: Incarnation(1) };
     let (stamp, slots) = (Stamp::ZERO, SlotRange::ALL);
-    let at = |now_ms| EvalContext { origin, slots, synced: false, stamp, now_ms, applied_clock_ms: now_ms };
+    let at = |now_ms| EvalContext {
+        origin,
+        slots,
+        synced: false,
+        stamp,
+        now_ms,
+        applied_clock_ms: now_ms,
+    };
     let (rows, mut overlay) = (MemoryRows::new(), Overlay::new());
     overlay.begin(1);
     let mut ask = |ms, line: &str| run(&rows, &mut overlay, at(ms), line);

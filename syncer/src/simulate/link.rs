@@ -65,7 +65,12 @@ pub struct Tenure {
 
 impl Tenure {
     /// Begins where the slowest peer is, as the group remembers.
-    pub fn begin(group: &SimGroup, floors: &[LinkFloor], peers: &[(usize, u8)], now: Instant) -> Tenure {
+    pub fn begin(
+        group: &SimGroup,
+        floors: &[LinkFloor],
+        peers: &[(usize, u8)],
+        now: Instant,
+    ) -> Tenure {
         let of = |peer: u8| floors.iter().find(|floor| floor.peer.0 == peer);
         let all: Option<Vec<&LinkFloor>> = peers.iter().map(|(_, id)| of(*id)).collect();
         let lowest = all.and_then(|all| all.into_iter().min_by_key(|floor| floor.position.index));

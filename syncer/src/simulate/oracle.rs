@@ -134,9 +134,11 @@ impl World {
                     let from = self.clusters[place].iter().find(|g| g.context.group == source);
                     let from = from.expect("cursors name groups that exist");
                     let at = cursor.position.index as usize;
-                    let known = at == 0 || from.log.get(at - 1).is_some_and(|e| e.log_id == cursor.position);
+                    let known = at == 0
+                        || from.log.get(at - 1).is_some_and(|e| e.log_id == cursor.position);
                     if !known {
-                        let what = format!("cluster {cluster} is at {} of {source}", cursor.position);
+                        let what =
+                            format!("cluster {cluster} is at {} of {source}", cursor.position);
                         return Err(Broken { invariant: "cursor_behind_commit", what });
                     }
                 }

@@ -225,7 +225,8 @@ impl World {
     /// One call reaches a leader, or does not; it may come back much later.
     pub(super) fn serve(&mut self, at: (usize, usize)) {
         let Some(call) = self.calls.get_mut(&at).and_then(VecDeque::pop_front) else { return };
-        let (lost, again) = (self.faults && self.dice.chance(8), self.faults && self.dice.chance(6));
+        let (lost, again) =
+            (self.faults && self.dice.chance(8), self.faults && self.dice.chance(6));
         let Call { route, stream, round, batch } = call;
         let target = batch.target;
         if again {
@@ -238,9 +239,7 @@ impl World {
         }
         let (answer, outcome) = oneshot::channel();
         let lost = self.faults && self.dice.chance(5);
-        self.tell(|| {
-            format!("{at:?} takes {} of {route:?} to {}", batch.effects.len(), batch.to)
-        });
+        self.tell(|| format!("{at:?} takes {} of {route:?} to {}", batch.effects.len(), batch.to));
         self.submit(at, Work::Remote { batch: (*batch).clone(), answer });
         self.pending.push(Pending { route, stream, round, target, answer: outcome, lost });
     }

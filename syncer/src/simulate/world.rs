@@ -247,7 +247,8 @@ impl World {
         let want = commands::expected(&before, ms, key, &line);
         self.tell(|| format!("{at:?} at {ms}: {line}: {before:?} -> {after:?}"));
         if after != want {
-            let what = format!("{line} at {ms} left {after:?} of {before:?}, Redis leaves {want:?}");
+            let what =
+                format!("{line} at {ms} left {after:?} of {before:?}, Redis leaves {want:?}");
             return Err(Broken { invariant: "semantic", what });
         }
         Ok(())

@@ -65,7 +65,10 @@ fn bytes_of_version_1_stay_as_they_are() {
 fn what_was_written_is_read_back() {
     assert_eq!(RemoteBatch::decode(&batch().encode()), Ok(batch()));
     assert_eq!(LinkFloor::decode(&floor().encode()), Ok(floor()));
-    let seed = SeedAnswer::Done(vec![floor(), floor()]);
+    let seed = SeedAnswer::Done(Seed {
+        floors: vec![floor(), floor()],
+        start: LogId { term: 1, index: 4 },
+    });
     assert_eq!(SeedAnswer::decode(&seed.encode()), Ok(seed));
     let cursors = CursorsAnswer::Done(vec![id(0, 0), id(1, u64::MAX)]);
     assert_eq!(CursorsAnswer::decode(&cursors.encode()), Ok(cursors));

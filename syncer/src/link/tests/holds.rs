@@ -23,7 +23,8 @@ impl Rig {
         let news = outlets.add(gate.clone());
         let (told, telling) = watch::channel(PeerCluster::default());
         let base = Position::default();
-        let (outbound, window) = Outbound::new(route(), base, gate.clone(), news, link, telling);
+        let (outbound, window) =
+            Outbound::new(route(), base, gate.clone(), news, link, telling, no_merger());
         let task = tokio::spawn(outbound.run());
         Rig { node, outlets, gate, window, told, sent: 0, task }
     }
