@@ -64,7 +64,10 @@ pub async fn run(opened: OpenedMerge, leaders: Leaders, map: MapWatch) {
     let mut merging = Merging { origin, group, slots, id, targets, leaders, wire };
     let ended = merging.serve(cut).await;
     match ended {
-        Ok(()) => tracing::info!(%from, source = %group, "the full state is merged"),
+        Ok(()) => {
+            tracing::info!(%from, source = %group, "the full state is merged");
+            merging.wire.close_with(Message::Merge(MergeMessage::Closed));
+        }
         Err(Ended::Lost(error)) => tracing::warn!(%from, source = %group, %error, "merge cut off"),
         Err(Ended::Refused(reason)) => {
             tracing::warn!(%from, source = %group, %reason, "merge ended");
@@ -121,7 +124,6 @@ impl Merging {
                     for (target, _) in self.targets.clone() {
                         self.step(target, StateStep::Close { origin, group }).await?;
                     }
-                    self.say(MergeMessage::Closed);
                     return Ok(());
                 }
                 _ => return Err(Ended::Refused("not for the receiver of a merge".into())),

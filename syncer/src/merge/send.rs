@@ -27,8 +27,12 @@ use tokio::time::{sleep, timeout};
 const ASK_DEADLINE: Duration = Duration::from_secs(20);
 /// The other side must answer within this: its groups may have to elect leaders first.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
-/// Slots that are compared at once.
-const STRIPE_SLOTS: u16 = 128;
+/// Slots that are compared at once, at first ...
+const STRIPE_SLOTS: u16 = 64;
+/// ... and at most: twice as many as before while a stripe holds few rows, half as many when it
+/// holds more than this.
+const STRIPE_SLOTS_MAX: u16 = 2048;
+const STRIPE_ROWS: u64 = 32 << 10;
 /// Chunks under way: each is half a mebibyte at most.
 const CHUNKS_MAX: usize = 8;
 /// How often a replica is looked for that can be cut, and the wait between.
@@ -214,11 +218,16 @@ impl Sending<'_> {
             other => return Err(Ended::Failed(format!("an answer to an opening: {other:?}"))),
         }
         let total = f64::from(slots.last.0 - slots.first.0) + 1.0;
-        let mut first = slots.first.0;
+        let (mut first, mut width) = (slots.first.0, STRIPE_SLOTS);
         while first <= slots.last.0 {
-            let last = slots.last.0.min(first.saturating_add(STRIPE_SLOTS - 1));
+            let last = slots.last.0.min(first.saturating_add(width - 1));
             let stripe = SlotRange { first: Slot(first), last: Slot(last) };
-            self.stripe(stripe, progress).await?;
+            let rows = self.stripe(stripe, progress).await?;
+            width = match rows {
+                rows if rows > STRIPE_ROWS => (width / 2).max(1),
+                rows if rows < STRIPE_ROWS / 4 => (width * 2).min(STRIPE_SLOTS_MAX),
+                _ => width,
+            };
             progress.send_modify(|now| now.done = f64::from(last - slots.first.0 + 1) / total);
             first = last + 1;
         }
@@ -234,19 +243,21 @@ impl Sending<'_> {
         ask(self.leaders, self.node, request).await.map_err(Ended::Failed)
     }
 
+    /// Compares some slots and sends what differs; how many rows they hold.
     async fn stripe(
         &mut self,
         slots: SlotRange,
         progress: &watch::Sender<MergeProgress>,
-    ) -> Result<(), Ended> {
+    ) -> Result<u64, Ended> {
         let states: Vec<SlotState> =
             match self.source(SourceRequest::Slots { cut: self.cut, slots }).await? {
                 SourceAnswer::Slots(states) => states,
                 other => return Err(Ended::Failed(format!("an answer to slots: {other:?}"))),
             };
         if states.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
+        let rows = states.iter().map(|state| state.rows).sum();
         self.say(MergeMessage::Slots(states));
         let different = match self.hear().await? {
             MergeMessage::DifferentSlots(slots) => slots,
@@ -269,7 +280,7 @@ impl Sending<'_> {
             let keys = if compares { Some(self.different_keys(slot).await?) } else { None };
             self.rows(slot, keys, progress).await?;
         }
-        Ok(())
+        Ok(rows)
     }
 
     async fn different_keys(&mut self, asked: Slot) -> Result<Vec<u64>, Ended> {
