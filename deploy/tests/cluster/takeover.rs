@@ -52,15 +52,21 @@ impl World {
         format!("127.0.0.1:{}", self.port + u16::from(cluster - 1) * PORTS + port)
     }
 
-    fn write(&self, name: &str, text: &str) -> String {
+    fn write(&self, name: &str, text: &str) {
         let path = self.dir.path().join(format!("{name}.toml"));
-        std::fs::write(&path, text).expect("a file");
-        path.display().to_string()
+        std::fs::write(path, text).expect("a file");
     }
 
     fn run(&mut self, kind: &str, name: &str, config: &str) {
-        let (config, log) = (self.write(name, config), self.dir.path().join(format!("{name}.log")));
-        let process = Process::start(&[kind, "--config", &config], &log);
+        self.write(name, config);
+        self.begin(kind, name);
+    }
+
+    /// Starts what is configured already.
+    fn begin(&mut self, kind: &str, name: &str) {
+        let file = |end: &str| self.dir.path().join(format!("{name}.{end}"));
+        let config = file("toml").display().to_string();
+        let process = Process::start(&[kind, "--config", &config], &file("log"));
         self.processes.insert(name.to_owned(), process);
     }
 
@@ -198,9 +204,7 @@ fn the_other_syncer_takes_over_within_three_seconds() {
         );
         assert!(took.iter().all(|took| *took < WITHIN), "{name}: {took:?}");
         // It comes back, and gets its share without harm to the others.
-        let cluster = CLUSTERS.into_iter().find(|(_, cluster)| name.starts_with(cluster)).unwrap();
-        let config = world.syncer(cluster.0, cluster.1, 1);
-        world.run("syncer", name, &config);
+        world.begin("syncer", name);
         world.settles();
     }
     let (mut east, mut west) = (world.redis(1), world.redis(2));

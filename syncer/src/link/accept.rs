@@ -96,7 +96,11 @@ async fn serve(connection: &Connection, host: &Arc<dyn Host>) -> Result<(), Link
             message = control.next() => match message? {
                 Message::Ping { sent_ms } => {
                     // A peer that was fenced or removed meanwhile is told at its next ping.
-                    host.admits(peer.cluster).map_err(LinkError::Identity)?;
+                    if let Err(reason) = host.admits(peer.cluster) {
+                        // Before the streams end, so that it is the first thing that they hear.
+                        connection.close(1u32.into(), reason.as_bytes());
+                        return Err(LinkError::Identity(reason));
+                    }
                     control.send(Message::Pong { sent_ms, wall_ms: clock::wall_ms() });
                 }
                 other => {

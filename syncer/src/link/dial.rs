@@ -194,7 +194,8 @@ async fn keep(peer: &PeerCluster, link: &Link, mut control: Wire) -> LinkError {
                 }
                 Ok(Message::Refused { reason }) => return LinkError::Identity(reason),
                 Ok(other) => return LinkError::Protocol(format!("not for a dialer: {other:?}")),
-                Err(error) => return error,
+                // The stream only says that it is gone.
+                Err(error) => return link.connection.close_reason().map_or(error, LinkError::lost),
             },
             reason = link.connection.closed() => return LinkError::lost(reason),
         }
