@@ -57,7 +57,7 @@ pub fn trace(seed: u64, flaw: Option<Flaw>) -> (Vec<String>, Result<(), Broken>)
 }
 
 fn history(world: &mut World) -> Result<(), Broken> {
-    let steps = 150 + world.dice.roll(450);
+    let steps = 80 + world.dice.roll(320);
     for step in 0..steps {
         world.step(step < steps * 2 / 3)?;
     }

@@ -213,6 +213,36 @@ impl World {
         }
     }
 
+    /// A stretch of one group's log goes all the way to a cluster, unless something breaks.
+    pub(super) fn deliver_some(&mut self) {
+        let Some(route) = self.some_route() else { return };
+        if self.stream_of(route).is_none() {
+            self.open_stream(route);
+        }
+        self.carry_down(route);
+        let most = 1 + self.dice.roll(4);
+        self.learn((route.from, route.group, route.syncer), most);
+        self.tick_link(route);
+        for _ in 0..1 + self.dice.roll(3) {
+            let batch = self.stream_of(route).and_then(|stream| stream.up.pop_front());
+            if let Some(batch) = batch {
+                self.receive(route, receiver::Event::Batch(Box::new(batch), 0));
+            }
+        }
+        for place in 0..self.clusters[route.to].len() {
+            let at = (route.to, place);
+            let waits = self.calls.get(&at).map_or(0, VecDeque::len);
+            for _ in 0..self.dice.roll(waits.min(4) + 1) {
+                self.serve(at);
+            }
+            self.maybe_commit(at);
+        }
+        self.answers();
+        for _ in 0..self.dice.roll(3) {
+            self.carry_down(route);
+        }
+    }
+
     pub(super) fn serve_some(&mut self) {
         let busy: Vec<(usize, usize)> =
             self.calls.iter().filter(|(_, calls)| !calls.is_empty()).map(|(at, _)| *at).collect();

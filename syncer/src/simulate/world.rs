@@ -172,8 +172,8 @@ impl World {
         let cluster = self.dice.roll(self.clusters.len());
         let group = self.dice.roll(self.clusters[cluster].len());
         let (w, u) = (self.taste.writes, self.taste.upkeep);
-        let merges = if self.taste.merges { 14 } else { 0 };
-        let at = self.dice.roll(w + u + 75 + merges);
+        let merges = if self.taste.merges { 12 } else { 0 };
+        let at = self.dice.roll(w + u + 76 + merges);
         match at {
             at if at < w => {
                 if writes {
@@ -183,17 +183,18 @@ impl World {
             at if at < w + u => self.housekeep((cluster, group)),
             at => match at - w - u {
                 0..2 => self.elect((cluster, group)),
-                2..16 => self.commit((cluster, group)),
-                16..26 => self.learn_some((cluster, group)),
-                26..38 => self.carry_up_some(),
-                38..48 => self.carry_down_some(),
-                48..62 => self.serve_some(),
-                62..66 => self.tick_links(),
-                66..70 => self.open_or_break(),
-                70..72 => self.tell_floors((cluster, group)),
-                72..74 => self.restart((cluster, group)),
-                74 => self.clusters[cluster][group].catch_up(&mut self.dice),
-                75..79 => self.begin_merge((cluster, group)),
+                2..8 => self.commit((cluster, group)),
+                8..13 => self.learn_some((cluster, group)),
+                13..18 => self.carry_up_some(),
+                18..23 => self.carry_down_some(),
+                23..30 => self.serve_some(),
+                30..32 => self.tick_links(),
+                32..35 => self.open_or_break(),
+                35..37 => self.tell_floors((cluster, group)),
+                37..39 => self.restart((cluster, group)),
+                39 => self.clusters[cluster][group].catch_up(&mut self.dice),
+                40..76 => self.deliver_some(),
+                76..79 => self.begin_merge((cluster, group)),
                 _ => self.step_merges(),
             },
         }
@@ -206,6 +207,7 @@ impl World {
         let clock = self.clock(at);
         self.clusters[at.0][at.1].housekeep(clock);
         self.tell(|| format!("housekeep {at:?}"));
+        self.maybe_commit(at);
     }
 
     fn elect(&mut self, at: (usize, usize)) {
@@ -219,6 +221,13 @@ impl World {
         let (most, refusals) = (1 + self.dice.roll(4), self.faults && self.taste.refusals);
         self.clusters[at.0][at.1].commit(&mut self.dice, most, refusals);
         self.witness(at);
+    }
+
+    /// Most of the time what was proposed is committed before anything else happens.
+    pub(super) fn maybe_commit(&mut self, at: (usize, usize)) {
+        if self.dice.chance(75) {
+            self.commit(at);
+        }
     }
 
     /// The oracle learns of everything that took effect, at once.
@@ -251,6 +260,7 @@ impl World {
                 format!("{line} at {ms} left {after:?} of {before:?}, Redis leaves {want:?}");
             return Err(Broken { invariant: "semantic", what });
         }
+        self.maybe_commit(at);
         Ok(())
     }
 
