@@ -125,7 +125,7 @@ impl Writer<'_> {
         for node in &cluster.nodes {
             self.toml(&node.name, &self.node(cluster, node)?)?;
         }
-        if let Some(syncer) = &cluster.syncer {
+        for syncer in &cluster.syncers {
             self.toml(&syncer.name, &self.syncer(cluster, syncer)?)?;
         }
         Ok(())
@@ -223,7 +223,7 @@ impl Writer<'_> {
             datacenters: cluster.datacenters.clone(),
             pd: vec![self.roads.seen_from(here, &cluster.pd.rpc)],
             syncers: cluster
-                .syncer
+                .syncers
                 .iter()
                 .map(|syncer| self.roads.seen_from(here, &syncer.link))
                 .collect(),
@@ -258,8 +258,9 @@ mod tests {
     use flotilla_syncer::Config as SyncerConfig;
 
     fn layout(mode: super::super::layout::Mode, datacenters: &[&str]) -> Layout {
-        let datacenters = datacenters.iter().map(|name| (*name).to_owned()).collect();
-        Layout::new(&Wish { mode, datacenters, nodes: None, port: 7000 }).unwrap()
+        let datacenters: Vec<String> = datacenters.iter().map(|name| (*name).to_owned()).collect();
+        let syncers = if mode == super::super::layout::Mode::Async && datacenters.len() > 2 { 2 } else { 1 };
+        Layout::new(&Wish { mode, datacenters, syncers, ..Wish::default() }).unwrap()
     }
 
     #[test]
@@ -267,6 +268,7 @@ mod tests {
         use super::super::layout::Mode::{Async, Stretched};
         let layouts = [
             layout(Async, &["east", "west"]),
+            layout(Async, &["a", "b", "c"]),
             layout(Stretched, &["a", "b", "c"]),
             layout(Stretched, &["a", "b"]),
             layout(Async, &["east"]),
@@ -282,15 +284,27 @@ mod tests {
                 for node in &cluster.nodes {
                     NodeConfig::load(&config(dir.path(), &node.name)).unwrap();
                 }
-                if let Some(syncer) = &cluster.syncer {
+                for syncer in &cluster.syncers {
                     SyncerConfig::load(&config(dir.path(), &syncer.name)).unwrap();
                 }
             }
+            topology_names_all(dir.path(), &layout);
             // The same demo again is fine, another one is not.
             prepare(dir.path(), &layout).unwrap();
             let other = self::layout(Async, &["x", "y"]);
             let error = prepare(dir.path(), &other).unwrap_err().to_string();
             assert!(error.contains("another shape"), "{error}");
+        }
+    }
+
+    /// Peers can reach each other by any syncer.
+    fn topology_names_all(dir: &Path, layout: &Layout) {
+        for viewer in &layout.clusters {
+            let path = dir.join("config").join(format!("{}-topology.toml", viewer.name));
+            let text = std::fs::read_to_string(path).unwrap();
+            for syncer in layout.clusters.iter().flat_map(|cluster| &cluster.syncers) {
+                assert!(text.contains(&syncer.link), "{} in {text}", syncer.name);
+            }
         }
     }
 

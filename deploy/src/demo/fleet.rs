@@ -88,7 +88,7 @@ impl Fleet {
     pub async fn missing(&self) -> Vec<String> {
         let asked = self.layout.clusters.iter().map(|cluster| async {
             match find::status_of(std::slice::from_ref(&cluster.pd.http)).await {
-                Ok(status) => missing_in(&status, cluster.nodes.len(), cluster.syncer.is_some()),
+                Ok(status) => missing_in(&status, cluster.nodes.len(), cluster.syncers.len()),
                 Err(error) => vec![error.to_string()],
             }
         });
@@ -205,7 +205,7 @@ impl Fleet {
                 rpc: cluster.pd.rpc.clone(),
                 log: files::log(&self.dir, &cluster.pd.name),
             }],
-            syncers: cluster.syncer.iter().map(|syncer| self.syncer_state(syncer)).collect(),
+            syncers: cluster.syncers.iter().map(|syncer| self.syncer_state(syncer)).collect(),
             id: cluster.id,
             client: self.client(cluster.id),
         });
@@ -259,7 +259,7 @@ fn plan(process: &Process, dir: &Path, program: &Path) -> Plan {
     }
 }
 
-fn missing_in(status: &ClusterStatus, nodes: usize, syncer: bool) -> Vec<String> {
+fn missing_in(status: &ClusterStatus, nodes: usize, syncers: usize) -> Vec<String> {
     let map = &status.map;
     let name = &map.name;
     let mut missing = Vec::new();
@@ -268,8 +268,9 @@ fn missing_in(status: &ClusterStatus, nodes: usize, syncer: bool) -> Vec<String>
     if alive.len() < nodes {
         missing.push(format!("{name}: PD hears of {} of {nodes} nodes", alive.len()));
     }
-    if syncer && !map.syncers.iter().any(|syncer| syncer.alive) {
-        missing.push(format!("{name}: PD hears of no syncer"));
+    let syncing = map.syncers.iter().filter(|syncer| syncer.alive).count();
+    if syncing < syncers {
+        missing.push(format!("{name}: PD hears of {syncing} of {syncers} syncers"));
     }
     if map.groups.is_empty() {
         missing.push(format!("{name}: no namespace yet"));
