@@ -41,7 +41,10 @@ fn follow(path: PathBuf) {
         let offset_ms = read_offset(&path);
         let before_ms = OFFSET_MS.swap(offset_ms, Ordering::Relaxed);
         if before_ms != offset_ms {
-            tracing::warn!("this clock jumps by {} ms, as a test asks", offset_ms - before_ms);
+            tracing::warn!(
+                "this clock jumps by {} ms, as a test asks",
+                offset_ms.saturating_sub(before_ms)
+            );
         }
     };
     if let Err(error) = std::thread::Builder::new().name("clock-offset".into()).spawn(run) {

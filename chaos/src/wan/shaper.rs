@@ -310,7 +310,8 @@ mod tests {
     fn a_path_is_told_in_words() {
         let path = Path { delay: 30 * MS, loss: 0.01, ..Path::default() };
         assert_eq!(path.to_string(), "delay 30ms, loss 1%, no limit");
-        let bad = Path { jitter: 10 * MS, corrupt: 0.001, cut: true, rate: Some(1e8 as u64), ..path };
+        let bad =
+            Path { jitter: 10 * MS, corrupt: 0.001, cut: true, rate: Some(1e8 as u64), ..path };
         let told = "delay 30ms, jitter 10ms, loss 1%, corrupt 0.1%, 100 mbit, CUT";
         assert_eq!(bad.to_string(), told);
     }

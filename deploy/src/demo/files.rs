@@ -4,6 +4,7 @@
 //! DIR/demo.json     which demo this is          DIR/certs/    an authority's certificates, of this run
 //! DIR/config/       a TOML file per process     DIR/data/     kept between runs
 //! DIR/logs/         a log per process           DIR/state.json, DIR/control   unless told otherwise
+//! DIR/clocks/       how far clocks are shifted, where they are
 //! ```
 
 use super::layout::{Cluster, Layout, Node, PARTITIONS, Pd, Syncer};
@@ -62,8 +63,8 @@ pub fn prepare(dir: &Path, layout: &Layout) -> anyhow::Result<()> {
         std::fs::create_dir_all(&path)
             .map_err(|error| Exit::usage(format!("cannot create {}: {error}", path.display())))?;
     }
-    // Certificates and configurations belong to a run, data to the demo.
-    for part in ["certs", "config"] {
+    // Certificates, configurations and clocks belong to a run, data to the demo.
+    for part in ["certs", "config", "clocks"] {
         let path = dir.join(part);
         if path.exists() {
             std::fs::remove_dir_all(&path)
@@ -83,6 +84,16 @@ pub fn log(dir: &Path, name: &str) -> PathBuf {
 /// The configuration of a process.
 pub fn config(dir: &Path, name: &str) -> PathBuf {
     dir.join("config").join(format!("{name}.toml"))
+}
+
+/// The data of a process.
+pub fn data(dir: &Path, name: &str) -> PathBuf {
+    dir.join("data").join(name)
+}
+
+/// How far the clock of a process is shifted; no file: not at all.
+pub fn clock(dir: &Path, name: &str) -> PathBuf {
+    dir.join("clocks").join(name)
 }
 
 /// Writes everything; returns the command line's certificate for each cluster.
@@ -146,7 +157,7 @@ impl Writer<'_> {
     }
 
     fn data(&self, name: &str) -> PathBuf {
-        self.dir.join("data").join(name)
+        data(self.dir, name)
     }
 
     fn node(&self, cluster: &Cluster, node: &Node) -> anyhow::Result<Value> {
@@ -259,7 +270,8 @@ mod tests {
 
     fn layout(mode: super::super::layout::Mode, datacenters: &[&str]) -> Layout {
         let datacenters: Vec<String> = datacenters.iter().map(|name| (*name).to_owned()).collect();
-        let syncers = if mode == super::super::layout::Mode::Async && datacenters.len() > 2 { 2 } else { 1 };
+        let syncers =
+            if mode == super::super::layout::Mode::Async && datacenters.len() > 2 { 2 } else { 1 };
         Layout::new(&Wish { mode, datacenters, syncers, ..Wish::default() }).unwrap()
     }
 

@@ -349,7 +349,10 @@ mod tests {
         let layout = Layout::new(&wish).unwrap();
         let [first, second] = layout.clusters[1].syncers.as_slice() else { panic!("{layout:?}") };
         assert_eq!((first.name.as_str(), first.link.as_str()), ("west-syncer", "127.0.0.1:7182"));
-        assert_eq!((second.name.as_str(), second.http.as_str()), ("west-syncer2", "127.0.0.1:7186"));
+        assert_eq!(
+            (second.name.as_str(), second.http.as_str()),
+            ("west-syncer2", "127.0.0.1:7186")
+        );
         assert_eq!(layout.processes().len(), 12);
     }
 

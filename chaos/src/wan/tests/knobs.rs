@@ -119,7 +119,8 @@ async fn some_come_twice_and_some_are_damaged_by_one_bit() {
 #[tokio::test]
 async fn tcp_with_jitter_is_late_and_in_order() {
     let relay = Relay::new(13).unwrap();
-    let bad = Path { delay: 5 * MS, jitter: 20 * MS, reorder: 0.5, duplicate: 0.5, ..Path::default() };
+    let bad =
+        Path { delay: 5 * MS, jitter: 20 * MS, reorder: 0.5, duplicate: 0.5, ..Path::default() };
     relay.update("east", "west", |path| *path = Path { corrupt: 0.5, loss: 0.5, ..bad });
     let address = relay.forward_tcp("east", "west", tcp_echo().await).await.unwrap();
     let mut stream = connect(address).await;
