@@ -61,6 +61,12 @@ impl Door {
         }
     }
 
+    /// Pauses for about so long. By chance, since writers and readers in step with each other
+    /// would see the same moment of every write, and no other.
+    pub(super) async fn pause(&mut self, about: Duration) {
+        tokio::time::sleep(self.dice.random_range(about / 4..about * 7 / 4)).await;
+    }
+
     /// Sends one command that is acknowledged by any reply that is no error.
     pub(super) async fn write(&mut self, command: &[String]) -> Outcome {
         match self.pipeline(&[command.to_vec()]).await {

@@ -26,7 +26,7 @@ const ALIVE_MAX: usize = 64;
 const GONE_MAX: usize = 2000;
 /// Gone subjects that each cluster is asked for at a time.
 const LOOKS_PER_ROUND: usize = 20;
-/// Pause of each cluster's task between two rounds.
+/// Pause of each cluster's task between two rounds, about.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long those live that expire, after all have seen them, in milliseconds.
 const EXPIRY_MS: &str = "200";
@@ -200,7 +200,7 @@ async fn run(shared: Arc<Shared>, cluster: String, mut door: Door, stop: Cancell
                 }
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        door.pause(PAUSE).await;
     }
 }
 

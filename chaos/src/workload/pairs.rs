@@ -26,7 +26,7 @@ const PAIRS_PER_CLUSTER: usize = 4;
 const RETIRED_MAX: usize = 200;
 /// Of those, the newest that are read on.
 const RETIRED_READ_MAX: usize = 8;
-/// Pause of a writer after each number, and of a reader after each look: enough to see an order,
+/// Pause of a writer after each number, and of a reader after each look, about: enough to see an order,
 /// little enough to leave the machine to the servers.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Violations that are kept; one that is seen is seen again and again.
@@ -209,7 +209,7 @@ async fn write(
         if pair.progress.lock().open {
             shared.renew(&cluster, place);
         }
-        tokio::time::sleep(PAUSE).await;
+        door.pause(PAUSE).await;
     }
 }
 
@@ -231,7 +231,7 @@ async fn write_one(
     loop {
         match door.write(&command).await {
             Outcome::Answered(_) => break,
-            Outcome::Refused if !stop.is_cancelled() => tokio::time::sleep(PAUSE).await,
+            Outcome::Refused if !stop.is_cancelled() => door.pause(PAUSE).await,
             Outcome::Refused => return false,
             Outcome::Unknown | Outcome::Unexpected(_) => {
                 pair.progress.lock().open = true;
@@ -252,7 +252,7 @@ async fn read(shared: Arc<Shared>, cluster: String, mut door: Door, stop: Cancel
         // Read again under another name only: a pair that left never comes back.
         seen.retain(|name, _| pairs.iter().any(|pair| pair.name == *name));
         shared.keep(look(&shared, &cluster, &pairs, &mut seen, &mut door).await);
-        tokio::time::sleep(PAUSE).await;
+        door.pause(PAUSE).await;
     }
 }
 
