@@ -43,7 +43,7 @@ pub async fn syncer_takeover(
             break;
         }
     }
-    let (out, back) = times.into_iter().unzip();
+    let (out, back): (Vec<Duration>, Vec<Duration>) = times.into_iter().unzip();
     for (what, mut times) in [("to others", out), ("from others", back)] {
         trial.tell(format!("takeover {what}: {}", summary(&mut times)));
     }
@@ -63,7 +63,7 @@ async fn await_part(trial: &mut Trial<'_>, syncer: &str) {
     trial.settle().await;
 }
 
-fn summary(times: &mut Vec<Duration>) -> String {
+fn summary(times: &mut [Duration]) -> String {
     times.sort();
     match (times.get(times.len() / 2), times.last()) {
         (Some(median), Some(worst)) => {
@@ -81,6 +81,6 @@ mod tests {
     fn the_median_and_the_worst_are_told() {
         let mut times: Vec<Duration> = [5, 1, 3].into_iter().map(Duration::from_secs).collect();
         assert_eq!(summary(&mut times), "median 3.00s, worst 5.00s of 3 rounds");
-        assert_eq!(summary(&mut vec![]), "not measured");
+        assert_eq!(summary(&mut []), "not measured");
     }
 }
