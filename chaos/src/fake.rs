@@ -52,6 +52,8 @@ impl FakeRedis {
     }
 
     async fn serve(&self, mut stream: TcpStream) -> Option<()> {
+        // Replies that wait for acknowledgements would keep readers behind all writers.
+        stream.set_nodelay(true).ok()?;
         let mut input = BytesMut::new();
         loop {
             while let Some((command, used)) = resp::parse(&input, 2).unwrap() {

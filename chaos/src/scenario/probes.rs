@@ -45,6 +45,11 @@ impl Probes {
         }
     }
 
+    /// Whether nothing was seen broken so far.
+    pub(super) fn is_sound(&self) -> bool {
+        !self.pairs.is_broken() && !self.graves.is_broken()
+    }
+
     /// Subjects that were seen gone everywhere so far.
     #[cfg(test)]
     pub(super) fn buried(&self) -> u64 {

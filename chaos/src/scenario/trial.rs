@@ -138,7 +138,7 @@ impl<'a> Trial<'a> {
 
     /// Whether nothing was found broken so far.
     pub fn is_sound(&self) -> bool {
-        self.report.violations.is_empty()
+        self.report.violations.is_empty() && self.probes.as_ref().is_none_or(Probes::is_sound)
     }
 
     /// Notes what happens.

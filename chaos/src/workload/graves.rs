@@ -133,6 +133,11 @@ impl Graves {
         Graves { shared, tasks, stop }
     }
 
+    /// Whether somebody was seen again so far.
+    pub fn is_broken(&self) -> bool {
+        !self.shared.yard.lock().violations.is_empty()
+    }
+
     /// Subjects that were seen gone everywhere so far.
     pub fn buried(&self) -> u64 {
         self.shared.buried.load(Relaxed)

@@ -99,6 +99,11 @@ impl Pairs {
         Pairs { shared, tasks, stop }
     }
 
+    /// Whether an order was seen broken so far.
+    pub fn is_broken(&self) -> bool {
+        !self.shared.violations.lock().is_empty()
+    }
+
     /// Reads of a whole pair so far.
     pub fn looks(&self) -> u64 {
         self.shared.looks.load(Relaxed)
