@@ -20,6 +20,8 @@ enum Kept {
 #[derive(Clone, Default)]
 pub(crate) struct FakeRedis {
     data: Arc<Mutex<HashMap<String, Kept>>>,
+    /// What was deleted, to be brought back.
+    removed: Arc<Mutex<HashMap<String, Kept>>>,
     commands: Arc<AtomicU64>,
     /// Every so many commands the connection ends: by turns before and after taking effect.
     pub(crate) drop_every: Arc<AtomicU64>,
@@ -44,7 +46,14 @@ impl FakeRedis {
         address
     }
 
+    /// Brings back everything that was ever deleted.
+    pub(crate) fn revive(&self) {
+        self.data.lock().extend(self.removed.lock().drain());
+    }
+
     async fn serve(&self, mut stream: TcpStream) -> Option<()> {
+        // Replies that wait for acknowledgements would keep readers behind all writers.
+        stream.set_nodelay(true).ok()?;
         let mut input = BytesMut::new();
         loop {
             while let Some((command, used)) = resp::parse(&input, 2).unwrap() {
@@ -111,7 +120,20 @@ impl FakeRedis {
                 data.remove(key);
                 bulk(old.as_ref())
             }
-            "DEL" => format!(":{}\r\n", u8::from(data.remove(key).is_some())),
+            // An expiry passes at once.
+            "DEL" | "PEXPIRE" => {
+                let removed = data.remove(key);
+                let reply = format!(":{}\r\n", u8::from(removed.is_some()));
+                self.removed.lock().extend(removed.map(|kept| (key.clone(), kept)));
+                reply
+            }
+            "HDEL" => {
+                let Some(Kept::Hash(fields)) = data.get_mut(key) else { return ":0\r\n".into() };
+                let whole = Kept::Hash(fields.clone());
+                let removed = fields.remove(&args[2]).is_some();
+                self.removed.lock().insert(key.clone(), whole);
+                format!(":{}\r\n", u8::from(removed))
+            }
             "INCR" => {
                 let next = old.map_or(0, |text| text.parse::<i64>().unwrap()) + 1;
                 data.insert(key.clone(), Kept::Text(next.to_string()));
@@ -122,12 +144,13 @@ impl FakeRedis {
                 let Kept::Hash(fields) = data.entry(key.clone()).or_insert_with(fresh) else {
                     return "-WRONGTYPE\r\n".into();
                 };
-                match args.get(3) {
-                    Some(value) => {
-                        let old = fields.insert(args[2].clone(), value.clone());
-                        format!(":{}\r\n", u8::from(old.is_none()))
+                match args[2..] {
+                    [_, _, ..] => {
+                        let pairs = args[2..].chunks(2);
+                        let old = pairs.map(|pair| fields.insert(pair[0].clone(), pair[1].clone()));
+                        format!(":{}\r\n", old.filter(Option::is_none).count())
                     }
-                    None => {
+                    _ => {
                         let answer = bulk(fields.get(&args[2]));
                         if fields.is_empty() {
                             data.remove(key);

@@ -14,6 +14,7 @@ pub mod history;
 pub mod workload;
 
 pub mod checkers;
+pub mod vitals;
 
 pub mod scenario;
 

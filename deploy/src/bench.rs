@@ -1,6 +1,6 @@
 //! `flotilla bench`: three nodes beside one redis-server, on this machine.
 
-use crate::demo::layout::Mode;
+use crate::demo::layout::Wish;
 use crate::demo::world::DemoWorld;
 use crate::serve::{self, Stop};
 use clap::Args;
@@ -51,7 +51,8 @@ async fn measure(args: &BenchArgs, dir: &Path) -> anyhow::Result<ExitCode> {
     let mut stop = Stop::listen()?;
     std::fs::create_dir_all(dir)?;
     let nodes = dir.join("nodes");
-    let world = DemoWorld::start(Mode::Async, &["east"], Some(3), Duration::ZERO, &nodes).await?;
+    let wish = Wish { datacenters: vec!["east".to_owned()], nodes: Some(3), ..Wish::default() };
+    let world = DemoWorld::start(wish, Duration::ZERO, &nodes).await?;
     let fleet = &world.fleet;
     let cluster = &fleet.layout.clusters[0];
     let measured = cluster.nodes.iter().map(|node| Node {

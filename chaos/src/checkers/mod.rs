@@ -2,8 +2,11 @@
 //! say of themselves, and shares no code with the system.
 
 pub mod acked_survives;
+pub mod bounded;
 pub mod converge;
 pub mod linearizable;
+pub mod no_resurrection;
+pub mod origin_order;
 pub mod replicas_equal;
 
 use std::collections::BTreeMap;

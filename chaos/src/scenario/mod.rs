@@ -4,8 +4,13 @@
 //! one: keys of each trial are its own. The seed decides the victims and what the clients do; time
 //! and the network decide the rest, so a replay is likely to show the same, not certain.
 
+mod crossing;
+mod finish;
 mod local_never_waits;
+mod probes;
 mod report;
+mod strike;
+mod takeover;
 mod trial;
 mod world;
 
@@ -14,6 +19,7 @@ mod tests;
 
 pub use local_never_waits::{Cuts, local_never_waits};
 pub use report::{Report, SERVES};
+pub use takeover::syncer_takeover;
 pub use trial::{Settings, Trial};
 pub use world::{Member, World};
 
@@ -43,15 +49,19 @@ pub enum Scenario {
     KillDatacenter,
     /// SIGSTOP of the node that leads most groups: it wakes up as a stale leader.
     PauseLeader,
-    /// The WAN is cut in one direction: from the first datacenter to another.
-    CutThere,
-    /// The WAN is cut in the other direction.
-    CutBack,
+    /// The WAN is cut in one direction between two datacenters, and then in the other.
+    CutOneWay,
+    /// One datacenter is cut off from all others, both ways, for `Settings::long_cut`.
+    LongCut,
+    /// Jitter, loss, reordering, copies and damage at once, in all directions.
+    BadWan,
+    /// The clock of a node, or those of a cluster's nodes, jump by seconds, and back.
+    ClockJump,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Scenario; 9] = [
+    pub const ALL: [Scenario; 11] = [
         Scenario::KillLeader,
         Scenario::KillFollower,
         Scenario::KillSyncer,
@@ -59,9 +69,13 @@ impl Scenario {
         Scenario::KillCluster,
         Scenario::KillDatacenter,
         Scenario::PauseLeader,
-        Scenario::CutThere,
-        Scenario::CutBack,
+        Scenario::CutOneWay,
+        Scenario::LongCut,
+        Scenario::BadWan,
+        Scenario::ClockJump,
     ];
+    /// Those that a storm adds to its kills: nobody dies of them.
+    const SQUALLS: [Scenario; 3] = [Scenario::CutOneWay, Scenario::BadWan, Scenario::ClockJump];
 
     /// The word on the command line and in reports.
     pub fn name(self) -> &'static str {
@@ -73,8 +87,10 @@ impl Scenario {
             Scenario::KillCluster => "kill-cluster",
             Scenario::KillDatacenter => "kill-datacenter",
             Scenario::PauseLeader => "pause-leader",
-            Scenario::CutThere => "cut-there",
-            Scenario::CutBack => "cut-back",
+            Scenario::CutOneWay => "cut-one-way",
+            Scenario::LongCut => "long-cut",
+            Scenario::BadWan => "bad-wan",
+            Scenario::ClockJump => "clock-jump",
         }
     }
 
@@ -88,9 +104,11 @@ impl Scenario {
             }
             Scenario::KillSyncer => has(Role::Syncer),
             Scenario::KillPd => has(Role::Pd),
-            Scenario::KillCluster => has(Role::Node),
+            Scenario::KillCluster | Scenario::ClockJump => has(Role::Node),
             Scenario::KillDatacenter => !world::spanning_clusters(&members).is_empty(),
-            Scenario::CutThere | Scenario::CutBack => world::datacenters(&members).len() > 1,
+            Scenario::CutOneWay | Scenario::BadWan => world::datacenters(&members).len() > 1,
+            // A part of a spanning cluster has no quorum of its own: that is another promise.
+            Scenario::LongCut => world::clusters(&members).len() > 1,
         }
     }
 }
@@ -125,8 +143,11 @@ pub async fn run(world: &dyn World, scenario: Scenario, seed: u64, settings: &Se
     trial.finish().await
 }
 
+/// Before one kill in so many a storm does something else besides.
+const KILLS_PER_SQUALL: u32 = 8;
+
 /// Kills one process at a time, any of nodes, syncers and placement drivers, until there were that
-/// many kills and that many acknowledged writes.
+/// many kills and that many acknowledged writes. Now and then the network or a clock goes bad too.
 pub async fn storm(
     world: &dyn World,
     seed: u64,
@@ -139,6 +160,13 @@ pub async fn storm(
     let mut killed = 0;
     while trial.is_sound() && (killed < kills || trial.writes() < writes) {
         if killed < kills {
+            let squalls = Scenario::SQUALLS.into_iter().filter(|one| one.applies(world));
+            let squalls: Vec<Scenario> = squalls.collect();
+            if dice.random_ratio(1, KILLS_PER_SQUALL)
+                && let Some(squall) = squalls.choose(&mut dice)
+            {
+                trial.strike(*squall, &mut dice).await;
+            }
             let names: Vec<String> = world.members().into_iter().map(|one| one.name).collect();
             let Some(victim) = names.choose(&mut dice) else { break };
             trial.kill_and_restart(std::slice::from_ref(victim)).await;

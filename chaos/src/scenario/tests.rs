@@ -3,6 +3,7 @@
 use super::*;
 use crate::checkers::converge::Verified;
 use crate::fake::FakeRedis;
+use crate::wan::Path;
 use anyhow::Result;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -13,10 +14,15 @@ struct FakeWorld {
     redis: BTreeMap<String, FakeRedis>,
     members: Vec<Member>,
     log: Mutex<Vec<String>>,
+    paths: Mutex<BTreeMap<(String, String), Path>>,
 }
 
 impl FakeWorld {
     async fn new(equal: bool) -> FakeWorld {
+        FakeWorld::with_syncers(equal, 1).await
+    }
+
+    async fn with_syncers(equal: bool, syncers: usize) -> FakeWorld {
         let (mut redis, mut members) = (BTreeMap::new(), vec![]);
         let one = FakeRedis::default();
         for cluster in ["east", "west"] {
@@ -29,11 +35,13 @@ impl FakeWorld {
             for n in 0..3 {
                 add(Role::Node, n, Some(server.listen().await));
             }
-            add(Role::Syncer, 0, None);
+            for n in 0..syncers {
+                add(Role::Syncer, n, None);
+            }
             add(Role::Pd, 0, None);
             redis.insert(cluster.to_owned(), server);
         }
-        FakeWorld { redis, members, log: Mutex::default() }
+        FakeWorld { redis, members, log: Mutex::default(), paths: Mutex::default() }
     }
 
     fn note(&self, what: String) -> Result<()> {
@@ -74,6 +82,19 @@ impl World for FakeWorld {
     fn heal(&self) -> Result<()> {
         self.note("heal".into())
     }
+    fn path(&self, from: &str, to: &str) -> Path {
+        self.paths.lock().get(&(from.to_owned(), to.to_owned())).copied().unwrap_or_default()
+    }
+    fn set_path(&self, from: &str, to: &str, path: Path) -> Result<()> {
+        self.paths.lock().insert((from.to_owned(), to.to_owned()), path);
+        self.note(format!("path {from} {to}"))
+    }
+    fn shift_clock(&self, name: &str, ms: i64) -> Result<()> {
+        self.note(format!("clock {name} {ms:+}"))
+    }
+    fn carried(&self, _: &str) -> BoxFuture<'_, Result<usize>> {
+        done(Ok(2))
+    }
     fn verify(&self) -> BoxFuture<'_, Result<Verified>> {
         done(Ok(Verified::Equal))
     }
@@ -83,7 +104,8 @@ impl World for FakeWorld {
 }
 
 fn quick() -> Settings {
-    Settings { writes: 50, fault: Duration::ZERO, clients: 2, ..Settings::default() }
+    let (fault, long_cut) = (Duration::ZERO, Duration::ZERO);
+    Settings { writes: 50, fault, long_cut, clients: 2, ..Settings::default() }
 }
 
 #[tokio::test]
@@ -95,8 +117,12 @@ async fn every_scenario_breaks_what_it_says_and_repairs_it() {
         (Scenario::KillSyncer, &["kill *-syncer0", "restart *-syncer0"]),
         (Scenario::KillPd, &["kill *-pd0", "restart *-pd0"]),
         (Scenario::PauseLeader, &["pause *-node0", "resume *-node0"]),
-        (Scenario::CutThere, &["cut east west", "heal"]),
-        (Scenario::CutBack, &["cut west east", "heal"]),
+        (Scenario::CutOneWay, &["cut ", "heal", "cut ", "heal"]),
+        (Scenario::LongCut, &["cut east west", "cut west east", "heal"]),
+        (
+            Scenario::BadWan,
+            &["path east west", "path west east", "path east west", "path west east"],
+        ),
     ];
     for (scenario, expected) in cases {
         assert!(scenario.applies(&world), "{scenario}");
@@ -110,11 +136,71 @@ async fn every_scenario_breaks_what_it_says_and_repairs_it() {
         }
         assert_eq!(scenario.name().parse::<Scenario>().unwrap(), *scenario);
     }
+    let usual = Path::default();
+    assert!(world.paths.lock().values().all(|path| *path == usual), "the WAN is as it was");
     let report = run(&world, Scenario::KillCluster, 3, &quick()).await;
     assert!(report.passed(), "{report}");
     assert_eq!(world.log.lock().len(), 10, "five processes are killed and restarted");
     assert!(!Scenario::KillDatacenter.applies(&world));
     assert!("nonsense".parse::<Scenario>().unwrap_err().to_string().contains("kill-leader"));
+}
+
+#[tokio::test]
+async fn clocks_jump_and_come_back() {
+    let world = FakeWorld::new(true).await;
+    let mut jumped = BTreeMap::new();
+    for seed in 0..8 {
+        let report = run(&world, Scenario::ClockJump, seed, &quick()).await;
+        assert!(report.passed(), "{report}");
+        let log = std::mem::take(&mut *world.log.lock());
+        let (there, back) = log.split_at(log.len() / 2);
+        assert_eq!(there.len(), back.len());
+        for (there, back) in there.iter().zip(back) {
+            let (name, ms) = there.rsplit_once(' ').unwrap();
+            assert!(ms == "+3000" || ms == "-3000", "{there}");
+            assert_eq!(back, &format!("{name} +0"));
+            *jumped.entry((ms.to_owned(), log.len() / 2)).or_insert(0) += 1;
+        }
+    }
+    let ways: Vec<_> = jumped.keys().map(|(ms, nodes)| (ms.as_str(), *nodes)).collect();
+    assert_eq!(ways, [("+3000", 1), ("+3000", 3), ("-3000", 1), ("-3000", 3)]);
+}
+
+#[tokio::test]
+async fn a_syncer_is_taken_over_by_another_and_the_times_are_told() {
+    let world = FakeWorld::with_syncers(true, 2).await;
+    let report = syncer_takeover(&world, 3, 5, &quick()).await;
+    assert!(report.passed(), "{report}");
+    let log = std::mem::take(&mut *world.log.lock());
+    assert_eq!(log.len(), 10, "{log:?}");
+    assert!(log.iter().all(|line| line.contains("-syncer")), "{log:?}");
+    let text = report.to_string();
+    assert!(text.contains("takeover to others: median") && text.contains("of 5 rounds"), "{text}");
+    let report = run(&world, Scenario::KillSyncer, 3, &quick()).await;
+    assert!(report.passed() && report.to_string().contains("are seen elsewhere after"), "{report}");
+
+    let apart = FakeWorld::with_syncers(false, 2).await;
+    let settings = Settings { patience: Duration::from_secs(2), ..quick() };
+    let report = syncer_takeover(&apart, 3, 5, &settings).await;
+    let text = report.to_string();
+    assert!(text.contains("although there is another syncer: writes of"), "{text}");
+    let alone = FakeWorld::new(true).await;
+    let report = syncer_takeover(&alone, 3, 5, &quick()).await;
+    assert!(report.to_string().contains("give --syncers 2"), "{report}");
+}
+
+#[tokio::test]
+async fn what_comes_back_is_found_in_any_trial() {
+    let world = FakeWorld::new(true).await;
+    let mut trial = Trial::begin(&world, "by-hand", 3, &quick()).await;
+    let buried = |trial: &Trial<'_>| trial.probes.as_ref().unwrap().buried();
+    while buried(&trial) < 5 {
+        trial.more_writes(&trial.clusters(), 10).await;
+    }
+    world.redis["east"].revive();
+    let report = trial.finish().await;
+    let found = report.violations.iter().any(|one| one.invariant == "no_resurrection");
+    assert!(found, "{report}");
 }
 
 #[tokio::test]
@@ -134,7 +220,10 @@ async fn a_loss_is_reported_with_the_seed_and_ends_the_hunt() {
 async fn clusters_that_stay_apart_are_reported() {
     let world = FakeWorld::new(false).await;
     let report = run(&world, Scenario::KillPd, 3, &quick()).await;
-    assert!(report.violations.iter().all(|violation| violation.invariant == "converge"));
+    let known = ["converge", "origin_order"];
+    assert!(report.violations.iter().all(|one| known.contains(&one.invariant)), "{report}");
+    let told = |invariant| report.violations.iter().any(|one| one.invariant == invariant);
+    assert!(told("origin_order"), "{report}");
     assert!(!report.passed());
 }
 

@@ -2,6 +2,8 @@
 
 use crate::checkers::converge::Verified;
 use crate::checkers::replicas_equal::ReplicaDigest;
+use crate::vitals::Census;
+use crate::wan::Path;
 use anyhow::Result;
 use flotilla_topology::ids::Role;
 use futures::future::BoxFuture;
@@ -50,6 +52,24 @@ pub trait World: Send + Sync {
 
     /// Lifts all cuts.
     fn heal(&self) -> Result<()>;
+
+    /// What the network is like from one datacenter to another.
+    fn path(&self, from: &str, to: &str) -> Path;
+
+    /// Changes it, but for cuts: those stay as they are.
+    fn set_path(&self, from: &str, to: &str, path: Path) -> Result<()>;
+
+    /// Lets the wall clock of a process run so far ahead of the machine's, or behind it, from about
+    /// now on, also after a restart.
+    fn shift_clock(&self, name: &str, ms: i64) -> Result<()>;
+
+    /// How many groups a syncer carries, by its PD's word.
+    fn carried(&self, syncer: &str) -> BoxFuture<'_, Result<usize>>;
+
+    /// Where the processes can be looked at; empty where they cannot.
+    fn census(&self) -> Census {
+        Box::new(Vec::new)
+    }
 
     /// Compares the clusters, once. With one cluster there is nothing to compare: equal.
     fn verify(&self) -> BoxFuture<'_, Result<Verified>>;
@@ -100,4 +120,20 @@ pub(super) fn spanning_clusters(members: &[Member]) -> Vec<String> {
     // Over two datacenters one of them holds the majority; losing it may stop the cluster.
     let spanning = found.into_iter().filter(|(_, datacenters)| datacenters.len() >= 3);
     spanning.map(|(name, _)| name.to_owned()).collect()
+}
+
+/// The syncers of each cluster.
+pub(super) fn syncers(members: &[Member]) -> BTreeMap<String, Vec<String>> {
+    let mut syncers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for member in members.iter().filter(|member| member.role == Role::Syncer) {
+        syncers.entry(member.cluster.clone()).or_default().push(member.name.clone());
+    }
+    syncers
+}
+
+/// All ordered pairs of datacenters.
+pub(super) fn directions(members: &[Member]) -> Vec<(String, String)> {
+    let all = datacenters(members);
+    let pairs = all.iter().flat_map(|from| all.iter().map(move |to| (from, to)));
+    pairs.filter(|(from, to)| from != to).map(|(from, to)| (from.clone(), to.clone())).collect()
 }

@@ -32,7 +32,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     /// Deadlines with the number of their waiter. A waiter that gave up leaves its deadline here
-    /// until it is due; there is at most one per task, so this is bounded by the connections.
+    /// until it is due. A connection leaves one at most, a lane one per flight under way.
     due: BinaryHeap<Reverse<(Instant, u64)>>,
     waiting: HashMap<u64, Waker>,
     next: u64,

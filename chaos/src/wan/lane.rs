@@ -1,42 +1,30 @@
-//! One direction between two datacenters: its settings, and when what is sent now will arrive.
+//! One direction between two datacenters: its live settings, its counters, and the datagrams under
+//! way on it. What happens to each is decided by its `Shaper`.
 //!
-//! `Shaper` is the arithmetic (time is an argument); `Lane` holds it with the live settings, the
-//! counters, and the queue of datagrams under way. TCP connections keep their own queues, since
-//! each must be able to push back on its own sender, but they share the lane's bandwidth.
+//! TCP connections keep their own queues, since each must be able to push back on its own sender,
+//! but they share the lane's bandwidth.
 
 use super::alarm::Alarm;
+use super::shaper::{Fate, Path, Shaper};
 use super::udp::{self, Flight};
 use parking_lot::Mutex;
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Datagrams that wait for bandwidth longer than this are dropped, as a router's queue does.
-pub(super) const UDP_QUEUE_TIME_MAX: Duration = Duration::from_millis(50);
 /// A TCP reader stops this far ahead of the lane's bandwidth: far enough to keep the lane busy
 /// between two wake-ups, near enough that connections share it fairly.
 pub(super) const TCP_AHEAD_MAX: Duration = Duration::from_millis(20);
 /// Bytes of datagrams under way on one lane: 500 MB/s at a delay of 100 ms and more.
-pub(super) const UDP_LANE_BYTES_MAX: u64 = 64 << 20;
+pub(super) const UDP_LANE_BYTES_MAX: usize = 64 << 20;
 /// Batches of datagrams under way on one lane.
 pub(super) const UDP_LANE_FLIGHTS_MAX: usize = 64 << 10;
-
-/// What the network is like in one direction.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Path {
-    /// One way delay: half of a round trip.
-    pub delay: Duration,
-    /// Share of the datagrams that are lost, 0 to 1. TCP hides loss, so it does not apply there.
-    pub loss: f64,
-    /// Bandwidth in bits per second, shared by all that travels in this direction.
-    pub rate: Option<u64>,
-    /// Nothing passes: datagrams are dropped, TCP stalls.
-    pub cut: bool,
-}
+/// Batches that land in one go, before others get their turn.
+const LANDINGS_MAX: usize = 64;
 
 /// What one direction carried since it exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,6 +35,12 @@ pub struct Traffic {
     pub datagrams: u64,
     /// Datagrams lost by the loss rate.
     pub lost: u64,
+    /// Datagrams held back behind later ones.
+    pub reordered: u64,
+    /// Datagrams that got a copy.
+    pub duplicated: u64,
+    /// Datagrams with a bit flipped.
+    pub corrupted: u64,
     /// Datagrams dropped because a queue was full.
     pub overflowed: u64,
     /// Datagrams dropped by a cut.
@@ -58,80 +52,77 @@ struct Counters {
     bytes: AtomicU64,
     datagrams: AtomicU64,
     lost: AtomicU64,
+    reordered: AtomicU64,
+    duplicated: AtomicU64,
+    corrupted: AtomicU64,
     overflowed: AtomicU64,
     cut: AtomicU64,
 }
 
-/// What becomes of a datagram that enters a lane.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    Arrives(Instant),
-    Lost,
-    Overflows,
-    Cut,
+/// Datagrams under way, the next to land first.
+#[derive(Default)]
+struct UnderWay {
+    flights: BinaryHeap<Ticket>,
+    bytes: usize,
+    /// Flights that were ever launched: those that land at the same time do so in this order.
+    launched: u64,
 }
 
-/// When the line is free again, and the dice.
-struct Shaper {
-    free_at: Instant,
-    dice: SmallRng,
+struct Ticket {
+    number: u64,
+    flight: Flight,
 }
 
-impl Shaper {
-    fn datagram(&mut self, path: &Path, now: Instant, bytes: usize) -> Fate {
-        if path.cut {
-            return Fate::Cut;
-        }
-        if path.rate.is_some() && self.free_at > now + UDP_QUEUE_TIME_MAX {
-            return Fate::Overflows;
-        }
-        let left = self.transmit(path, now, bytes);
-        // Loss strikes on the way: a lost datagram has used its bandwidth.
-        if path.loss > 0.0 && self.dice.random_bool(path.loss.min(1.0)) {
-            return Fate::Lost;
-        }
-        Fate::Arrives(left + path.delay)
-    }
-
-    /// Puts bytes on the line and says when the last of them has left.
-    fn transmit(&mut self, path: &Path, now: Instant, bytes: usize) -> Instant {
-        let Some(rate) = path.rate else {
-            self.free_at = now;
-            return now;
-        };
-        let seconds = bytes as f64 * 8.0 / rate.max(1) as f64;
-        self.free_at = self.free_at.max(now) + Duration::from_secs_f64(seconds);
-        self.free_at
+impl Ticket {
+    fn place(&self) -> (Instant, u64) {
+        (self.flight.due(), self.number)
     }
 }
+
+impl Ord for Ticket {
+    /// The heap gives out its greatest: that is the one to land first.
+    fn cmp(&self, other: &Ticket) -> Ordering {
+        other.place().cmp(&self.place())
+    }
+}
+
+impl PartialOrd for Ticket {
+    fn partial_cmp(&self, other: &Ticket) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ticket {
+    fn eq(&self, other: &Ticket) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for Ticket {}
 
 /// One direction, shared by all sockets whose data travels on it.
 pub(super) struct Lane {
     path: watch::Sender<Path>,
     shaper: Mutex<Shaper>,
     counters: Counters,
-    /// Bytes of datagrams in `flights`.
-    under_way: AtomicU64,
-    flights: mpsc::Sender<Flight>,
-    /// Taken by the task that delivers, which starts with the first datagram.
-    undelivered: Mutex<Option<mpsc::Receiver<Flight>>>,
+    under_way: Mutex<UnderWay>,
+    /// A flight was launched that lands before all others.
+    earlier: Notify,
+    /// The task that delivers starts with the first datagram.
+    delivering: AtomicBool,
     alarm: Alarm,
     stop: CancellationToken,
 }
 
 impl Lane {
     pub(super) fn new(seed: u64, alarm: Alarm, stop: CancellationToken) -> Lane {
-        let (flights, undelivered) = mpsc::channel(UDP_LANE_FLIGHTS_MAX);
         Lane {
             path: watch::Sender::new(Path::default()),
-            shaper: Mutex::new(Shaper {
-                free_at: Instant::now(),
-                dice: SmallRng::seed_from_u64(seed),
-            }),
+            shaper: Mutex::new(Shaper::new(Instant::now(), seed)),
             counters: Counters::default(),
-            under_way: AtomicU64::new(0),
-            flights,
-            undelivered: Mutex::new(Some(undelivered)),
+            under_way: Mutex::default(),
+            earlier: Notify::new(),
+            delivering: AtomicBool::new(false),
             alarm,
             stop,
         }
@@ -146,13 +137,16 @@ impl Lane {
     }
 
     pub(super) fn traffic(&self) -> Traffic {
-        let Counters { bytes, datagrams, lost, overflowed, cut } = &self.counters;
+        let counters = &self.counters;
         Traffic {
-            bytes: bytes.load(Relaxed),
-            datagrams: datagrams.load(Relaxed),
-            lost: lost.load(Relaxed),
-            overflowed: overflowed.load(Relaxed),
-            cut: cut.load(Relaxed),
+            bytes: counters.bytes.load(Relaxed),
+            datagrams: counters.datagrams.load(Relaxed),
+            lost: counters.lost.load(Relaxed),
+            reordered: counters.reordered.load(Relaxed),
+            duplicated: counters.duplicated.load(Relaxed),
+            corrupted: counters.corrupted.load(Relaxed),
+            overflowed: counters.overflowed.load(Relaxed),
+            cut: counters.cut.load(Relaxed),
         }
     }
 
@@ -166,7 +160,8 @@ impl Lane {
 
     /// Waits as long as one small packet needs: the delay, and for a cut to heal.
     pub(super) async fn trip(&self) {
-        let arrives = Instant::now() + self.path().delay;
+        let path = self.path();
+        let arrives = Instant::now() + path.delay + self.shaper.lock().late(&path);
         self.alarm.until(arrives).await;
         self.open().await;
     }
@@ -175,102 +170,129 @@ impl Lane {
     pub(super) fn stream_bytes(&self, bytes: usize) -> Instant {
         self.counters.bytes.fetch_add(bytes as u64, Relaxed);
         let path = self.path();
-        self.shaper.lock().transmit(&path, Instant::now(), bytes) + path.delay
+        self.shaper.lock().stream(&path, Instant::now(), bytes)
     }
 
     /// Until when a connection must not read on, because the lane's bandwidth is used up.
     pub(super) fn stream_pause(&self) -> Option<Instant> {
         self.path().rate?;
-        let resume = self.shaper.lock().free_at.checked_sub(TCP_AHEAD_MAX)?;
+        let resume = self.shaper.lock().free_at().checked_sub(TCP_AHEAD_MAX)?;
         (resume > Instant::now()).then_some(resume)
     }
 
-    /// Decides the fate of the datagrams of one size and counts them.
+    /// Decides the fates of datagrams of these sizes and counts them.
     pub(super) fn datagrams(&self, sizes: impl Iterator<Item = usize>, fates: &mut Vec<Fate>) {
         let path = self.path();
         let now = Instant::now();
         let mut shaper = self.shaper.lock();
         for size in sizes {
-            self.counters.datagrams.fetch_add(1, Relaxed);
-            self.counters.bytes.fetch_add(size as u64, Relaxed);
             let fate = shaper.datagram(&path, now, size);
-            match fate {
-                Fate::Arrives(_) => 0,
-                Fate::Lost => self.counters.lost.fetch_add(1, Relaxed),
-                Fate::Overflows => self.counters.overflowed.fetch_add(1, Relaxed),
-                Fate::Cut => self.counters.cut.fetch_add(1, Relaxed),
-            };
+            self.count(size, &fate);
             fates.push(fate);
+        }
+    }
+
+    fn count(&self, size: usize, fate: &Fate) {
+        let counters = &self.counters;
+        counters.datagrams.fetch_add(1, Relaxed);
+        counters.bytes.fetch_add(size as u64, Relaxed);
+        let one_more = |counter: &AtomicU64, so: bool| {
+            if so {
+                counter.fetch_add(1, Relaxed);
+            }
+        };
+        match fate {
+            Fate::Arrives(arrival) => {
+                one_more(&counters.reordered, arrival.held);
+                one_more(&counters.duplicated, arrival.again.is_some());
+                one_more(&counters.corrupted, arrival.flip.is_some());
+            }
+            Fate::Lost => one_more(&counters.lost, true),
+            Fate::Overflows => one_more(&counters.overflowed, true),
+            Fate::Cut => one_more(&counters.cut, true),
         }
     }
 
     /// Sends datagrams on their way; over the lane's limits they are dropped.
     pub(super) fn launch(self: &Arc<Lane>, flight: Flight) {
-        let undelivered = self.undelivered.lock().take();
-        if let Some(undelivered) = undelivered {
-            let (lane, stop) = (self.clone(), self.stop.clone());
+        if !self.delivering.swap(true, Relaxed) {
+            let lane = self.clone();
             tokio::spawn(async move {
-                stop.run_until_cancelled(udp::deliver(&lane, undelivered)).await;
+                lane.stop.clone().run_until_cancelled(lane.deliver()).await;
             });
         }
-        let (bytes, count) = (flight.len() as u64, flight.count() as u64);
-        let full = self.under_way.fetch_add(bytes, Relaxed) + bytes > UDP_LANE_BYTES_MAX;
-        if full || self.flights.try_send(flight).is_err() {
-            self.under_way.fetch_sub(bytes, Relaxed);
-            self.counters.overflowed.fetch_add(count, Relaxed);
+        let mut under_way = self.under_way.lock();
+        let bytes = under_way.bytes + flight.len();
+        if bytes > UDP_LANE_BYTES_MAX || under_way.flights.len() >= UDP_LANE_FLIGHTS_MAX {
+            drop(under_way);
+            self.counters.overflowed.fetch_add(flight.count() as u64, Relaxed);
+            return;
+        }
+        let first = under_way.flights.peek().is_none_or(|next| flight.due() < next.flight.due());
+        let number = under_way.launched;
+        under_way.launched += 1;
+        under_way.bytes = bytes;
+        under_way.flights.push(Ticket { number, flight });
+        drop(under_way);
+        // Who waits for an earlier one anyway need not be woken: in order, that is nearly always.
+        if first {
+            self.earlier.notify_one();
         }
     }
 
-    /// Waits until a flight is due and says whether it may land.
-    pub(super) async fn land(&self, flight: &Flight) -> bool {
-        self.alarm.until(flight.due()).await;
-        self.under_way.fetch_sub(flight.len() as u64, Relaxed);
+    /// Lets flights land when they are due, for ever.
+    async fn deliver(&self) {
+        let mut due = Vec::with_capacity(LANDINGS_MAX);
+        loop {
+            match self.take_due(&mut due) {
+                Wait::Not => {
+                    for flight in due.drain(..) {
+                        self.land(&flight);
+                    }
+                    tokio::task::yield_now().await;
+                }
+                Wait::Until(next) => tokio::select! {
+                    () = self.alarm.until(next) => {}
+                    () = self.earlier.notified() => {}
+                },
+                Wait::ForOne => self.earlier.notified().await,
+            }
+        }
+    }
+
+    fn take_due(&self, due: &mut Vec<Flight>) -> Wait {
+        let now = Instant::now();
+        let mut under_way = self.under_way.lock();
+        while due.len() < LANDINGS_MAX {
+            match under_way.flights.peek() {
+                Some(next) if next.flight.due() <= now => {}
+                Some(next) if due.is_empty() => return Wait::Until(next.flight.due()),
+                None if due.is_empty() => return Wait::ForOne,
+                _ => break,
+            }
+            if let Some(Ticket { flight, .. }) = under_way.flights.pop() {
+                under_way.bytes -= flight.len();
+                due.push(flight);
+            }
+        }
+        Wait::Not
+    }
+
+    fn land(&self, flight: &Flight) {
         if self.path.borrow().cut {
             self.counters.cut.fetch_add(flight.count() as u64, Relaxed);
-            return false;
+        } else {
+            udp::land(flight);
         }
-        true
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shaper(now: Instant) -> Shaper {
-        Shaper { free_at: now, dice: SmallRng::seed_from_u64(7) }
-    }
-
-    #[test]
-    fn bandwidth_spaces_datagrams_and_the_queue_ends() {
-        let now = Instant::now();
-        let mut shaper = shaper(now);
-        // 1,250 bytes at 10 Mbit/s take a millisecond.
-        let path = Path { rate: Some(10_000_000), ..Path::default() };
-        for n in 1..=51 {
-            let expected = now + Duration::from_millis(n);
-            let Fate::Arrives(at) = shaper.datagram(&path, now, 1250) else { panic!("dropped") };
-            let off = at.max(expected) - at.min(expected);
-            assert!(off < Duration::from_micros(1), "datagram {n} is off by {off:?}");
-        }
-        assert_eq!(shaper.datagram(&path, now, 1250), Fate::Overflows);
-        let later = now + Duration::from_millis(2);
-        assert!(matches!(shaper.datagram(&path, later, 1250), Fate::Arrives(_)));
-    }
-
-    #[test]
-    fn loss_is_as_frequent_as_asked() {
-        let now = Instant::now();
-        let mut shaper = shaper(now);
-        let path = Path { loss: 0.1, ..Path::default() };
-        let lost = (0..10_000).filter(|_| shaper.datagram(&path, now, 100) == Fate::Lost).count();
-        assert!((850..1150).contains(&lost), "{lost} of 10000 lost at 10 %");
-    }
-
-    #[test]
-    fn a_cut_takes_all() {
-        let now = Instant::now();
-        let path = Path { cut: true, ..Path::default() };
-        assert_eq!(shaper(now).datagram(&path, now, 100), Fate::Cut);
-    }
+/// What the delivering task does next.
+enum Wait {
+    /// Flights are due.
+    Not,
+    /// The next one is due then.
+    Until(Instant),
+    /// Nothing is under way.
+    ForOne,
 }

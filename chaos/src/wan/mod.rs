@@ -6,9 +6,11 @@
 //! lane, what comes back travels on the opposite lane.
 //!
 //! Invariants:
-//! * A lane never reorders: what was sent earlier arrives earlier, also when its delay shrinks.
+//! * Without jitter and reorder a lane keeps order: what was sent earlier arrives earlier, also when
+//!   its delay shrinks. A TCP connection keeps order always.
 //! * TCP never loses a byte. A cut holds bytes back and lets new connections hang, as a partition
-//!   does; after healing they flow. UDP loses what the loss rate, the bandwidth and a cut say.
+//!   does; after healing they flow. UDP loses what the loss rate, the bandwidth and a cut say, and
+//!   suffers what the other shares of a `Path` say.
 //! * Every queue has a limit: beyond it UDP drops and TCP pushes back on its sender.
 //! * Settings change at once for what is sent from then on.
 //!
@@ -20,6 +22,7 @@
 
 mod alarm;
 mod lane;
+mod shaper;
 mod units;
 
 mod tcp;
@@ -28,8 +31,9 @@ mod udp;
 #[cfg(test)]
 mod tests;
 
-pub use lane::{Path, Traffic};
-pub use units::{UnitError, parse_duration, parse_loss, parse_rate};
+pub use lane::Traffic;
+pub use shaper::Path;
+pub use units::{UnitError, parse_duration, parse_rate, parse_share};
 
 use alarm::Alarm;
 use lane::Lane;
@@ -56,7 +60,8 @@ struct Shared {
 }
 
 impl Relay {
-    /// A network without delay, loss, limits or cuts. The seed decides which datagrams are lost.
+    /// A network without delay, loss, limits or cuts. The seed decides what happens to which
+    /// datagram.
     pub fn new(seed: u64) -> io::Result<Relay> {
         let stop = CancellationToken::new();
         let shared = Shared {
@@ -139,7 +144,7 @@ impl Relay {
         self.update(from, to, |path| path.cut = true);
     }
 
-    /// Lifts all cuts. Delay, loss and rate stay as they are.
+    /// Lifts all cuts. Everything else stays as it is.
     pub fn heal(&self) {
         for lane in self.all_lanes() {
             lane.update(|path| path.cut = false);

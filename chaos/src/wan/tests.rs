@@ -1,6 +1,8 @@
 //! The network as processes see it. Times are checked with medians and generous upper bounds, as
 //! the machine may be busy; lower bounds are strict, since nothing may arrive early.
 
+mod knobs;
+
 use super::*;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

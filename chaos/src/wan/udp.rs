@@ -4,7 +4,8 @@
 //! Datagrams move in batches as the kernel groups them (GRO in, GSO out): one system call carries
 //! tens of packets. The fate of each datagram is decided one by one.
 
-use super::lane::{Fate, Lane};
+use super::lane::Lane;
+use super::shaper::{Arrival, Fate};
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
@@ -13,7 +14,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 /// Clients of one forward; the one silent for longest is forgotten to admit another.
@@ -49,18 +49,19 @@ impl Flight {
         self.bytes.len()
     }
 
+    /// Whether a datagram that is due then may travel along, behind the others.
+    fn takes(&self, due: Instant) -> bool {
+        due >= self.due && due <= self.due + BATCH_TIME_MAX
+    }
+
     pub(super) fn count(&self) -> usize {
         self.bytes.len().div_ceil(self.stride.max(1)).max(1)
     }
 }
 
-/// Sends the flights of a lane when they are due.
-pub(super) async fn deliver(lane: &Lane, mut flights: mpsc::Receiver<Flight>) {
-    while let Some(flight) = flights.recv().await {
-        if lane.land(&flight).await {
-            flight.via.send(&flight);
-        }
-    }
+/// Hands a flight that is due to its destination.
+pub(super) fn land(flight: &Flight) {
+    flight.via.send(flight);
 }
 
 /// A socket that sends and receives batches.
@@ -238,24 +239,47 @@ impl Inbox {
         let stride = meta.stride.clamp(1, BATCH_BYTES_MAX);
         self.fates.clear();
         lane.datagrams(received.chunks(stride).map(<[u8]>::len), &mut self.fates);
+        let flight = |due, bytes| Flight {
+            due,
+            bytes,
+            stride,
+            ecn: meta.ecn,
+            via: via.clone(),
+            destination,
+        };
         let mut open: Option<Flight> = None;
         for (datagram, fate) in received.chunks(stride).zip(&self.fates) {
-            let Fate::Arrives(due) = *fate else { continue };
-            if let Some(flight) = open.take_if(|flight| due > flight.due + BATCH_TIME_MAX) {
+            let Fate::Arrives(Arrival { due, held, again, flip }) = *fate else { continue };
+            if let Some(again) = again {
+                lane.launch(flight(again, datagram.to_vec()));
+            }
+            if held {
+                lane.launch(flight(due, flipped(datagram.to_vec(), flip)));
+                continue;
+            }
+            if let Some(flight) = open.take_if(|flight| !flight.takes(due)) {
                 lane.launch(flight);
             }
-            let flight = open.get_or_insert_with(|| Flight {
-                due,
-                bytes: Vec::with_capacity(received.len()),
-                stride,
-                ecn: meta.ecn,
-                via: via.clone(),
-                destination,
-            });
-            flight.bytes.extend_from_slice(datagram);
+            let open = open.get_or_insert_with(|| flight(due, Vec::with_capacity(received.len())));
+            open.bytes.extend_from_slice(datagram);
+            if let Some(bit) = flip {
+                let start = open.bytes.len() - datagram.len();
+                flip_bit(&mut open.bytes[start..], bit);
+            }
         }
         if let Some(flight) = open {
             lane.launch(flight);
         }
     }
+}
+
+fn flip_bit(bytes: &mut [u8], bit: usize) {
+    bytes[bit / 8] ^= 1 << (bit % 8);
+}
+
+fn flipped(mut bytes: Vec<u8>, flip: Option<usize>) -> Vec<u8> {
+    if let Some(bit) = flip {
+        flip_bit(&mut bytes, bit);
+    }
+    bytes
 }

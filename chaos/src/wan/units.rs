@@ -22,8 +22,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 }
 
 /// Parses a probability: `1%`, `0.1%`, `0`. The result is between 0 and 1.
-pub fn parse_loss(text: &str) -> Result<f64, UnitError> {
-    const EXPECTED: &str = "a loss between 0% and 100%, such as 0.1%";
+pub fn parse_share(text: &str) -> Result<f64, UnitError> {
+    const EXPECTED: &str = "a share between 0% and 100%, such as 0.1%";
     let number = scaled(text.strip_suffix('%').unwrap_or(text), &[("", 0.01)], EXPECTED)
         .map_err(|_| UnitError { text: text.into(), expected: EXPECTED })?;
     if number > 1.0 {
@@ -64,8 +64,8 @@ mod tests {
         assert_eq!(parse_duration("150ms"), Ok(Duration::from_millis(150)));
         assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(parse_duration("200us"), Ok(Duration::from_micros(200)));
-        assert_eq!(parse_loss("1%"), Ok(0.01));
-        assert_eq!(parse_loss("0"), Ok(0.0));
+        assert_eq!(parse_share("1%"), Ok(0.01));
+        assert_eq!(parse_share("0"), Ok(0.0));
         assert_eq!(parse_rate("100mbit"), Ok(Some(100_000_000)));
         assert_eq!(parse_rate("none"), Ok(None));
     }
@@ -76,7 +76,7 @@ mod tests {
             assert!(parse_duration(text).is_err(), "{text}");
         }
         for text in ["", "%", "101%", "-1%", "x"] {
-            assert!(parse_loss(text).is_err(), "{text}");
+            assert!(parse_share(text).is_err(), "{text}");
         }
         for text in ["", "5", "mbit", "1kbit", "-1mbit"] {
             assert!(parse_rate(text).is_err(), "{text}");

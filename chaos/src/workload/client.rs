@@ -134,15 +134,7 @@ pub(super) fn understand(op: &Op, reply: Value) -> Outcome {
     let reads = matches!(op, Op::Get | Op::GetSet(_) | Op::GetDel | Op::HGet(_));
     let counts = matches!(op, Op::Del | Op::Incr | Op::HSet(..));
     let answer = match &reply {
-        Value::Error(error) => {
-            let text = String::from_utf8_lossy(error);
-            let prefix = text.split(' ').next().unwrap_or_default();
-            return match prefix {
-                "UNKNOWN" => Outcome::Unknown,
-                prefix if NOT_APPLIED.contains(&prefix) => Outcome::Refused,
-                _ => Outcome::Unexpected(text.into_owned()),
-            };
-        }
+        Value::Error(error) => return error_means(error),
         Value::Simple(ok) if !reads && !counts && &ok[..] == b"OK" => Answer::Done,
         Value::Nil if conditional => Answer::Unmet,
         Value::Nil if reads => Answer::Value(None),
@@ -151,4 +143,15 @@ pub(super) fn understand(op: &Op, reply: Value) -> Outcome {
         _ => return Outcome::Unexpected(format!("{reply:?}")),
     };
     Outcome::Answered(answer)
+}
+
+/// What an error means.
+pub(super) fn error_means(error: &[u8]) -> Outcome {
+    let text = String::from_utf8_lossy(error);
+    let prefix = text.split(' ').next().unwrap_or_default();
+    match prefix {
+        "UNKNOWN" => Outcome::Unknown,
+        prefix if NOT_APPLIED.contains(&prefix) => Outcome::Refused,
+        _ => Outcome::Unexpected(text.into_owned()),
+    }
 }

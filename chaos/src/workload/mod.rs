@@ -13,10 +13,16 @@ mod choice;
 mod client;
 mod finals;
 
+mod door;
+mod graves;
+mod pairs;
+
 #[cfg(test)]
 mod tests;
 
 pub use choice::Family;
+pub use graves::{Graves, GravesRan};
+pub use pairs::{Pairs, PairsRan};
 
 use crate::checkers::Finals;
 use crate::history::{History, Recorder};

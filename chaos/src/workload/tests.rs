@@ -8,6 +8,7 @@ use crate::fake::FakeRedis;
 use crate::history::{Answer, Op};
 use crate::resp::Value;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -63,6 +64,84 @@ async fn a_server_that_is_away_leaves_no_history() {
     let ran = load.stop().await;
     assert_eq!(ran.history().records, vec![]);
     assert_eq!(ran.read_finals(&[address], Duration::ZERO).await, Ok(Finals::new()));
+}
+
+/// Two clusters in front of one server: what is written in one is in the other at once.
+async fn two_clusters(redis: &FakeRedis) -> BTreeMap<String, Vec<String>> {
+    let mut clusters = BTreeMap::new();
+    for cluster in ["east", "west"] {
+        clusters.insert(cluster.to_owned(), vec![redis.listen().await, redis.listen().await]);
+    }
+    clusters
+}
+
+async fn reaches(mut so_far: impl FnMut() -> u64, least: u64) {
+    let wait = async {
+        while so_far() < least {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("the probes get on");
+}
+
+#[tokio::test]
+async fn pairs_stay_in_order_on_an_honest_server_however_often_connections_end() {
+    let redis = FakeRedis::default();
+    redis.drop_every.store(53, Relaxed);
+    redis.refuse_every.store(37, Relaxed);
+    let clusters = two_clusters(&redis).await;
+    let pairs = Pairs::start(&clusters, "pair", 3);
+    reaches(|| pairs.looks(), 500).await;
+    let ran = pairs.stop().await;
+    redis.drop_every.store(0, Relaxed);
+    redis.refuse_every.store(0, Relaxed);
+    assert_eq!(ran.violations, vec![]);
+    assert!(ran.writes > 50 && ran.looks >= 500, "{} writes, {} looks", ran.writes, ran.looks);
+    for (cluster, addresses) in &clusters {
+        assert_eq!(ran.check_finals(cluster, addresses, PATIENCE).await, Ok(vec![]));
+    }
+}
+
+#[tokio::test]
+async fn pairs_show_what_a_server_forgets() {
+    let redis = FakeRedis::default();
+    redis.forget_every.store(11, Relaxed);
+    let clusters = two_clusters(&redis).await;
+    let pairs = Pairs::start(&clusters, "pair", 3);
+    reaches(|| u64::from(pairs.is_broken()), 1).await;
+    let ran = pairs.stop().await;
+    // A y that is there without its x is in the wrong order, as far as a reader can tell.
+    let told = &ran.violations[0].what;
+    assert!(told.ends_with("although x was written first"), "{told}");
+    assert!(ran.violations.iter().all(|one| one.invariant == "origin_order"));
+}
+
+#[tokio::test]
+async fn graves_stay_closed_on_an_honest_server_and_what_comes_back_is_caught() {
+    let redis = FakeRedis::default();
+    redis.drop_every.store(97, Relaxed);
+    redis.refuse_every.store(31, Relaxed);
+    let clusters = two_clusters(&redis).await;
+    let graves = Graves::start(&clusters, "grave", 3);
+    reaches(|| graves.buried(), 30).await;
+    let ran = graves.stop().await;
+    redis.drop_every.store(0, Relaxed);
+    redis.refuse_every.store(0, Relaxed);
+    assert_eq!(ran.violations, vec![]);
+    assert_eq!(ran.check_finals("east", &clusters["east"], PATIENCE).await, Ok(vec![]));
+
+    let graves = Graves::start(&clusters, "other", 4);
+    reaches(|| graves.buried(), 10).await;
+    redis.revive();
+    let before = graves.buried();
+    reaches(|| graves.buried(), before + 10).await;
+    let again = graves.stop().await;
+    assert!(!again.violations.is_empty(), "it is seen while they run");
+    for ran in [ran, again] {
+        let found = ran.check_finals("west", &clusters["west"], PATIENCE).await.unwrap();
+        assert!(!found.is_empty() && found[0].what.starts_with("in the end, "), "{found:?}");
+        assert!(found.iter().all(|one| one.invariant == "no_resurrection"));
+    }
 }
 
 #[test]

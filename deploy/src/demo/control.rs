@@ -4,8 +4,8 @@
 //! `{"code":0,"text":"..."}`. The socket belongs to who started the demo.
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
-use flotilla_chaos::wan::{parse_duration, parse_loss, parse_rate};
+use clap::{Args, Parser, Subcommand};
+use flotilla_chaos::wan::{Path as Wan, parse_duration, parse_rate, parse_share};
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -32,15 +32,8 @@ pub enum Verb {
         a: String,
         /// The other.
         b: String,
-        /// Round trip time, as in 150ms.
-        #[arg(long, value_parser = parse_duration)]
-        rtt: Option<Duration>,
-        /// Share of datagrams that are lost, as in 1%.
-        #[arg(long, value_parser = parse_loss)]
-        loss: Option<f64>,
-        /// Bandwidth in each direction, as in 100mbit, or none.
-        #[arg(long, value_parser = rate)]
-        rate: Option<Rate>,
+        #[command(flatten)]
+        change: Change,
     },
     /// Drop what travels from one datacenter to another; the other direction stays.
     Cut {
@@ -76,6 +69,45 @@ pub enum Verb {
     /// Stop everything and end the demo.
     #[command(visible_aliases = ["quit", "exit"])]
     Stop,
+}
+
+/// What changes in both directions; what is left out stays.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Args)]
+pub struct Change {
+    /// Round trip time, as in 150ms.
+    #[arg(long, value_parser = parse_duration)]
+    pub rtt: Option<Duration>,
+    /// What a datagram takes longer at most, by chance, as in 10ms.
+    #[arg(long, value_parser = parse_duration)]
+    pub jitter: Option<Duration>,
+    /// Share of datagrams that are lost, as in 1%.
+    #[arg(long, value_parser = parse_share)]
+    pub loss: Option<f64>,
+    /// Share of datagrams that arrive behind later ones, as in 1%.
+    #[arg(long, value_parser = parse_share)]
+    pub reorder: Option<f64>,
+    /// Share of datagrams that arrive twice, as in 1%.
+    #[arg(long, value_parser = parse_share)]
+    pub duplicate: Option<f64>,
+    /// Share of datagrams that arrive with a bit flipped, as in 0.1%.
+    #[arg(long, value_parser = parse_share)]
+    pub corrupt: Option<f64>,
+    /// Bandwidth in each direction, as in 100mbit, or none.
+    #[arg(long, value_parser = rate)]
+    pub rate: Option<Rate>,
+}
+
+impl Change {
+    /// Changes one direction.
+    pub fn apply(&self, path: &mut Wan) {
+        path.delay = self.rtt.map_or(path.delay, |rtt| rtt / 2);
+        path.jitter = self.jitter.unwrap_or(path.jitter);
+        path.loss = self.loss.unwrap_or(path.loss);
+        path.reorder = self.reorder.unwrap_or(path.reorder);
+        path.duplicate = self.duplicate.unwrap_or(path.duplicate);
+        path.corrupt = self.corrupt.unwrap_or(path.corrupt);
+        path.rate = self.rate.map_or(path.rate, |rate| rate.0);
+    }
 }
 
 /// Bits per second; none: no limit.
@@ -234,7 +266,15 @@ mod tests {
         let (a, b) = ("east".to_owned(), "west".to_owned());
         let rtt = Some(Duration::from_millis(150));
         let rate = Some(Rate(Some(100_000_000)));
-        assert_eq!(wan, Verb::Wan { a: a.clone(), b: b.clone(), rtt, loss: Some(0.01), rate });
+        let change = Change { rtt, loss: Some(0.01), rate, ..Change::default() };
+        assert_eq!(wan, Verb::Wan { a: a.clone(), b: b.clone(), change });
+        let line = "wan east west --jitter 10ms --reorder 1% --duplicate 2% --corrupt 0.1%";
+        let Verb::Wan { change, .. } = parse(&words(line)).unwrap() else { panic!("{line}") };
+        let mut path = Wan { loss: 0.25, ..Wan::default() };
+        change.apply(&mut path);
+        let jitter = Duration::from_millis(10);
+        let expected = Wan { loss: 0.25, jitter, reorder: 0.01, duplicate: 0.02, ..path };
+        assert_eq!((path, path.corrupt), (expected, 0.001));
         assert_eq!(parse(&words("cut east west")).unwrap(), Verb::Cut { from: a, to: b });
         assert_eq!(parse(&words("heal")).unwrap(), Verb::Heal);
         assert_eq!(parse(&words("quit")).unwrap(), Verb::Stop);

@@ -4,6 +4,7 @@
 //! DIR/demo.json     which demo this is          DIR/certs/    an authority's certificates, of this run
 //! DIR/config/       a TOML file per process     DIR/data/     kept between runs
 //! DIR/logs/         a log per process           DIR/state.json, DIR/control   unless told otherwise
+//! DIR/clocks/       how far clocks are shifted, where they are
 //! ```
 
 use super::layout::{Cluster, Layout, Node, PARTITIONS, Pd, Syncer};
@@ -62,8 +63,8 @@ pub fn prepare(dir: &Path, layout: &Layout) -> anyhow::Result<()> {
         std::fs::create_dir_all(&path)
             .map_err(|error| Exit::usage(format!("cannot create {}: {error}", path.display())))?;
     }
-    // Certificates and configurations belong to a run, data to the demo.
-    for part in ["certs", "config"] {
+    // Certificates, configurations and clocks belong to a run, data to the demo.
+    for part in ["certs", "config", "clocks"] {
         let path = dir.join(part);
         if path.exists() {
             std::fs::remove_dir_all(&path)
@@ -83,6 +84,16 @@ pub fn log(dir: &Path, name: &str) -> PathBuf {
 /// The configuration of a process.
 pub fn config(dir: &Path, name: &str) -> PathBuf {
     dir.join("config").join(format!("{name}.toml"))
+}
+
+/// The data of a process.
+pub fn data(dir: &Path, name: &str) -> PathBuf {
+    dir.join("data").join(name)
+}
+
+/// How far the clock of a process is shifted; no file: not at all.
+pub fn clock(dir: &Path, name: &str) -> PathBuf {
+    dir.join("clocks").join(name)
 }
 
 /// Writes everything; returns the command line's certificate for each cluster.
@@ -125,7 +136,7 @@ impl Writer<'_> {
         for node in &cluster.nodes {
             self.toml(&node.name, &self.node(cluster, node)?)?;
         }
-        if let Some(syncer) = &cluster.syncer {
+        for syncer in &cluster.syncers {
             self.toml(&syncer.name, &self.syncer(cluster, syncer)?)?;
         }
         Ok(())
@@ -146,7 +157,7 @@ impl Writer<'_> {
     }
 
     fn data(&self, name: &str) -> PathBuf {
-        self.dir.join("data").join(name)
+        data(self.dir, name)
     }
 
     fn node(&self, cluster: &Cluster, node: &Node) -> anyhow::Result<Value> {
@@ -223,7 +234,7 @@ impl Writer<'_> {
             datacenters: cluster.datacenters.clone(),
             pd: vec![self.roads.seen_from(here, &cluster.pd.rpc)],
             syncers: cluster
-                .syncer
+                .syncers
                 .iter()
                 .map(|syncer| self.roads.seen_from(here, &syncer.link))
                 .collect(),
@@ -258,8 +269,10 @@ mod tests {
     use flotilla_syncer::Config as SyncerConfig;
 
     fn layout(mode: super::super::layout::Mode, datacenters: &[&str]) -> Layout {
-        let datacenters = datacenters.iter().map(|name| (*name).to_owned()).collect();
-        Layout::new(&Wish { mode, datacenters, nodes: None, port: 7000 }).unwrap()
+        let datacenters: Vec<String> = datacenters.iter().map(|name| (*name).to_owned()).collect();
+        let syncers =
+            if mode == super::super::layout::Mode::Async && datacenters.len() > 2 { 2 } else { 1 };
+        Layout::new(&Wish { mode, datacenters, syncers, ..Wish::default() }).unwrap()
     }
 
     #[test]
@@ -267,6 +280,7 @@ mod tests {
         use super::super::layout::Mode::{Async, Stretched};
         let layouts = [
             layout(Async, &["east", "west"]),
+            layout(Async, &["a", "b", "c"]),
             layout(Stretched, &["a", "b", "c"]),
             layout(Stretched, &["a", "b"]),
             layout(Async, &["east"]),
@@ -282,15 +296,27 @@ mod tests {
                 for node in &cluster.nodes {
                     NodeConfig::load(&config(dir.path(), &node.name)).unwrap();
                 }
-                if let Some(syncer) = &cluster.syncer {
+                for syncer in &cluster.syncers {
                     SyncerConfig::load(&config(dir.path(), &syncer.name)).unwrap();
                 }
             }
+            topology_names_all(dir.path(), &layout);
             // The same demo again is fine, another one is not.
             prepare(dir.path(), &layout).unwrap();
             let other = self::layout(Async, &["x", "y"]);
             let error = prepare(dir.path(), &other).unwrap_err().to_string();
             assert!(error.contains("another shape"), "{error}");
+        }
+    }
+
+    /// Peers can reach each other by any syncer.
+    fn topology_names_all(dir: &Path, layout: &Layout) {
+        for viewer in &layout.clusters {
+            let path = dir.join("config").join(format!("{}-topology.toml", viewer.name));
+            let text = std::fs::read_to_string(path).unwrap();
+            for syncer in layout.clusters.iter().flat_map(|cluster| &cluster.syncers) {
+                assert!(text.contains(&syncer.link), "{} in {text}", syncer.name);
+            }
         }
     }
 

@@ -11,7 +11,9 @@ use crate::state::{
     ClientFiles, ClusterState, DemoState, NodeState, PdState, StateFile, SyncerState,
 };
 use flotilla_chaos::process::{Death, HeldPort, Plan, ProcessError, Runner, State};
+use flotilla_chaos::vitals::{Census, Vital};
 use flotilla_chaos::wan::Relay;
+use flotilla_node::clock::OFFSET_FILE_VARIABLE;
 use flotilla_topology::api::ClusterStatus;
 use flotilla_topology::ids::{ClusterId, Role};
 use std::collections::BTreeMap;
@@ -88,7 +90,7 @@ impl Fleet {
     pub async fn missing(&self) -> Vec<String> {
         let asked = self.layout.clusters.iter().map(|cluster| async {
             match find::status_of(std::slice::from_ref(&cluster.pd.http)).await {
-                Ok(status) => missing_in(&status, cluster.nodes.len(), cluster.syncer.is_some()),
+                Ok(status) => missing_in(&status, cluster.nodes.len(), cluster.syncers.len()),
                 Err(error) => vec![error.to_string()],
             }
         });
@@ -160,6 +162,35 @@ impl Fleet {
         self.runner.resume(name)
     }
 
+    /// Lets the wall clock of a process run so many milliseconds ahead from now on.
+    pub fn shift_clock(&self, name: &str, ms: i64) -> anyhow::Result<()> {
+        let path = files::clock(&self.dir, name);
+        let beside = path.with_extension("new");
+        std::fs::write(&beside, ms.to_string())?;
+        // In one step: half a number is another number.
+        std::fs::rename(&beside, &path)?;
+        Ok(())
+    }
+
+    /// Where each process can be looked at, now and later.
+    pub fn census(&self) -> Census {
+        let (runner, dir, processes) =
+            (self.runner.clone(), self.dir.clone(), self.layout.processes());
+        Box::new(move || {
+            let states = runner.states();
+            let running = processes.iter().filter_map(|process| {
+                let Some(State::Running { pid }) = states.get(&process.name) else { return None };
+                Some(Vital {
+                    name: process.name.clone(),
+                    pid: *pid,
+                    http: process.http.clone(),
+                    data: files::data(&dir, &process.name),
+                })
+            });
+            running.collect()
+        })
+    }
+
     /// What each process does.
     pub fn states(&self) -> BTreeMap<String, State> {
         self.runner.states()
@@ -205,7 +236,7 @@ impl Fleet {
                 rpc: cluster.pd.rpc.clone(),
                 log: files::log(&self.dir, &cluster.pd.name),
             }],
-            syncers: cluster.syncer.iter().map(|syncer| self.syncer_state(syncer)).collect(),
+            syncers: cluster.syncers.iter().map(|syncer| self.syncer_state(syncer)).collect(),
             id: cluster.id,
             client: self.client(cluster.id),
         });
@@ -253,13 +284,13 @@ fn plan(process: &Process, dir: &Path, program: &Path) -> Plan {
         name: process.name.clone(),
         program: program.to_owned(),
         args: args.into(),
-        env: vec![],
+        env: vec![(OFFSET_FILE_VARIABLE.into(), files::clock(dir, &process.name).into())],
         log: files::log(dir, &process.name),
         health: Some(process.http.clone()),
     }
 }
 
-fn missing_in(status: &ClusterStatus, nodes: usize, syncer: bool) -> Vec<String> {
+fn missing_in(status: &ClusterStatus, nodes: usize, syncers: usize) -> Vec<String> {
     let map = &status.map;
     let name = &map.name;
     let mut missing = Vec::new();
@@ -268,8 +299,9 @@ fn missing_in(status: &ClusterStatus, nodes: usize, syncer: bool) -> Vec<String>
     if alive.len() < nodes {
         missing.push(format!("{name}: PD hears of {} of {nodes} nodes", alive.len()));
     }
-    if syncer && !map.syncers.iter().any(|syncer| syncer.alive) {
-        missing.push(format!("{name}: PD hears of no syncer"));
+    let syncing = map.syncers.iter().filter(|syncer| syncer.alive).count();
+    if syncing < syncers {
+        missing.push(format!("{name}: PD hears of {syncing} of {syncers} syncers"));
     }
     if map.groups.is_empty() {
         missing.push(format!("{name}: no namespace yet"));

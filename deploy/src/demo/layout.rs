@@ -11,6 +11,8 @@
 //! | + 60 .. 79 | their metrics and health |
 //! | + 80, + 90 | the PD: internal port, page |
 //! | + 81, + 82, + 83 | the syncer: internal port, link (UDP), metrics and health |
+//! | + 84 .. 86, + 87 .. 89 | the second and third syncer, likewise |
+//! | + 91 .. 93, + 94 .. 96, + 97 .. 99 | the fourth, fifth and sixth |
 
 use crate::exit::Exit;
 use flotilla_topology::api::NodeAddresses;
@@ -21,6 +23,10 @@ use std::collections::BTreeSet;
 pub const DATACENTERS_MAX: usize = 8;
 /// Nodes in each datacenter, as many as there are ports for.
 pub const NODES_MAX: usize = 20;
+/// First of the three ports of each syncer of a cluster: what nodes and PD leave of the hundred.
+const SYNCER_PORTS: [usize; 6] = [81, 84, 87, 91, 94, 97];
+/// Syncers of each cluster, as many as there are ports for.
+pub const SYNCERS_MAX: usize = SYNCER_PORTS.len();
 /// Ports of a datacenter.
 pub const PORTS: usize = 100;
 /// Groups of the namespace `default`: enough to spread leaders over some nodes.
@@ -44,8 +50,18 @@ pub struct Wish {
     pub datacenters: Vec<String>,
     /// Nodes in each.
     pub nodes: Option<usize>,
+    /// Syncers of each cluster that has peers.
+    pub syncers: usize,
     /// First port.
     pub port: u16,
+}
+
+impl Default for Wish {
+    /// Two clusters, as `flotilla demo` starts them.
+    fn default() -> Self {
+        let datacenters = ["east", "west"].map(str::to_owned).into();
+        Wish { mode: Mode::Async, datacenters, nodes: None, syncers: 1, port: 7000 }
+    }
 }
 
 /// All processes.
@@ -72,8 +88,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Its placement driver, in the first of its datacenters.
     pub pd: Pd,
-    /// Its syncer, when there is another cluster.
-    pub syncer: Option<Syncer>,
+    /// Its syncers, when there is another cluster.
+    pub syncers: Vec<Syncer>,
 }
 
 /// A storage server.
@@ -157,7 +173,7 @@ impl Layout {
                 datacenters: wish.datacenters.clone(),
                 nodes: (0..count).flat_map(nodes_of).collect(),
                 pd: pd(&wish.datacenters[0], base(0)),
-                syncer: None,
+                syncers: vec![],
             }]
         } else {
             let cluster = |(index, name): (usize, &String)| Cluster {
@@ -166,7 +182,9 @@ impl Layout {
                 datacenters: vec![name.clone()],
                 nodes: nodes_of(index),
                 pd: pd(name, base(index)),
-                syncer: (count > 1).then(|| syncer(name, base(index))),
+                syncers: (0..if count > 1 { wish.syncers } else { 0 })
+                    .map(|n| syncer(name, base(index), n))
+                    .collect(),
             };
             wish.datacenters.iter().enumerate().map(cluster).collect()
         };
@@ -199,7 +217,7 @@ impl Layout {
                 let resp = Some(node.at.resp.as_str());
                 add(&node.name, Role::Node, &node.datacenter, &node.at.http, resp);
             }
-            if let Some(syncer) = &cluster.syncer {
+            for syncer in &cluster.syncers {
                 add(&syncer.name, Role::Syncer, &syncer.datacenter, &syncer.http, None);
             }
         }
@@ -215,7 +233,7 @@ impl Layout {
                 addresses.extend([resp, cluster_resp, rpc, http]);
             }
             addresses.extend([&cluster.pd.rpc, &cluster.pd.http]);
-            if let Some(Syncer { rpc, link, http, .. }) = &cluster.syncer {
+            for Syncer { rpc, link, http, .. } in &cluster.syncers {
                 addresses.extend([rpc, link, http]);
             }
         }
@@ -252,13 +270,15 @@ fn pd(datacenter: &str, base: usize) -> Pd {
     }
 }
 
-fn syncer(datacenter: &str, base: usize) -> Syncer {
+fn syncer(datacenter: &str, base: usize, n: usize) -> Syncer {
+    let number = if n == 0 { String::new() } else { (n + 1).to_string() };
+    let first = base + SYNCER_PORTS[n];
     Syncer {
-        name: format!("{datacenter}-syncer"),
+        name: format!("{datacenter}-syncer{number}"),
         datacenter: datacenter.to_owned(),
-        rpc: at(base + 81),
-        link: at(base + 82),
-        http: at(base + 83),
+        rpc: at(first),
+        link: at(first + 1),
+        http: at(first + 2),
     }
 }
 
@@ -284,6 +304,14 @@ fn check(wish: &Wish) -> anyhow::Result<()> {
     {
         return Err(Exit::usage(format!("--nodes ({nodes}) must be 1 to {NODES_MAX}")));
     }
+    if !(1..=SYNCERS_MAX).contains(&wish.syncers) {
+        let syncers = wish.syncers;
+        return Err(Exit::usage(format!("--syncers ({syncers}) must be 1 to {SYNCERS_MAX}")));
+    }
+    if wish.syncers > 1 && (wish.mode == Mode::Stretched || names.len() < 2) {
+        let line = "--syncers: only clusters that have links have syncers; leave it out";
+        return Err(Exit::usage(line));
+    }
     let last = usize::from(wish.port) + names.len() * PORTS;
     if wish.port < 1024 || last > 65_535 {
         return Err(Exit::usage(format!(
@@ -300,7 +328,7 @@ mod tests {
 
     fn wish(mode: Mode, datacenters: &[&str], nodes: Option<usize>) -> Wish {
         let datacenters = datacenters.iter().map(|name| (*name).to_owned()).collect();
-        Wish { mode, datacenters, nodes, port: 7000 }
+        Wish { mode, datacenters, nodes, ..Wish::default() }
     }
 
     #[test]
@@ -312,7 +340,20 @@ mod tests {
         assert_eq!(layout.processes().len(), 10);
         let plain = Layout::new(&wish(Mode::Stretched, &["east"], None)).unwrap();
         assert_eq!((plain.mode, plain.clusters[0].name.as_str()), ("plain", "east"));
-        assert_eq!(plain.clusters[0].syncer, None);
+        assert_eq!(plain.clusters[0].syncers, []);
+    }
+
+    #[test]
+    fn further_syncers_have_numbers_and_ports_of_their_own() {
+        let wish = Wish { syncers: 2, ..Wish::default() };
+        let layout = Layout::new(&wish).unwrap();
+        let [first, second] = layout.clusters[1].syncers.as_slice() else { panic!("{layout:?}") };
+        assert_eq!((first.name.as_str(), first.link.as_str()), ("west-syncer", "127.0.0.1:7182"));
+        assert_eq!(
+            (second.name.as_str(), second.http.as_str()),
+            ("west-syncer2", "127.0.0.1:7186")
+        );
+        assert_eq!(layout.processes().len(), 12);
     }
 
     #[test]
@@ -328,7 +369,9 @@ mod tests {
     #[test]
     fn no_port_and_no_name_is_given_twice() {
         for mode in [Mode::Async, Mode::Stretched] {
-            let layout = Layout::new(&wish(mode, &["a", "b", "c"], Some(NODES_MAX))).unwrap();
+            let wish = wish(mode, &["a", "b", "c"], Some(NODES_MAX));
+            let syncers = if mode == Mode::Async { SYNCERS_MAX } else { 1 };
+            let layout = Layout::new(&Wish { syncers, ..wish }).unwrap();
             let ports = layout.ports();
             assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), ports.len());
             let names: Vec<String> = layout.processes().into_iter().map(|p| p.name).collect();
@@ -346,6 +389,10 @@ mod tests {
             (&["east"][..], Some(21)),
         ] {
             assert!(Layout::new(&wish(Mode::Async, datacenters, nodes)).is_err());
+        }
+        for (mode, syncers) in [(Mode::Async, 0), (Mode::Async, 7), (Mode::Stretched, 2)] {
+            let wish = Wish { syncers, ..wish(mode, &["east", "west"], None) };
+            assert!(Layout::new(&wish).unwrap_err().to_string().contains("--syncers"));
         }
         let far = Wish { port: 65_500, ..wish(Mode::Async, &["east"], None) };
         assert!(Layout::new(&far).unwrap_err().to_string().contains("--port"));

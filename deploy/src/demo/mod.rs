@@ -48,6 +48,9 @@ pub struct DemoArgs {
     /// Nodes in each datacenter. Default: 3, or 1 when stretched over three datacenters or more.
     #[arg(long)]
     nodes: Option<usize>,
+    /// Syncers of each cluster that has links.
+    #[arg(long, default_value_t = 1)]
+    syncers: usize,
     /// Round trip time between any two datacenters.
     #[arg(long, default_value = "60ms", value_parser = parse_duration)]
     rtt: Duration,
@@ -102,6 +105,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         mode: args.mode,
         datacenters: args.datacenters.clone(),
         nodes: args.nodes,
+        syncers: args.syncers,
         port: args.port,
     })?;
     let place = Place::of(&args)?;

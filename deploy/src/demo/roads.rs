@@ -45,7 +45,7 @@ impl Roads {
                 }
             }
         }
-        if let Some(syncer) = &cluster.syncer {
+        for syncer in &cluster.syncers {
             let target = parse(&syncer.link)?;
             let address = relay.forward_udp(from, &syncer.datacenter, target).await;
             let address = address.with_context(|| format!("cannot relay {target}"))?;

@@ -1,6 +1,6 @@
 //! A running demo: carries out commands, tells of deaths, keeps the state file.
 
-use super::control::{self, Answer, Order, Rate, Verb};
+use super::control::{self, Answer, Change, Order, Verb};
 use super::fleet::Fleet;
 use super::layout::Process;
 use super::screen::Screen;
@@ -80,7 +80,7 @@ impl Demo {
 
     async fn carry_out(&self, verb: Verb) -> Answer {
         let done = match verb {
-            Verb::Wan { a, b, rtt, loss, rate } => self.wan(&a, &b, rtt, loss, rate),
+            Verb::Wan { a, b, change } => self.wan(&a, &b, &change),
             Verb::Cut { from, to } => self.cut(&from, &to),
             Verb::Heal => {
                 self.fleet.relay.heal();
@@ -102,27 +102,13 @@ impl Demo {
         }
     }
 
-    fn wan(
-        &self,
-        a: &str,
-        b: &str,
-        rtt: Option<Duration>,
-        loss: Option<f64>,
-        rate: Option<Rate>,
-    ) -> anyhow::Result<String> {
+    fn wan(&self, a: &str, b: &str, change: &Change) -> anyhow::Result<String> {
         self.fleet.check_datacenter(a)?;
         self.fleet.check_datacenter(b)?;
         let relay = &self.fleet.relay;
-        relay.update_both(a, b, |path| {
-            path.delay = rtt.map_or(path.delay, |rtt| rtt / 2);
-            path.loss = loss.unwrap_or(path.loss);
-            path.rate = rate.map_or(path.rate, |rate| rate.0);
-        });
+        relay.update_both(a, b, |path| change.apply(path));
         let path = relay.path(a, b);
-        let rate =
-            path.rate.map_or("no limit".to_owned(), |bits| format!("{} mbit", bits as f64 / 1e6));
-        let rtt = path.delay * 2;
-        Ok(format!("{a} <-> {b}: round trip {rtt:?}, loss {}%, {rate}", path.loss * 100.0))
+        Ok(format!("{a} <-> {b}: round trip {:?}; each way {path}", path.delay * 2))
     }
 
     fn cut(&self, from: &str, to: &str) -> anyhow::Result<String> {

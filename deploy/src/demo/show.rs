@@ -147,14 +147,9 @@ fn write_overview(out: &mut String, fleet: &Fleet, statuses: &[ClusterStatus]) -
         }
     }
     for (from, to, path, traffic) in fleet.relay.lanes() {
-        let rate =
-            path.rate.map_or("no limit".to_owned(), |bits| format!("{} mbit", bits as f64 / 1e6));
-        let cut = if path.cut { ", CUT" } else { "" };
         writeln!(
             out,
-            "network {from} -> {to}: delay {:?}, loss {}%, {rate}{cut}; {} bytes so far, {} lost",
-            path.delay,
-            path.loss * 100.0,
+            "network {from} -> {to}: {path}; {} bytes so far, {} lost",
             traffic.bytes,
             traffic.lost + traffic.cut + traffic.overflowed
         )?;

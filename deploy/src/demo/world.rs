@@ -1,7 +1,7 @@
 //! The demo as a world that chaos can break.
 
 use super::fleet::Fleet;
-use super::layout::{Layout, Mode, PORTS, Wish};
+use super::layout::{Layout, PORTS, Wish};
 use crate::exit::{self, Exit};
 use crate::find::{self, Known};
 use crate::verify;
@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 use flotilla_chaos::checkers::converge::Verified;
 use flotilla_chaos::process::{Death, HeldPort};
 use flotilla_chaos::scenario::{Member, World};
+use flotilla_chaos::vitals::Census;
+use flotilla_chaos::wan;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::Rng;
@@ -35,16 +37,9 @@ pub struct DemoWorld {
 }
 
 impl DemoWorld {
-    /// Starts one at free ports, and waits until it is at rest.
-    pub async fn start(
-        mode: Mode,
-        datacenters: &[&str],
-        nodes: Option<usize>,
-        rtt: Duration,
-        dir: &Path,
-    ) -> Result<DemoWorld> {
-        let datacenters: Vec<String> = datacenters.iter().map(|name| (*name).to_owned()).collect();
-        let layout = free_layout(mode, datacenters, nodes)?;
+    /// Starts one at free ports, whatever port is wished for, and waits until it is at rest.
+    pub async fn start(wish: Wish, rtt: Duration, dir: &Path) -> Result<DemoWorld> {
+        let layout = free_layout(wish)?;
         let (fleet, deaths) = Fleet::start(layout, dir, rtt).await?;
         let world = DemoWorld { fleet, deaths: Mutex::new(deaths) };
         if let Err(error) = world.settled().await {
@@ -58,13 +53,12 @@ impl DemoWorld {
 }
 
 /// A layout whose ports are all free just now.
-fn free_layout(mode: Mode, datacenters: Vec<String>, nodes: Option<usize>) -> Result<Layout> {
+fn free_layout(wish: Wish) -> Result<Layout> {
     let mut random = rand::rng();
+    let room = (wish.datacenters.len() * PORTS) as u16;
     for _ in 0..PLACES_MAX {
-        let room = (datacenters.len() * PORTS) as u16;
-        let port = random.random_range(PORT_RANGE.start..PORT_RANGE.end - room);
-        let wish = Wish { mode, datacenters: datacenters.clone(), nodes, port };
-        let layout = Layout::new(&wish)?;
+        let port = random.random_range(PORT_RANGE.start..PORT_RANGE.end.saturating_sub(room));
+        let layout = Layout::new(&Wish { port, ..wish.clone() })?;
         if layout.ports().into_iter().all(|port| HeldPort::wanted(port).is_ok()) {
             return Ok(layout);
         }
@@ -129,6 +123,33 @@ impl World for DemoWorld {
     fn heal(&self) -> Result<()> {
         self.fleet.relay.heal();
         Ok(())
+    }
+
+    fn path(&self, from: &str, to: &str) -> wan::Path {
+        self.fleet.relay.path(from, to)
+    }
+
+    fn set_path(&self, from: &str, to: &str, path: wan::Path) -> Result<()> {
+        self.fleet.relay.update(from, to, |now| *now = wan::Path { cut: now.cut, ..path });
+        Ok(())
+    }
+
+    fn shift_clock(&self, name: &str, ms: i64) -> Result<()> {
+        self.fleet.shift_clock(name, ms)
+    }
+
+    fn carried(&self, syncer: &str) -> BoxFuture<'_, Result<usize>> {
+        let syncer = syncer.to_owned();
+        Box::pin(async move {
+            let statuses = self.fleet.statuses().await;
+            let groups = statuses.iter().flat_map(|status| &status.map.groups);
+            let learners = groups.flat_map(|group| &group.learners);
+            Ok(learners.filter(|learner| learner.syncer == syncer).count())
+        })
+    }
+
+    fn census(&self) -> Census {
+        self.fleet.census()
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<Verified>> {

@@ -5,7 +5,8 @@ use crate::harness::{alone, flotilla, said};
 #[test]
 fn promises_hold_while_each_process_dies_and_the_wan_is_cut() {
     let _alone = alone();
-    let args = ["chaos", "--scenario", "each", "--seed", "1", "--load", "100", "--fault", "1s"];
+    let mut args = vec!["chaos", "--scenario", "each", "--seed", "1", "--load", "100"];
+    args.extend(["--fault", "1s", "--long-cut", "3s"]);
     let output = flotilla(&args);
     assert!(output.status.success(), "{}", said(&output));
 }
@@ -17,4 +18,25 @@ fn a_stretched_cluster_survives_the_loss_of_a_datacenter() {
     args.extend(["--seed", "1", "--load", "100", "--fault", "1s"]);
     let output = flotilla(&args);
     assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
+fn three_clusters_survive_a_one_way_cut_between_any_two() {
+    let _alone = alone();
+    let mut args = vec!["chaos", "--datacenters", "a,b,c", "--scenario", "cut-one-way"];
+    args.extend(["--seed", "1", "--load", "100", "--fault", "1s"]);
+    let output = flotilla(&args);
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
+fn another_syncer_takes_over_and_the_time_is_told() {
+    let _alone = alone();
+    let mut args = vec!["chaos", "--scenario", "syncer-takeover", "--rounds", "2"];
+    args.extend(["--seed", "1", "--load", "100"]);
+    let output = flotilla(&args);
+    let told = said(&output);
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains("takeover to others: median"), "{told}");
+    assert!(told.contains("takeover from others: median"), "{told}");
 }
