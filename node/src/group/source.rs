@@ -30,7 +30,7 @@ const SOURCE_VERSION: u8 = 1;
 /// Cuts that a node keeps at once.
 const CUTS_MAX: usize = 16;
 /// A cut that was not read for so long is dropped.
-const CUT_IDLE: Duration = Duration::from_secs(60);
+pub const CUT_IDLE: Duration = Duration::from_secs(60);
 /// Keys that one comparison names: 16 bytes each.
 pub const KEYS_MAX: usize = 1 << 16;
 /// Effects in one answer hold about so many bytes, or one effect: a step of the evaluator.
