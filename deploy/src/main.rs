@@ -1,6 +1,7 @@
 //! The `flotilla` executable: maps arguments to the crates, and results to exit codes.
 
 mod bench;
+mod census;
 mod cert;
 mod chaos;
 mod demo;
@@ -57,6 +58,8 @@ enum Command {
     Link(link::LinkArgs),
     /// Compare what clusters hold.
     Verify(verify::VerifyArgs),
+    /// Count rows: what is live, and what waits to be collected.
+    Census(census::CensusArgs),
     /// Run clusters, break them, and check what clients saw.
     Chaos(chaos::ChaosArgs),
     /// Run histories of clusters without processes, and check that all come to the same.
@@ -88,6 +91,7 @@ impl Command {
             Command::Lag(args) => lag::run(args),
             Command::Link(args) => link::run(args),
             Command::Verify(args) => verify::run(args),
+            Command::Census(args) => census::run(args),
             Command::Chaos(args) => chaos::run(args),
             Command::Simulate(args) => simulate::run(args),
             Command::Bench(args) => bench::run(args),

@@ -1,6 +1,7 @@
 //! What this node does for other processes: Raft messages, forwarded commands, read barriers,
 //! remote batches, digests. Requests of one connection are taken in the order in which they came.
 
+use crate::group::census;
 use crate::group::cursor;
 use crate::group::digest::{DigestAnswer, DigestRequest};
 use crate::group::exec::{
@@ -190,6 +191,16 @@ impl NodeService {
         }))
     }
 
+    fn census(&self, payload: &Bytes) -> Result<Pending, RpcRefused> {
+        let group = census::decode_request(payload).map_err(|e| bad_payload(&e))?;
+        let group = self.group(group)?;
+        Ok(Box::pin(async move {
+            let counted = tokio::task::spawn_blocking(move || census::census(&group)).await;
+            let counted = counted.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+            Ok(Answer::Done(counted.map_err(|e| unreadable(&e))?).encode())
+        }))
+    }
+
     fn digest(&self, payload: &Bytes) -> Result<Pending, RpcRefused> {
         let request = DigestRequest::decode(payload).map_err(|e| bad_payload(&e))?;
         let group = self.group(request.group)?;
@@ -236,15 +247,15 @@ async fn read_here(group: &Group, commands: &[crate::command::Command]) -> Vec<O
 impl Service for NodeService {
     fn call(&self, peer: &Identity, kind: u16, payload: Bytes, reply: ReplyTo) {
         use kinds::{
-            CURSORS, DIGEST, EXEC, FULL_STATE, LINK_FLOOR, LINK_SEED, MERGE_STEP, RAFT_APPEND,
-            READ_INDEX, REMOTE_BATCH, TICK, TRANSFER_LEADER,
+            CENSUS, CURSORS, DIGEST, EXEC, FULL_STATE, LINK_FLOOR, LINK_SEED, MERGE_STEP,
+            RAFT_APPEND, READ_INDEX, REMOTE_BATCH, TICK, TRANSFER_LEADER,
         };
         let allowed = match kind {
             RAFT_APPEND..=TRANSFER_LEADER | EXEC | READ_INDEX | TICK => peer.role == Role::Node,
             REMOTE_BATCH | CURSORS | LINK_FLOOR | LINK_SEED | MERGE_STEP | FULL_STATE => {
                 peer.role == Role::Syncer
             }
-            DIGEST => peer.role != Role::Node,
+            DIGEST | CENSUS => peer.role != Role::Node,
             _ => true,
         };
         if !allowed {
@@ -267,6 +278,7 @@ impl Service for NodeService {
             LINK_FLOOR => self.floor(&payload),
             LINK_SEED => self.seed(&payload),
             DIGEST => self.digest(&payload),
+            CENSUS => self.census(&payload),
             MERGE_STEP => self.merge_step(&payload),
             FULL_STATE => self.full_state(&payload),
             _ => Err(RpcRefused::new(

@@ -24,6 +24,8 @@ pub mod rows;
 
 pub mod source;
 
+pub mod census;
+
 pub mod leader;
 
 mod merge;

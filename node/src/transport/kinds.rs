@@ -39,6 +39,9 @@ pub const MERGE_STEP: u16 = 35;
 /// Cut, read, or compare full state.
 pub const FULL_STATE: u16 = 36;
 
+/// Count a replica's rows.
+pub const CENSUS: u16 = 37;
+
 /// Change or inspect a group.
 pub const GROUP_ADMIN: u16 = 40;
 
