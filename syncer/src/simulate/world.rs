@@ -29,7 +29,7 @@ pub(super) type Step<T = ()> = Result<T, Broken>;
 
 /// What a history favours.
 pub(super) struct Taste {
-    mix: Mix,
+    pub(super) mix: Mix,
     keys: usize,
     /// Weights: writing, cleaning, leaders.
     writes: usize,
