@@ -187,7 +187,7 @@ mod tests {
         let life =
             |incarnation| Origin { cluster: ClusterId(2), incarnation: Incarnation(incarnation) };
         let mut rows: BTreeMap<Bytes, Bytes> = BTreeMap::new();
-        let mut go_by = |rows: &mut BTreeMap<Bytes, Bytes>, fenced: &[u8], cursors: &Cursors| {
+        let go_by = |rows: &mut BTreeMap<Bytes, Bytes>, fenced: &[u8], cursors: &Cursors| {
             let (mut overlay, fenced) = (Overlay::new(), fenced.iter().map(|id| ClusterId(*id)));
             let known = LiveSet::read(&View::new(rows, &mut overlay)).unwrap();
             let set = LiveSet { fenced: fenced.collect(), ..LiveSet::default() };
