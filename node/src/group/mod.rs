@@ -30,6 +30,8 @@ pub mod leader;
 
 mod merge;
 
+pub mod losers;
+
 mod statemerge;
 
 pub mod upkeep;
