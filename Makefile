@@ -15,8 +15,9 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 MINUTES ?= 30
 SEED ?=
+SEEDS ?= 100000
 
-.PHONY: help setup setup-clients build demo test bench chaos fmt lint
+.PHONY: help setup setup-clients build demo test bench chaos simulate calibrate fmt lint
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +47,12 @@ bench: build ## three synced nodes against redis-server, interleaved, as ratios
 
 chaos: build ## breaks real clusters for MINUTES, from SEED
 	@$(BINARY) chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+simulate: build ## SEEDS histories of clusters without processes, on the real merge code
+	@$(BINARY) simulate --seeds $(SEEDS) --first $(or $(SEED),1)
+
+calibrate: build ## puts one rule wrong at a time, and counts histories until that is found
+	@$(BINARY) simulate --calibrate --seeds $(SEEDS)
 
 fmt: ## formats the code
 	cargo fmt --all

@@ -102,8 +102,21 @@ impl Command {
     }
 }
 
+/// A server with a part of it gone would go on looking alive: it is better dead, so that others
+/// take over and whoever watches it starts it again.
+fn die_of_panics() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.command.kind() == Kind::Server {
+        die_of_panics();
+    }
     let outcome = logging::start(&cli.log, cli.command.kind()).and_then(|()| cli.command.run());
     outcome.unwrap_or_else(|error| {
         eprintln!("flotilla: {error:#}");

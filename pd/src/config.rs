@@ -30,6 +30,9 @@ pub const LEASE_SECONDS_DEFAULT: u16 = 5;
 /// all its logs together (8 GiB), shared by the groups of `default`.
 pub const BACKLOG_BUDGET_DEFAULT: u64 = 1 << 30;
 
+/// Seconds for which a group keeps log for a peer that lags, unless configured: a day.
+pub const BACKLOG_SECONDS_DEFAULT: u64 = 24 * 3600;
+
 /// The least budget: less is the backlog of a busy second.
 pub const BACKLOG_BUDGET_MIN: u64 = 64 << 20;
 
@@ -68,6 +71,9 @@ pub struct Config {
     /// time until then is the runway of its link.
     #[serde(default = "default_backlog_budget")]
     pub backlog_budget_bytes: u64,
+    /// How old the oldest of it may get, in seconds; the same happens beyond.
+    #[serde(default = "default_backlog_seconds")]
+    pub backlog_budget_seconds: u64,
     /// `host:port` of the http ports of other clusters' PDs, by name of the cluster: the page asks
     /// them for the other direction of the links. Nothing else depends on it.
     #[serde(default)]
@@ -139,6 +145,10 @@ fn first_incarnation() -> Incarnation {
 
 fn default_lease() -> u16 {
     LEASE_SECONDS_DEFAULT
+}
+
+fn default_backlog_seconds() -> u64 {
+    BACKLOG_SECONDS_DEFAULT
 }
 
 fn default_backlog_budget() -> u64 {
@@ -239,6 +249,7 @@ impl Config {
                 replicas: self.bootstrap.replicas(),
             },
             backlog_budget_bytes: self.backlog_budget_bytes,
+            backlog_budget_seconds: self.backlog_budget_seconds,
         })
     }
 

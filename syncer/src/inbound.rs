@@ -312,6 +312,7 @@ mod tests {
             groups: (0..partitions).map(group).collect(),
             peers: vec![],
             mesh_version: 0,
+            backlog: Default::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Drives one [`Shipper`]: carries what the tap learned and what the stream says to it, and does
 //! what it wants done. All waiting of the outgoing side is in the loop of [`Outbound::run`].
 
+mod hold;
 mod merging;
 mod status;
 
@@ -16,9 +17,10 @@ use crate::link::stream::Wire;
 use crate::shipper::{Action, Event, Parcel, Shipper};
 use crate::tap::News;
 use flotilla_node::clock;
-use flotilla_topology::api::{LinkState, LinkStatus, PeerCluster, Standing};
+use flotilla_topology::api::{LinkState, LinkStatus, PeerCluster};
 use flotilla_topology::ids::{ClusterId, GroupId, Origin};
 use flotilla_topology::slot::SlotRange;
+use hold::Hold;
 use merging::Merging;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -40,36 +42,6 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 /// With other peers waiting for the same learner, one that is away for so long is shed when its
 /// backlog has grown to half of what it may have: it costs them nothing from then on.
 const SHED_AFTER: Duration = Duration::from_secs(10);
-
-/// An operator holds the link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hold {
-    Paused,
-    Fenced,
-}
-
-impl Hold {
-    fn of(peer: &PeerCluster) -> Option<Hold> {
-        match peer.standing {
-            Standing::Fenced => Some(Hold::Fenced),
-            Standing::Live | Standing::Returning => peer.paused.then_some(Hold::Paused),
-        }
-    }
-
-    fn state(self) -> LinkState {
-        match self {
-            Hold::Paused => LinkState::Paused,
-            Hold::Fenced => LinkState::Fenced,
-        }
-    }
-
-    fn reason(self) -> &'static str {
-        match self {
-            Hold::Paused => "paused by an operator: flotilla link resume",
-            Hold::Fenced => "fenced by this cluster: flotilla link return",
-        }
-    }
-}
 
 /// What does not change during the tenure of a group at a peer.
 #[derive(Debug, Clone)]

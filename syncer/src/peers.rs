@@ -148,6 +148,7 @@ mod tests {
             groups: vec![],
             peers: vec![],
             mesh_version: 1,
+            backlog: Default::default(),
         };
         let peers = Peers::default();
         let mut set = peers.set();

@@ -170,6 +170,25 @@ pub struct ClusterMap {
     /// back. 0 while there never was a peer.
     #[serde(default)]
     pub mesh_version: u64,
+    /// How much log each group keeps for a peer that lags.
+    #[serde(default)]
+    pub backlog: BacklogBudget,
+}
+
+/// How much log a group keeps for a peer that lags; beyond either, the peer merges a full state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BacklogBudget {
+    /// In bytes of entries.
+    pub bytes: u64,
+    /// In seconds.
+    pub age_seconds: u64,
+}
+
+impl Default for BacklogBudget {
+    /// One gibibyte, one day.
+    fn default() -> BacklogBudget {
+        BacklogBudget { bytes: 1 << 30, age_seconds: 24 * 3600 }
+    }
 }
 
 /// What a replica tells of itself in a heartbeat.

@@ -3,6 +3,7 @@
 
 mod chaos;
 mod clients;
+mod full_state;
 mod harness;
 mod internal_ports;
 mod link_ops;

@@ -35,6 +35,8 @@ pub struct AppliedState {
     pub clock: Hlc,
     /// Highest stamp of this cluster's own effects.
     pub own: Stamp,
+    /// Bytes of entries that this process has applied.
+    pub bytes: u64,
 }
 
 /// The state machine of a replica with data.
@@ -43,6 +45,7 @@ pub struct Machine {
     group: GroupId,
     home: Origin,
     meta: GroupMeta,
+    bytes: u64,
     published: watch::Sender<AppliedState>,
 }
 
@@ -71,8 +74,8 @@ impl Machine {
                 meta.replica
             )));
         }
-        let (published, watch) = watch::channel(state_of(&meta));
-        Ok((Machine { engine: engine.clone(), group, home, meta, published }, watch))
+        let (published, watch) = watch::channel(state_of(&meta, 0));
+        Ok((Machine { engine: engine.clone(), group, home, meta, bytes: 0, published }, watch))
     }
 
     fn position(&self) -> Applied {
@@ -80,13 +83,14 @@ impl Machine {
     }
 }
 
-fn state_of(meta: &GroupMeta) -> AppliedState {
+fn state_of(meta: &GroupMeta, bytes: u64) -> AppliedState {
     AppliedState {
         tablet: meta.tablet,
         log_id: meta.applied,
         fence: meta.fence,
         clock: meta.clock,
         own: meta.own,
+        bytes,
     }
 }
 
@@ -180,6 +184,9 @@ impl StateMachine for Machine {
         };
         let mut outcomes = Vec::with_capacity(entries.len());
         for committed in entries {
+            if let Body::Normal(bytes) = &committed.body {
+                self.bytes += bytes.len() as u64;
+            }
             let (outcome, ops) = self
                 .meta
                 .take(self.home, committed)
@@ -191,7 +198,7 @@ impl StateMachine for Machine {
         let mut batch = rows.batch;
         self.engine.put_group(&mut batch, self.group, &self.meta);
         self.engine.write(batch)?;
-        self.published.send_replace(state_of(&self.meta));
+        self.published.send_replace(state_of(&self.meta, self.bytes));
         Ok(outcomes)
     }
 
@@ -223,7 +230,7 @@ impl StateMachine for Machine {
             .engine
             .group(self.group)?
             .ok_or_else(|| io::Error::other("an installed snapshot has a meta row"))?;
-        self.published.send_replace(state_of(&self.meta));
+        self.published.send_replace(state_of(&self.meta, self.bytes));
         tracing::info!(group = %self.group, at = %applied.log_id, "installed a snapshot");
         Ok(())
     }

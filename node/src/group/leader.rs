@@ -8,9 +8,11 @@
 //! * Time comes with each call, as [`LeaderClock`].
 
 use crate::command::Command;
+use crate::engine::keys;
 use crate::engine::view::{Rows, View};
 use crate::eval::{self, EvalContext, Txn};
 use crate::group::GroupContext;
+use crate::group::cursor;
 use crate::group::exec::{Outcome, REPLY_BYTES_MAX};
 use crate::group::live::LiveSet;
 use crate::group::merge::{self, Merge};
@@ -144,9 +146,9 @@ impl Leader {
             Work::Live { set, answer } => self.entry(clock, answer, |run, _| {
                 let mut view = View::new(rows, &mut run.overlay);
                 let known = LiveSet::read(&view)?;
-                if known.is_none_or(|known| known.version < set.version) {
-                    let row = crate::engine::keys::single(crate::engine::keys::LIVE);
-                    view.put(row, set.encode(), Parts::NONE);
+                if known.as_ref().is_none_or(|known| known.version < set.version) {
+                    let set = set.after(known, &cursor::read_view(&view)?);
+                    view.put(keys::single(keys::LIVE), set.encode(), Parts::NONE);
                 }
                 Ok(())
             }),

@@ -10,7 +10,7 @@ use crate::flaws::{self, Flaw};
 use crate::group::cursor::{self, Cursors};
 use crate::model::{Closed, Stability};
 use bytes::Bytes;
-use flotilla_topology::ids::{ClusterId, Origin};
+use flotilla_topology::ids::{ClusterId, GroupId, Incarnation, Origin};
 use flotilla_topology::slot::SlotRange;
 use flotilla_topology::stamp::Stamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +29,10 @@ pub struct LiveSet {
     pub live: BTreeSet<ClusterId>,
     /// Given up by the live ones: they hold nothing back, and their streams are not taken.
     pub fenced: BTreeSet<ClusterId>,
+    /// Lives that ended with a fence. What such a life holds may have been deleted and forgotten
+    /// here, so nothing of it is taken any more, whatever the cluster's standing: it comes back
+    /// empty, in a later life.
+    pub barred: BTreeMap<ClusterId, Incarnation>,
 }
 
 impl LiveSet {
@@ -40,6 +44,11 @@ impl LiveSet {
         for set in [&self.live, &self.fenced] {
             out.put_varint(set.len() as u64);
             set.iter().for_each(|cluster| out.put_cluster(*cluster));
+        }
+        out.put_varint(self.barred.len() as u64);
+        for (cluster, life) in &self.barred {
+            out.put_cluster(*cluster);
+            out.put_varint(u64::from(life.0));
         }
         out.seal(0);
         out.into_bytes()
@@ -56,9 +65,25 @@ impl LiveSet {
                 set.insert(input.cluster()?);
             }
         }
+        let mut barred = BTreeMap::new();
+        for _ in 0..input.count(CLUSTERS_MAX, 2)? {
+            barred.insert(input.cluster()?, Incarnation(input.varint32()?));
+        }
         input.finish()?;
         let [live, fenced] = sets;
-        Ok(LiveSet { version, live, fenced })
+        Ok(LiveSet { version, live, fenced, barred })
+    }
+
+    /// The set that comes after `known` in a group that has heard of these clusters.
+    pub fn after(mut self, known: Option<LiveSet>, cursors: &Cursors) -> LiveSet {
+        self.barred = known.map(|known| known.barred).unwrap_or_default();
+        for cluster in &self.fenced {
+            let lives = cursors.keys().map(|(origin, _)| *origin).filter(|o| o.cluster == *cluster);
+            let last = lives.map(|origin| origin.incarnation).max().unwrap_or(Incarnation(1));
+            let barred = self.barred.entry(*cluster).or_default();
+            *barred = (*barred).max(last);
+        }
+        self
     }
 
     /// The set that a group goes by, if it has one.
@@ -106,19 +131,36 @@ fn combined(a: &Closed, b: &Closed) -> Closed {
     both.collect::<BTreeMap<ClusterId, Stamp>>()
 }
 
-/// Whether batches of a cluster are taken at all; the reason if not.
-pub fn refusal(set: Option<&LiveSet>, origin: Origin) -> Option<String> {
-    let fenced = set.is_some_and(|set| set.fenced.contains(&origin.cluster));
-    fenced.then(|| {
-        format!("cluster {} was fenced here: it must return (flotilla link return)", origin.cluster)
-    })
+/// Why nothing of a cluster in one of its lives is taken; none if it is.
+pub fn refusal(view: &View<'_>, origin: Origin) -> io::Result<Option<String>> {
+    let set = LiveSet::read(view)?.unwrap_or_default();
+    if set.fenced.contains(&origin.cluster) {
+        let line = format!(
+            "cluster {} was fenced here: it must return (flotilla link return)",
+            origin.cluster
+        );
+        return Ok(Some(line));
+    }
+    if set.barred.get(&origin.cluster).is_some_and(|life| origin.incarnation <= *life) {
+        let line = format!(
+            "life {origin} was fenced here: come back with empty directories and a higher \
+             `incarnation`, or what was deleted meanwhile would come back with it"
+        );
+        return Ok(Some(line));
+    }
+    let next = Incarnation(origin.incarnation.0.saturating_add(1));
+    let bound = |incarnation, group| keys::cursor(Origin { incarnation, ..origin }, group);
+    let later = bound(next, GroupId(0))..bound(Incarnation(u32::MAX), GroupId(u32::MAX));
+    let later = view.scan(later, false).next().transpose()?.is_some();
+    Ok(later.then(|| format!("{origin} is an earlier life of a cluster that is known here")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::view::Overlay;
     use crate::group::cursor::Cursor;
-    use flotilla_topology::ids::{GroupId, Incarnation, LogId};
+    use flotilla_topology::ids::LogId;
     use flotilla_topology::stamp::Hlc;
 
     fn stamp(hlc: u64, cluster: u8) -> Stamp {
@@ -131,12 +173,37 @@ mod tests {
             version: 7,
             live: BTreeSet::from([ClusterId(2), ClusterId(9)]),
             fenced: BTreeSet::from([ClusterId(4)]),
+            barred: BTreeMap::from([(ClusterId(4), Incarnation(2))]),
         };
         let bytes = set.encode();
         assert_eq!(LiveSet::decode(&bytes).unwrap(), set);
         for end in 0..bytes.len() {
             assert!(LiveSet::decode(&bytes[..end]).is_err());
         }
+    }
+
+    #[test]
+    fn a_life_that_was_fenced_is_barred_for_good() {
+        let life =
+            |incarnation| Origin { cluster: ClusterId(2), incarnation: Incarnation(incarnation) };
+        let mut rows: BTreeMap<Bytes, Bytes> = BTreeMap::new();
+        let go_by = |rows: &mut BTreeMap<Bytes, Bytes>, fenced: &[u8], cursors: &Cursors| {
+            let (mut overlay, fenced) = (Overlay::new(), fenced.iter().map(|id| ClusterId(*id)));
+            let known = LiveSet::read(&View::new(rows, &mut overlay)).unwrap();
+            let set = LiveSet { fenced: fenced.collect(), ..LiveSet::default() };
+            let set = set.after(known, cursors);
+            rows.insert(keys::single(keys::LIVE), set.encode());
+        };
+        let taken = |rows: &BTreeMap<Bytes, Bytes>, origin| {
+            refusal(&View::new(rows, &mut Overlay::new()), origin).unwrap().is_none()
+        };
+        assert!(taken(&rows, life(1)));
+        go_by(&mut rows, &[2], &Cursors::new());
+        assert!(!taken(&rows, life(1)) && !taken(&rows, life(2)), "fenced");
+        go_by(&mut rows, &[], &Cursors::new());
+        assert!(!taken(&rows, life(1)) && taken(&rows, life(2)), "back in a later life");
+        rows.insert(keys::cursor(life(3), GroupId(7)), Bytes::new());
+        assert!(!taken(&rows, life(2)) && taken(&rows, life(3)), "an earlier life");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::flaws::{self, Flaw};
 use crate::group::GroupContext;
 use crate::group::cursor::Cursor;
 use crate::group::leader::eval_context;
-use crate::group::live::{self, LiveSet};
+use crate::group::live;
 use crate::group::losers;
 use crate::group::remote::{self, Answer, LinkFloor, RemoteAnswer, RemoteBatch, Vector};
 use crate::group::run::Run;
@@ -50,9 +50,10 @@ pub(super) fn evaluate_batch(
 ) -> io::Result<Merge> {
     let key = keys::cursor(batch.origin, batch.source_group);
     let view = View::new(rows, &mut run.overlay);
-    let set = LiveSet::read(&view)?;
     let never = refusal(context, batch.origin, batch.source_slots);
-    if let Some(reason) = never.or_else(|| live::refusal(set.as_ref(), batch.origin)) {
+    if let Some(reason) =
+        never.map_or_else(|| live::refusal(&view, batch.origin), |n| Ok(Some(n)))?
+    {
         return Ok(Merge::Answer(Answer::Refused { reason }));
     }
     let mut ahead_ms = batch.closed.hlc.ms().saturating_sub(wall_ms);

@@ -6,7 +6,7 @@ use crate::engine::view::{Rows, View};
 use crate::flaws::{self, Flaw};
 use crate::group::GroupContext;
 use crate::group::cursor::{self, Cursor};
-use crate::group::live::{self, LiveSet};
+use crate::group::live;
 use crate::group::merge;
 use crate::group::remote::Answer;
 use crate::group::run::Run;
@@ -85,9 +85,8 @@ fn open(
     cut: &StateCut,
 ) -> io::Result<StateEnd> {
     let mut view = View::new(rows, &mut run.overlay);
-    let set = LiveSet::read(&view)?;
     let never = merge::refusal(context, cut.origin, cut.slots);
-    if let Some(reason) = never.or_else(|| live::refusal(set.as_ref(), cut.origin)) {
+    if let Some(reason) = never.map_or_else(|| live::refusal(&view, cut.origin), |n| Ok(Some(n)))? {
         return refused(reason);
     }
     let cursor = read_cursor(&view, cut.origin, cut.group)?;

@@ -1,6 +1,7 @@
 //! A storage server, put together: opens its directory, joins its cluster, carries the groups that
 //! the map gives it, serves clients and other processes, and leaves in good order.
 
+mod backlog;
 mod groups;
 mod host;
 mod identity;

@@ -54,6 +54,7 @@ fn map(config: &Config, addresses: &NodeAddresses) -> ClusterMap {
         groups: (0..PARTITIONS).map(group).collect(),
         peers: Vec::new(),
         mesh_version: 0,
+        backlog: Default::default(),
     }
 }
 

@@ -3,18 +3,22 @@
 //!
 //! The purge floor of a synced group is the smallest position that a live peer has acknowledged,
 //! as written through the group itself, so that every replica, also the next leader, respects it.
-//! It is capped by a budget: above [`BACKLOG_BYTES_MAX`] of logs on this node the floor gives way,
-//! and the link that needed them has to merge full state.
+//! It is capped by a budget: beyond so many bytes or so much time of a group's log (PD's map says
+//! how much), or above [`BACKLOG_BYTES_MAX`] of logs on this node, the floor gives way, and the link
+//! that needed it has to merge full state.
 
 use crate::group::Group;
 use crate::group::live::LiveSet;
+use crate::node::backlog::Backlog;
 use crate::node::groups::GroupKeeper;
 use crate::node::host;
 use crate::router::Router;
 use flotilla_topology::api::{PeerCluster, Standing};
+use flotilla_topology::ids::GroupId;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,6 +41,7 @@ pub fn start(
     tokio::spawn(async move {
         let mut tick = tokio::time::interval(UPKEEP_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut backlogs: BTreeMap<GroupId, Backlog> = BTreeMap::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -50,8 +55,12 @@ pub fn start(
             for group in keeper.places.groups() {
                 tell_metrics(&group);
                 follow_mesh(&keeper, &group);
-                purge(&keeper, &group, over_budget).await;
+                let backlog = backlogs.entry(group.context.group).or_default();
+                let applied = group.applied();
+                backlog.note(Instant::now(), applied.log_id.index, applied.bytes);
+                purge(&keeper, &group, over_budget, backlog).await;
             }
+            backlogs.retain(|group, _| keeper.places.group(*group).is_some());
             metrics::gauge!("flotilla_log_disk_bytes").set(keeper.logs.disk_bytes() as f64);
             let estimate = keeper.engine.property("rocksdb.estimate-num-keys");
             metrics::gauge!("flotilla_storage_rows_estimate").set(estimate as f64);
@@ -86,17 +95,28 @@ fn follow_mesh(keeper: &GroupKeeper, group: &Arc<Group>) {
     let (fenced, live): (Vec<_>, Vec<_>) =
         map.peers.iter().partition(|peer| peer.standing == Standing::Fenced);
     let ids = |peers: Vec<&PeerCluster>| peers.into_iter().map(|peer| peer.id).collect();
-    let set = LiveSet { version: map.mesh_version, live: ids(live), fenced: ids(fenced) };
+    let set = LiveSet {
+        version: map.mesh_version,
+        live: ids(live),
+        fenced: ids(fenced),
+        ..LiveSet::default()
+    };
     let group = Arc::clone(group);
     // Not waited for: the next round sees whether it was done.
     tokio::spawn(async move { group.set_live(set).await });
 }
 
-async fn purge(keeper: &GroupKeeper, group: &Group, over_budget: bool) {
-    let applied = group.applied().log_id.index;
-    let kept = applied.saturating_sub(KEPT_ENTRIES);
+async fn purge(keeper: &GroupKeeper, group: &Group, over_budget: bool, backlog: &Backlog) {
+    let (applied, label) = (group.applied(), group.context.group.to_string());
+    let kept = applied.log_id.index.saturating_sub(KEPT_ENTRIES);
+    let budget = keeper.places.map().map(|map| map.backlog).unwrap_or_default();
+    let beyond = backlog.beyond(Instant::now(), applied.bytes, budget);
     let upto = match floor(keeper, group) {
-        Ok(Some(floor)) if !over_budget => kept.min(floor),
+        Ok(Some(floor)) if !over_budget => {
+            let behind = backlog.bytes_behind(floor, applied.bytes) as f64;
+            metrics::gauge!("flotilla_backlog_bytes", "group" => label).set(behind);
+            kept.min(floor.max(beyond))
+        }
         Ok(_) => kept,
         Err(error) => {
             tracing::error!(group = %group.context.group, %error, "cannot read link floors");

@@ -127,6 +127,25 @@ impl State {
         Ok(Done::Plan { lines, done: !dry_run })
     }
 
+    /// A returning peer to which everything moves again has what we have: it is live.
+    pub(super) fn notice_returned(&mut self) {
+        if !self.durable.present_peers().any(|peer| peer.standing == Standing::Returning) {
+            return;
+        }
+        let (links, wanted) = (self.links(), self.synced_groups());
+        let returning = self.durable.present_peers().filter(|p| p.standing == Standing::Returning);
+        let back: Vec<ClusterId> = returning
+            .map(|peer| peer.id)
+            .filter(|id| {
+                let moving = links.iter().filter(|link| link.peer == *id && link.state.moves());
+                wanted > 0 && moving.count() == wanted
+            })
+            .collect();
+        for id in back {
+            self.peer_mut(id).standing = Standing::Live;
+        }
+    }
+
     /// A returning peer has merged.
     pub(super) fn peer_live(&mut self, id: ClusterId) -> Result<Done, Refusal> {
         let name = id.to_string();
@@ -214,7 +233,10 @@ impl State {
             format!("`{name}` is given up: it holds back neither logs nor collection"),
             "its streams are refused here, and nothing is shipped to it".to_owned(),
             self.waiting(id),
-            format!("it comes back by `flotilla link return {name}`, which merges its whole state"),
+            format!(
+                "what is deleted here from now on is forgotten, so it comes back only with empty \
+                 directories and a higher `incarnation`: then `flotilla link return {name}`"
+            ),
             self.elsewhere(id, "fence it"),
         ])
     }
@@ -230,7 +252,8 @@ impl State {
         Ok(vec![
             format!("`{name}` counts again: logs and collection wait for it from now on"),
             format!(
-                "it merges its whole state with {} before it ships; then it is live",
+                "it must come back with empty directories and a higher `incarnation`; its earlier \
+                 life is refused. It is sent the state of {}, and is live when it has all",
                 groups(self.synced_groups())
             ),
             self.elsewhere(id, "let it return"),

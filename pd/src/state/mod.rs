@@ -31,8 +31,8 @@ mod tests;
 
 use durable::{Change, Durable, FORMAT, LoadError, Meta, Records};
 use flotilla_topology::api::{
-    Assignment, ClusterMap, ClusterStatus, GroupInfo, LearnerInfo, LinkStatus, NamespaceInfo,
-    PdRequest, PdResponse, PeerCluster, ReplicaStatus,
+    Assignment, BacklogBudget, ClusterMap, ClusterStatus, GroupInfo, LearnerInfo, LinkStatus,
+    NamespaceInfo, PdRequest, PdResponse, PeerCluster, ReplicaStatus,
 };
 use flotilla_topology::ids::{ClusterId, Epoch, Incarnation};
 use live::Live;
@@ -80,6 +80,16 @@ pub struct Settings {
     pub bootstrap: Bootstrap,
     /// Bytes of log that a group keeps for a peer that lags; beyond, that peer needs a merge.
     pub backlog_budget_bytes: u64,
+    /// How old a backlog may get, in seconds.
+    pub backlog_budget_seconds: u64,
+}
+
+impl Settings {
+    /// What nodes keep for peers that lag.
+    fn backlog(&self) -> BacklogBudget {
+        let (bytes, age_seconds) = (self.backlog_budget_bytes, self.backlog_budget_seconds);
+        BacklogBudget { bytes, age_seconds }
+    }
 }
 
 /// What the state is told.
@@ -172,7 +182,7 @@ impl State {
         let revision = durable.counters.life * REVISIONS_PER_LIFE;
         let changes = stored.changes(&durable);
         let live = Live::after_load(&durable, now_ms);
-        let map = Arc::new(build_map(&durable, &live, revision));
+        let map = Arc::new(build_map(&settings, &durable, &live, revision));
         let mut state = State {
             settings: Arc::new(settings),
             durable: Arc::new(durable),
@@ -297,6 +307,7 @@ impl State {
         self.live.notice_silence();
         self.bootstrap();
         self.tend_tenures();
+        self.notice_returned();
     }
 
     /// Brings map, epoch, revision and assignments up to date with what changed since `old`.
@@ -314,7 +325,7 @@ impl State {
             self.revision / REVISIONS_PER_LIFE == self.durable.counters.life,
             "revisions must not run into those of the next life"
         );
-        let mut map = build_map(&self.durable, &self.live, old.map.revision);
+        let mut map = build_map(&self.settings, &self.durable, &self.live, old.map.revision);
         if skeleton(&map) != skeleton(&old.map) {
             self.durable_mut().counters.epoch.0 += 1;
             map.epoch = self.durable.counters.epoch;
@@ -371,7 +382,7 @@ fn skeleton(map: &ClusterMap) -> ClusterMap {
     bare
 }
 
-fn build_map(durable: &Durable, live: &Live, revision: u64) -> ClusterMap {
+fn build_map(settings: &Settings, durable: &Durable, live: &Live, revision: u64) -> ClusterMap {
     let mut nodes: Vec<_> = durable.nodes.values().map(|record| record.info.clone()).collect();
     nodes.iter_mut().for_each(|node| node.alive = live.shown.nodes.contains(&node.name));
     let mut syncers: Vec<_> = durable.syncers.values().map(|record| record.info.clone()).collect();
@@ -402,5 +413,6 @@ fn build_map(durable: &Durable, live: &Live, revision: u64) -> ClusterMap {
         groups: groups.collect(),
         peers: durable.present_peers().cloned().collect(),
         mesh_version: durable.counters.mesh,
+        backlog: settings.backlog(),
     }
 }

@@ -30,6 +30,7 @@ fn settings(nodes: usize, replicas: u8) -> Settings {
         }],
         bootstrap: Bootstrap { nodes, partitions: 8, replicas },
         backlog_budget_bytes: 1 << 30,
+        backlog_budget_seconds: 86_400,
     }
 }
 

@@ -66,6 +66,7 @@ fn status(id: ClusterId, peer: ClusterId, links: Vec<LinkStatus>) -> ClusterStat
                 ..PeerCluster::default()
             }],
             mesh_version: 1,
+            backlog: Default::default(),
         },
         replicas: vec![leads(1), leads(2)],
         links,

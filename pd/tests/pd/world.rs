@@ -64,6 +64,7 @@ impl World {
             bootstrap: BootstrapConfig { nodes: 3, partitions: 4, replicas: None },
             peers: BTreeMap::new(),
             backlog_budget_bytes: 1 << 30,
+            backlog_budget_seconds: flotilla_pd::config::BACKLOG_SECONDS_DEFAULT,
         }
     }
 

@@ -396,6 +396,7 @@ fn west_map(rpc: SocketAddr, partitions: u32) -> ClusterMap {
         groups: (0..partitions).map(group).collect(),
         peers: vec![],
         mesh_version: 0,
+        backlog: Default::default(),
     }
 }
 

@@ -18,20 +18,25 @@ const FIELDS: [&str; 2] = ["f", "g"];
 
 /// Which commands a history favours.
 #[derive(Debug, Clone, Copy)]
-pub struct Mix(usize);
+pub struct Mix {
+    favours: usize,
+    /// Counters also go down.
+    pub down: bool,
+}
 
 impl Mix {
     /// One for a history.
     pub fn new(dice: &mut Dice) -> Mix {
-        Mix(dice.roll(9))
+        Mix { favours: dice.roll(9), down: dice.chance(30) }
     }
 
     /// A command on `key`.
     pub fn command(self, dice: &mut Dice, key: &str, now_ms: u64) -> String {
-        let field = FIELDS[if (1..4).contains(&self.0) { 0 } else { dice.roll(2) }];
+        let field = FIELDS[if (1..4).contains(&self.favours) { 0 } else { dice.roll(2) }];
         let value = dice.roll(40) as i64;
+        let added = if self.down { value - 20 } else { 1 + value % 9 };
         let end = now_ms + 1 + dice.roll(8) as u64;
-        let of: &[usize] = match self.0 {
+        let of: &[usize] = match self.favours {
             1 => &[10, 10, 13, 13],    // fields set and removed
             2 => &[10, 15, 13, 14, 7], // counters and removals
             3 => &[15, 15, 13, 10, 0], // counters and overwrites
@@ -45,14 +50,14 @@ impl Mix {
             1 => format!("SET {key} {value} PXAT {end}"),
             2 => format!("SET {key} {value} KEEPTTL"),
             3 => format!("SET {key} {value} NX"),
-            4 | 5 => format!("INCRBY {key} {}", value - 20),
+            4 | 5 => format!("INCRBY {key} {added}"),
             6 => format!("APPEND {key} {value}"),
             7 | 8 => format!("DEL {key}"),
             9 => format!("GETEX {key} PXAT {end}"),
             10 | 11 => format!("HSET {key} {field} {value}"),
             12 => format!("HSET {key} {field} {value} x{} {value}", value % 3),
             13 | 14 => format!("HDEL {key} {field}"),
-            15 | 16 => format!("HINCRBY {key} {field} {}", value - 20),
+            15 | 16 => format!("HINCRBY {key} {field} {added}"),
             17..=19 => format!("PEXPIREAT {key} {end}"),
             20 => format!("PERSIST {key}"),
             _ => format!("GETDEL {key}"),

@@ -124,7 +124,11 @@ impl SimGroup {
 
     fn fly(&mut self) {
         self.flying.extend(self.leader.take_proposals());
-        if self.leader.run.has_unproposed() {
+    }
+
+    /// What wrote nothing is true once leadership is confirmed. Later work may come before that.
+    fn confirm(&mut self) {
+        if !self.leader.run.is_stopped() && self.leader.run.has_unproposed() {
             let unproposed = self.leader.run.take_unproposed();
             let at = self.state.meta.applied;
             self.leader.run.settle_unproposed(unproposed, Verdict::Applied(at));
@@ -133,6 +137,7 @@ impl SimGroup {
 
     /// Commits up to `most` proposals; with `refusals`, Raft may refuse one and take the next.
     pub fn commit(&mut self, dice: &mut Dice, most: usize, refusals: bool) {
+        self.confirm();
         for _ in 0..most {
             let Some(proposal) = self.flying.pop_front() else { break };
             if refusals && dice.chance(4) {
@@ -149,9 +154,8 @@ impl SimGroup {
 
     /// Commits everything that is under way.
     pub fn commit_all(&mut self, dice: &mut Dice) {
-        while !self.flying.is_empty() {
-            self.commit(dice, usize::MAX, false);
-        }
+        self.commit(dice, usize::MAX, false);
+        assert!(self.flying.is_empty(), "everything was committed");
     }
 
     fn append(&mut self, proposal: &Proposal) -> Verdict {

@@ -10,6 +10,8 @@
 //! * `cursor_behind_commit`, `stuck`: cursors name committed entries and reach everything.
 //! * `converge`: all clusters show the same, and what an oracle shows that joined every effect and
 //!   never collected or merged anything.
+//! * `counter_back`: no counter shows more than what was added since its key was deleted last; this
+//!   is counted beside the rules, which may be wrong all alike.
 //! * `collected`: after a while nothing waits to be collected.
 //!
 //! That these checks would notice is shown by [`calibrate`]: it puts one rule wrong at a time and
@@ -18,6 +20,8 @@
 pub mod calibrate;
 
 mod commands;
+
+mod counters;
 
 mod dice;
 
@@ -64,6 +68,7 @@ fn history(world: &mut World) -> Result<(), Broken> {
     world.settle(SETTLE_ROUNDS)?;
     world.check_arrived()?;
     world.check_converged()?;
+    world.check_counters()?;
     world.now_ms += LATER_MS;
     world.settle(COLLECT_ROUNDS)?;
     world.check_converged()?;

@@ -1,6 +1,7 @@
 //! What everybody must come to: all effects that ever took effect, joined, with nothing collected
 //! and nothing merged from snapshots.
 
+use super::counters::Added;
 use super::group::{MemoryRows, SimGroup};
 use super::world::{Broken, Step, World};
 use flotilla_node::engine::keys;
@@ -23,7 +24,8 @@ pub struct Oracle {
     seq: u64,
     /// How far each group's log was read, and its fence there.
     read: BTreeMap<(usize, usize), (usize, Fence)>,
-    /// Last entry of each group with effects, by slots that it touched.
+    pub(super) added: Added,
+    /// Entries of each group with effects, by slots that they touched.
     pub(super) touched: BTreeMap<(usize, usize), Vec<(u64, SlotRange)>>,
 }
 
@@ -73,6 +75,7 @@ impl Oracle {
             return;
         }
         for effect in &effects {
+            self.added.note(effect);
             let slots = SlotRange { first: effect.slot(), last: effect.slot() };
             self.touched.entry(at).or_default().push((id.index, slots));
         }
@@ -84,6 +87,11 @@ impl Oracle {
         let batch = self.overlay.finish();
         batch.apply_to(&mut self.rows);
         self.overlay.retire(self.seq);
+    }
+
+    /// What it has come to.
+    pub fn rows(&self) -> &MemoryRows {
+        &self.rows
     }
 
     fn digest(&self, now_ms: u64) -> Vec<SlotDigest> {

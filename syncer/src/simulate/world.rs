@@ -29,7 +29,7 @@ pub(super) type Step<T = ()> = Result<T, Broken>;
 
 /// What a history favours.
 pub(super) struct Taste {
-    mix: Mix,
+    pub(super) mix: Mix,
     keys: usize,
     /// Weights: writing, cleaning, leaders.
     writes: usize,
@@ -128,7 +128,7 @@ impl World {
         for (cluster, group) in self.groups() {
             let live = (0..count).filter(|other| *other != cluster);
             let live = live.map(|other| origin(other).cluster).collect();
-            let set = LiveSet { version: 1, live, fenced: BTreeSet::new() };
+            let set = LiveSet { version: 1, live, ..LiveSet::default() };
             let (answer, _) = oneshot::channel();
             self.submit((cluster, group), Work::Live { set, answer });
             let group = &mut self.clusters[cluster][group];

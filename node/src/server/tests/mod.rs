@@ -170,6 +170,7 @@ fn map() -> ClusterMap {
         ],
         peers: vec![],
         mesh_version: 0,
+        backlog: Default::default(),
     }
 }
 
