@@ -3,7 +3,7 @@
 
 use crate::group::census;
 use crate::group::cursor;
-use crate::group::digest::{DigestAnswer, DigestRequest};
+use crate::group::digest::{DigestAnswer, DigestCall, KeyPage};
 use crate::group::exec::{
     ExecRequest, Outcome, decode_barrier_request, encode_barrier, encode_outcomes,
 };
@@ -202,10 +202,22 @@ impl NodeService {
     }
 
     fn digest(&self, payload: &Bytes) -> Result<Pending, RpcRefused> {
-        let request = DigestRequest::decode(payload).map_err(|e| bad_payload(&e))?;
-        let group = self.group(request.group)?;
+        let call = DigestCall::decode(payload).map_err(|e| bad_payload(&e))?;
+        let group = self.group(call.group())?;
         Ok(Box::pin(async move {
-            let answer: Answer<DigestAnswer> = group.digest(&request).await;
+            let answer: Answer<DigestAnswer> = match &call {
+                DigestCall::Slots(request) => group.digest(request).await,
+                DigestCall::Keys(request) => {
+                    let answer: Answer<KeyPage> = group.digest_keys(request).await;
+                    return Ok(answer.encode());
+                }
+                DigestCall::Replica(_) => {
+                    let digested =
+                        tokio::task::spawn_blocking(move || group.digest_replica()).await;
+                    let digested = digested.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+                    return Ok(Answer::Done(digested.map_err(|e| unreadable(&e))?).encode());
+                }
+            };
             Ok(answer.encode())
         }))
     }

@@ -7,6 +7,7 @@ use crate::find::{self, Known};
 use crate::verify;
 use anyhow::{Context, Result};
 use flotilla_chaos::checkers::converge::Verified;
+use flotilla_chaos::checkers::replicas_equal::ReplicaDigest;
 use flotilla_chaos::process::{Death, HeldPort};
 use flotilla_chaos::scenario::{Member, World};
 use flotilla_chaos::vitals::Census;
@@ -49,6 +50,19 @@ impl DemoWorld {
             return Err(if why.is_empty() { error } else { error.context(why) });
         }
         Ok(world)
+    }
+}
+
+impl DemoWorld {
+    /// Its clusters, with what it takes to ask them.
+    fn known(&self) -> Vec<Known> {
+        let clusters = self.fleet.layout.clusters.iter();
+        let known = clusters.map(|cluster| Known {
+            name: cluster.name.clone(),
+            pds: vec![cluster.pd.http.clone()],
+            client: self.fleet.client(cluster.id),
+        });
+        known.collect()
     }
 }
 
@@ -152,18 +166,13 @@ impl World for DemoWorld {
         self.fleet.census()
     }
 
+    fn replica_digests(&self) -> BoxFuture<'_, Result<Vec<ReplicaDigest>>> {
+        let known = self.known();
+        Box::pin(async move { verify::replicas(known).await })
+    }
+
     fn verify(&self) -> BoxFuture<'_, Result<Verified>> {
-        let known: Vec<Known> = self
-            .fleet
-            .layout
-            .clusters
-            .iter()
-            .map(|cluster| Known {
-                name: cluster.name.clone(),
-                pds: vec![cluster.pd.http.clone()],
-                client: self.fleet.client(cluster.id),
-            })
-            .collect();
+        let known = self.known();
         Box::pin(async move {
             Ok(verify::verify(&known, &BTreeMap::new(), VERIFY_PATIENCE).await.verified())
         })

@@ -1,13 +1,16 @@
-//! Asks every group of a cluster for its digests, over the internal port, with mutual TLS.
+//! Asks groups and replicas of a cluster for digests, over the internal port, with mutual TLS.
 
 use anyhow::{Context, bail};
-use flotilla_node::group::digest::{DigestAnswer, DigestRequest};
-use flotilla_node::group::remote::Answer;
+use bytes::Bytes;
+use flotilla_node::group::digest::{
+    DigestAnswer, DigestCall, DigestRequest, KeyPage, KeysRequest, ReplicaState,
+};
+use flotilla_node::group::remote::{Answer, Outcome};
 use flotilla_node::tls::Tls;
 use flotilla_node::transport::{Class, Client, Expect, kinds};
 use flotilla_topology::api::{ClusterMap, GroupInfo};
 use flotilla_topology::ids::{ClusterId, Role};
-use flotilla_topology::slot::SlotRange;
+use flotilla_topology::slot::{Slot, SlotRange};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,6 +27,8 @@ pub struct Content {
     pub name: String,
     /// Its id.
     pub cluster: ClusterId,
+    /// Where its groups were when it was asked.
+    pub map: ClusterMap,
     /// By name of namespace; synced ones only.
     pub namespaces: BTreeMap<String, Vec<Part>>,
 }
@@ -41,7 +46,14 @@ impl Content {
     /// Of a cluster that was not asked.
     pub fn empty(map: &ClusterMap) -> Content {
         let namespaces = BTreeMap::new();
-        Content { name: map.name.clone(), cluster: map.cluster, namespaces }
+        Content { name: map.name.clone(), cluster: map.cluster, map: map.clone(), namespaces }
+    }
+
+    /// The group that carries a slot of a namespace.
+    pub fn group_of(&self, namespace: &str, slot: Slot) -> Option<&GroupInfo> {
+        let named = self.map.namespaces.iter().find(|known| known.spec.name == namespace)?;
+        let mut groups = self.map.groups.iter().filter(|group| group.namespace == named.id);
+        groups.find(|group| group.slots.contains(slot))
     }
 }
 
@@ -63,9 +75,11 @@ impl Asker {
         for namespace in map.namespaces.iter().filter(|namespace| namespace.spec.synced) {
             let groups = map.groups.iter().filter(|group| group.namespace == namespace.id);
             let parts = groups.map(|group| async move {
-                let digest = self.group(map, group, at_ms).await.with_context(|| {
-                    format!("group {} of {} cannot be asked", group.id, map.name)
-                })?;
+                let payload = DigestRequest { group: group.id, at_ms, slots: SlotRange::ALL };
+                let digest =
+                    self.leader(map, group, payload.encode()).await.with_context(|| {
+                        format!("group {} of {} cannot be asked", group.id, map.name)
+                    })?;
                 anyhow::Ok(Part { slots: group.slots, digest })
             });
             let parts = futures::future::try_join_all(parts).await?;
@@ -74,14 +88,41 @@ impl Asker {
         Ok(content)
     }
 
-    /// Asks whoever leads: by the map's hint first, then whom the others point to.
-    async fn group(
+    /// A page of the keys of a slot.
+    pub async fn keys(
+        &self,
+        content: &Content,
+        group: &GroupInfo,
+        request: &KeysRequest,
+    ) -> anyhow::Result<KeyPage> {
+        self.leader(&content.map, group, request.encode())
+            .await
+            .with_context(|| format!("group {} of {} cannot be asked", group.id, content.name))
+    }
+
+    /// What the replica of a group on a node is.
+    pub async fn replica(
         &self,
         map: &ClusterMap,
         group: &GroupInfo,
-        at_ms: u64,
-    ) -> anyhow::Result<DigestAnswer> {
-        let payload = DigestRequest { group: group.id, at_ms, slots: SlotRange::ALL }.encode();
+        node: &str,
+    ) -> anyhow::Result<ReplicaState> {
+        let client = self.client(map, node).context("it is not in the map")?;
+        let payload = DigestCall::Replica(group.id).encode();
+        let bytes = client.call(Class::Bulk, kinds::DIGEST, payload, DEADLINE).await?;
+        match Answer::decode(&bytes)? {
+            Answer::Done(state) => Ok(state),
+            other => bail!("answers {other:?}"),
+        }
+    }
+
+    /// Asks whoever leads: by the map's hint first, then whom the others point to.
+    async fn leader<T: Outcome>(
+        &self,
+        map: &ClusterMap,
+        group: &GroupInfo,
+        payload: Bytes,
+    ) -> anyhow::Result<T> {
         let hint = group.leader.iter().map(|leader| leader.node.clone());
         let mut left: Vec<String> =
             hint.chain(group.replicas.iter().map(|replica| replica.node.clone())).collect();
@@ -104,8 +145,8 @@ impl Asker {
                         continue;
                     }
                 };
-            match Answer::<DigestAnswer>::decode(&bytes) {
-                Ok(Answer::Done(digest)) => return Ok(digest),
+            match Answer::<T>::decode(&bytes) {
+                Ok(Answer::Done(answer)) => return Ok(answer),
                 Ok(Answer::NotLeader(leader)) => {
                     last = format!("{node} does not lead");
                     if let Some(leader) = leader.node.filter(|leader| *leader != node) {

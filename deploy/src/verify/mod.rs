@@ -3,12 +3,18 @@
 //! In a round, every group of every cluster is asked, at one group time, for the digests of its
 //! slots, the highest stamp of its own effects, and its closed vector. Two clusters are comparable
 //! when each one's vector covers what the other has written. Rounds repeat until all are equal, or a
-//! difference stays while nothing is written, or the time is over.
+//! difference stays while nothing is written, or the time is over. Of slots that differ the first
+//! keys that differ are asked for and named.
 //!
 //! Exit code 0 equal, 1 different, 6 still moving or not to be reached.
 
 mod ask;
 mod compare;
+mod keys;
+mod replicas;
+
+pub use keys::DifferentKey;
+pub use replicas::replicas;
 
 use crate::exit;
 use crate::find::{self, Known, Where};
@@ -86,6 +92,8 @@ pub struct Pair {
     pub detail: String,
     /// Slots that differ.
     pub slots: Vec<Slot>,
+    /// The first keys that differ, in the first of these slots.
+    pub first_keys: Vec<DifferentKey>,
     /// Keys in each of the two.
     pub keys: [u64; 2],
 }
@@ -168,6 +176,7 @@ pub async fn verify(
             Ok(pairs) => {
                 let moving = pairs.iter().any(|pair| pair.verdict == Verdict::Moving);
                 if !moving || over {
+                    let pairs = name_keys(pairs, contents.as_deref(), &askers).await;
                     return report(pairs, contents.as_deref().unwrap_or_default(), began);
                 }
             }
@@ -180,6 +189,34 @@ pub async fn verify(
         before = contents;
         tokio::time::sleep(ROUND_PAUSE).await;
     }
+}
+
+/// Names the first keys of what differs for good. That they cannot be named is said, and changes
+/// nothing about the verdict.
+async fn name_keys(
+    mut pairs: Vec<Pair>,
+    contents: Option<&[Content]>,
+    askers: &BTreeMap<ClusterId, Asker>,
+) -> Vec<Pair> {
+    let side = |name: &str| {
+        let content = contents?.iter().find(|content| content.name == name)?;
+        Some((content, askers.get(&content.cluster)?))
+    };
+    for pair in pairs.iter_mut().filter(|pair| !pair.slots.is_empty()) {
+        let (Verdict::Different, Some(a), Some(b)) = (pair.verdict, side(&pair.a), side(&pair.b))
+        else {
+            continue;
+        };
+        let slots = &pair.slots[..pair.slots.len().min(SLOTS_NAMED_MAX)];
+        match keys::first_keys([a, b], &pair.namespace, slots).await {
+            Ok(keys) => {
+                pair.detail += &keys::in_words(&keys, [&pair.a, &pair.b]);
+                pair.first_keys = keys;
+            }
+            Err(error) => pair.detail += &format!("; keys not named: {error:#}"),
+        }
+    }
+    pairs
 }
 
 fn report(pairs: Vec<Pair>, contents: &[Content], began: Instant) -> Report {
@@ -259,6 +296,7 @@ fn pair(a: &Content, b: &Content, namespace: &str, before: Option<&[Content]>) -
         verdict: Verdict::Moving,
         detail: String::new(),
         slots: vec![],
+        first_keys: vec![],
         keys: [0; 2],
     };
     let (Some(in_a), Some(in_b)) = (a.namespaces.get(namespace), b.namespaces.get(namespace))

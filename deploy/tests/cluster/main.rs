@@ -3,6 +3,7 @@
 
 mod chaos;
 mod clients;
+mod conflicts;
 mod full_state;
 mod harness;
 mod internal_ports;

@@ -1,4 +1,4 @@
-//! The subcommands of CLIENT, COMMAND, CONFIG and CLUSTER that there are.
+//! The subcommands of CLIENT, COMMAND, CONFIG, CLUSTER and FLOTILLA that there are.
 
 use super::parse::CommandError;
 use super::spec::arity_fits;
@@ -56,6 +56,8 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
     sub(Id::Cluster, "cluster|nodes", 2),
     sub(Id::Cluster, "cluster|shards", 2),
     sub(Id::Cluster, "cluster|slots", 2),
+    sub(Id::Flotilla, "flotilla|conflicts", -2),
+    sub(Id::Flotilla, "flotilla|help", 2),
 ];
 
 /// Finds the subcommand that `args` names behind its container, and checks their number.

@@ -116,6 +116,7 @@ commands! {
     Command "command" -1 ALWAYS, NONE, Server, Connection, No, "O(N) of N commands", SERVER, "COUNT, DOCS, GETKEYS, INFO, LIST: the commands that there are.";
     Info "info" -1 ALWAYS, NONE, Server, Connection, No, "O(1)", SERVER, "Facts and counters of this node, by section.";
     Config "config" -2 Flags::NONE, NONE, Server, Connection, No, "O(N) of N settings", SERVER, "GET settings of this node; SET is refused, since settings live in its file.";
+    Flotilla "flotilla" -2 READ, NONE, Server, EveryGroup, No, "O(N) of N conflicts remembered by each group", "tells what lost when this cluster merged; another cluster may know of others", "CONFLICTS [KEY key] [COUNT n]: writes that lost against another cluster's, the newest first.";
     Cluster "cluster" -2 Flags::NONE, NONE, Server, Connection, No, "O(N) of N nodes", SERVER, "INFO, KEYSLOT, LINKS, MYID, NODES, SHARDS, SLOTS (cluster port).";
 }
 

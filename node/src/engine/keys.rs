@@ -12,6 +12,7 @@
 //! | 0x63 live set | | which clusters count |
 //! | 0x64 open merge | origin, source group | the full state that is being merged |
 //! | 0x65 merges | | how many full states were merged |
+//! | 0x70 loser | number (8) | a write that lost against another cluster's |
 //!
 //! Numbers are big-endian. A key is escaped (0x00 becomes 0x00 0xFF) and ends with 0x00 0x01, so
 //! that rows stand in the order of (slot, key, element) and no key's rows contain another's. The
@@ -46,6 +47,8 @@ pub const LIVE: u8 = 0x63;
 pub const MERGE: u8 = 0x64;
 /// The number of merged states, one row.
 pub const MERGES: u8 = 0x65;
+/// Rows of the log of losers, local upkeep.
+pub const LOSER: u8 = 0x70;
 
 const ESCAPE: u8 = 0x00;
 const ESCAPED_ZERO: u8 = 0xFF;
@@ -110,6 +113,11 @@ pub enum RowKey {
     LinkFloor {
         /// The peer.
         peer: ClusterId,
+    },
+    /// A write that lost.
+    Loser {
+        /// Counts the group's losers.
+        number: u64,
     },
     /// A row of a kind whose insides are not known here.
     Other {
@@ -209,6 +217,14 @@ pub fn link_floor(peer: ClusterId) -> Bytes {
     Bytes::copy_from_slice(&[LINK_FLOOR, peer.0])
 }
 
+/// The row of a loser, by number.
+pub fn loser(number: u64) -> Bytes {
+    let mut row = Encoder::with_capacity(9);
+    row.put_u8(LOSER);
+    row.put_u64(number);
+    row.into_bytes()
+}
+
 /// Takes a row key apart.
 pub fn decode(row: &[u8]) -> Result<RowKey, DecodeError> {
     let mut input = Decoder::new(row);
@@ -257,6 +273,11 @@ pub fn decode(row: &[u8]) -> Result<RowKey, DecodeError> {
             let peer = input.cluster()?;
             input.finish()?;
             RowKey::LinkFloor { peer }
+        }
+        LOSER => {
+            let number = input.u64()?;
+            input.finish()?;
+            RowKey::Loser { number }
         }
         kind => RowKey::Other { kind },
     })
@@ -397,5 +418,7 @@ mod tests {
         let origin = Origin { cluster: ClusterId(7), incarnation: Incarnation(2) };
         assert_eq!(&cursor(origin, GroupId(3))[..], b"\x60\x07\0\0\0\x02\0\0\0\x03");
         assert_eq!(&link_floor(ClusterId(9))[..], b"\x61\x09");
+        assert_eq!(&loser(258)[..], b"\x70\0\0\0\0\0\0\x01\x02");
+        assert_eq!(decode(&loser(258)).unwrap(), RowKey::Loser { number: 258 });
     }
 }

@@ -9,6 +9,7 @@ use super::mix::Mix;
 use super::txn::{Key, Txn, corrupt};
 use crate::engine::keys;
 use crate::model::{Element, Type, decode_element};
+use bytes::Bytes;
 use flotilla_topology::slot::{Slot, SlotRange};
 use flotilla_topology::stamp::Stamp;
 use std::io;
@@ -22,6 +23,15 @@ pub struct SlotDigest {
     pub sum: u128,
     /// How many keys are visible in it.
     pub keys: u64,
+}
+
+/// The digest of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyDigest {
+    /// The key.
+    pub key: Bytes,
+    /// Sum of the hashes of what is visible of it.
+    pub sum: u128,
 }
 
 /// Seeds of the two halves of a hash.
@@ -47,6 +57,23 @@ pub fn digest(txn: &Txn<'_>, slots: SlotRange) -> io::Result<Vec<SlotDigest>> {
         }
     }
     Ok(digests)
+}
+
+/// Digests of the keys of a slot that are visible at the transaction's time, in the order of the
+/// keys, from behind `after` on.
+pub fn key_digests<'t>(
+    txn: &'t Txn<'_>,
+    slot: Slot,
+    after: Option<&[u8]>,
+) -> impl Iterator<Item = io::Result<KeyDigest>> + 't {
+    let mut range = keys::of_slots(keys::HEAD, SlotRange { first: slot, last: slot });
+    if let Some(after) = after {
+        range.start = [&keys::head(slot, after)[..], &[0]].concat().into();
+    }
+    txn.keys_in(range).filter_map(move |key| {
+        let digest = |key: Key| Ok(of_key(txn, &key)?.map(|sum| KeyDigest { key: key.name, sum }));
+        key.and_then(digest).transpose()
+    })
 }
 
 fn of_key(txn: &Txn<'_>, key: &Key) -> io::Result<Option<u128>> {

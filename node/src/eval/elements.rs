@@ -150,18 +150,18 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Joins a state of a field that came from another cluster; the field's state after it.
+    /// Joins a state of a field that came from another cluster; the field's state before and after.
     pub(super) fn join_field(
         &mut self,
         key: &mut Key,
         name: &Bytes,
         theirs: Element,
-    ) -> io::Result<Element> {
+    ) -> io::Result<(Element, Element)> {
         let ours = self.element(key, name)?;
         let mut joined = ours.clone().join(theirs);
         joined.trim(key.head.floor);
         if joined == ours {
-            return Ok(joined);
+            return Ok((ours, joined));
         }
         if key.head.ty() == Some(Type::Hash) {
             Self::recount(key, &ours, &joined);
@@ -171,6 +171,6 @@ impl Txn<'_> {
         } else {
             self.put_element(key, name, &ours, joined.clone(), Parts::NONE);
         }
-        Ok(joined)
+        Ok((ours, joined))
     }
 }

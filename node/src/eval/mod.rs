@@ -14,6 +14,7 @@
 
 mod args;
 mod clean;
+mod conflicts;
 mod deadlines;
 mod digest;
 mod due;
@@ -30,10 +31,11 @@ mod tests;
 mod txn;
 
 pub use clean::{CleanFrom, CleanRules, Cleaned, clean, garbage_waits};
-pub use digest::{SlotDigest, digest};
+pub use conflicts::{CONFLICTS_MAX, ConflictOptions, LoserRow, newest_conflicts};
+pub use digest::{KeyDigest, SlotDigest, digest, key_digests};
 pub use due::{DueOutcome, expire_due};
 pub(crate) use mix::Mix;
-pub use remote::{Loser, LoserKind, Losers, remote};
+pub use remote::{CONFLICT_WINDOW_MS, Loser, LoserKind, Losers, remote, remote_state};
 pub use scan::{ScanCursor, ScanOptions, ScanPage, scan};
 pub use txn::{EvalContext, Txn};
 
@@ -125,7 +127,8 @@ fn dispatch(txn: &mut Txn<'_>, command: &Command) -> Outcome {
         Id::HincrBy => hashes::hincrby(txn, args),
         Id::Hkeys => hashes::hkeys(txn, args),
         Id::Hvals => hashes::hvals(txn, args),
-        // These two are asked of every group; each answers for its own slots.
+        // These are asked of every group; each answers for its own slots.
+        Id::Flotilla => conflicts::conflicts(txn, args),
         Id::Scan => scan::scan_command(txn, args),
         Id::DbSize => Ok(Reply::Int(scan::db_size(txn)? as i64)),
         _ => Err(Stop::error(format!("ERR '{name}' is not carried out by a group"))),

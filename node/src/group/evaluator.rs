@@ -3,7 +3,8 @@
 //!
 //! One task per group and node. On followers it refuses work, naming the leader. Between winning an
 //! election and having applied the term's blank entry work waits in the queue; after a refusal work
-//! is refused until everything in flight has ended.
+//! is refused until everything in flight has ended. While this node's clock is too far ahead of the
+//! voters' (`skew`) everything is refused, and nothing is due by itself.
 
 use crate::clock;
 use crate::engine::rocks::Engine;
@@ -12,6 +13,7 @@ use crate::group::GroupContext;
 use crate::group::apply::AppliedState;
 use crate::group::leader::{Leader, LeaderClock, Work};
 use crate::group::run::{Run, Unproposed, Verdict};
+use crate::group::skew::{Clocks, SkewLimit, voters_clocks};
 use crate::raft::{self, Completion, Completions, RaftGroup, RaftRole, RaftStatus};
 use std::io;
 use std::sync::Arc;
@@ -39,6 +41,8 @@ pub(crate) struct Evaluator {
     rows: TabletRows,
     confirm: mpsc::Sender<Confirmation>,
     confirmations: mpsc::Receiver<Confirmation>,
+    clocks: Arc<dyn Clocks>,
+    skew: SkewLimit,
 }
 
 impl Evaluator {
@@ -49,11 +53,13 @@ impl Evaluator {
         applied: watch::Receiver<AppliedState>,
         work: mpsc::Receiver<Work>,
         completions: Completions,
+        clocks: Arc<dyn Clocks>,
     ) -> Evaluator {
         let (confirm, confirmations) = mpsc::channel(CONFIRMATIONS_MAX);
         let rows = TabletRows::new(&engine, applied.borrow().tablet);
         let status = raft.watch();
         let leader = None;
+        let skew = SkewLimit::new(context.max_skew_ms);
         Evaluator {
             context,
             engine,
@@ -66,6 +72,8 @@ impl Evaluator {
             rows,
             confirm,
             confirmations,
+            clocks,
+            skew,
         }
     }
 
@@ -116,6 +124,7 @@ impl Evaluator {
             self.rows = TabletRows::new(&self.engine, state.tablet);
             let run = Run::start(term, state.fence, state.clock, self.context.origin);
             self.leader = Some(Leader::new(self.context.clone(), run));
+            self.learn_clocks();
             tracing::info!(group = %self.context.group, term, "leads and evaluates");
         }
     }
@@ -152,7 +161,12 @@ impl Evaluator {
     async fn take(&mut self, first: Work) {
         let mut next = Some(first);
         while let Some(work) = next.take() {
-            if self.leader.as_ref().is_some_and(|leader| !leader.run.is_stopped()) {
+            let leads = self.leader.as_ref().is_some_and(|leader| !leader.run.is_stopped());
+            if leads && self.is_ahead() {
+                metrics::counter!("flotilla_refused_clock_ahead_total").increment(1);
+                let term = self.status.borrow().term;
+                work.refuse(None, term); // whoever asks is to wait a little: nobody else leads
+            } else if leads {
                 self.evaluate(work).await;
             } else {
                 self.refuse(work);
@@ -171,6 +185,29 @@ impl Evaluator {
             (status.leader.as_ref().map(|(_, member)| member.name.clone()), status.term)
         };
         work.refuse(leader, term);
+    }
+
+    /// Asks for the clocks of the voters, and shows how far ours is ahead of them.
+    fn learn_clocks(&mut self) {
+        let (wall_ms, now) = (clock::wall_ms(), Instant::now());
+        let known = voters_clocks(&self.status.borrow(), wall_ms, self.clocks.as_ref());
+        self.skew.learn(known, now);
+        metrics::gauge!("flotilla_clock_ahead_ms", "group" => self.context.group.to_string())
+            .set(self.skew.ahead_ms(wall_ms, now) as f64);
+    }
+
+    /// Whether this clock is too far ahead of the voters' to issue stamps.
+    fn is_ahead(&mut self) -> bool {
+        let now = Instant::now();
+        let Some(ahead_ms) = self.skew.too_far_ms(clock::wall_ms(), now) else { return false };
+        if self.skew.warns(now) {
+            tracing::warn!(
+                group = %self.context.group, ahead_ms, max_skew_ms = self.context.max_skew_ms,
+                "this node's clock is too far ahead of those of the group's voters: writes are \
+                 refused; set the clock, or move the leadership"
+            );
+        }
+        true
     }
 
     fn clock(&self) -> LeaderClock {
@@ -225,10 +262,18 @@ impl Evaluator {
     }
 
     async fn housekeep(&mut self) {
+        if self.leader.is_none() {
+            return;
+        }
+        self.learn_clocks();
+        let ahead = self.is_ahead();
         let clock = self.clock();
         let Some(leader) = &mut self.leader else { return };
         if let Some(deadline) = clock.now.checked_sub(UNKNOWN_AFTER) {
             leader.run.give_up(deadline);
+        }
+        if ahead {
+            return;
         }
         let kept = leader.housekeep(&self.rows, clock);
         self.ends_on_error(kept);

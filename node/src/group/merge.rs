@@ -13,10 +13,11 @@ use crate::group::GroupContext;
 use crate::group::cursor::Cursor;
 use crate::group::leader::eval_context;
 use crate::group::live;
+use crate::group::losers;
 use crate::group::remote::{self, Answer, LinkFloor, RemoteAnswer, RemoteBatch, Vector};
 use crate::group::run::Run;
 use crate::group::statemerge;
-use crate::model::{Effect, Parts};
+use crate::model::{Closed, Effect, Parts};
 use bytes::Bytes;
 use flotilla_topology::ids::{LogId, Origin};
 use flotilla_topology::slot::SlotRange;
@@ -83,7 +84,7 @@ pub(super) fn evaluate_batch(
     if !flaws::has(Flaw::ClockBehind) {
         run.observe(highest.max(batch.closed));
     }
-    join(context, run, rows, wall_ms, &effects)?;
+    join(context, run, rows, wall_ms, &effects, &Closed::new())?;
     let to = Cursor {
         position: batch.to,
         closed: batch.closed,
@@ -133,18 +134,21 @@ pub(super) fn refusal(context: &GroupContext, origin: Origin, slots: SlotRange) 
     None
 }
 
-/// Joins effects into the open entry, and counts what lost.
+/// Joins effects into the open entry, and counts and tells what lost; what is stamped up to `seen`
+/// was here before.
 pub(super) fn join(
     context: &GroupContext,
     run: &mut Run,
     rows: &dyn Rows,
     wall_ms: u64,
     effects: &[Effect],
+    seen: &Closed,
 ) -> io::Result<()> {
     let now = run.clock_at(wall_ms);
     let at = eval_context(context, context.stamp(now), now.ms(), now.ms());
     let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
-    let losers = eval::remote(&mut txn, effects)?;
+    let losers = eval::remote_state(&mut txn, effects, seen)?;
+    losers::record(&mut View::new(rows, &mut run.overlay), now, &losers.told)?;
     for (kind, count) in LoserKind::ALL.iter().zip(losers.counts) {
         if count > 0 {
             metrics::counter!("flotilla_merge_losers_total", "kind" => kind.name())

@@ -30,6 +30,10 @@ pub mod leader;
 
 mod merge;
 
+pub mod losers;
+
+pub mod skew;
+
 mod statemerge;
 
 pub mod upkeep;
@@ -53,6 +57,7 @@ use crate::group::exec::{Barrier, Outcome};
 use crate::group::live::LiveSet;
 use crate::group::remote::{Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatch};
 use crate::group::run::Verdict;
+use crate::group::skew::Clocks;
 use crate::group::state::{StateRequest, StateVerdict};
 use crate::raft::{Completions, Membership, RaftGroup, RaftRole, RaftStatus};
 use flotilla_topology::ids::{GroupId, LogId, Origin, ReplicaId};
@@ -121,6 +126,7 @@ impl Group {
         raft: RaftGroup,
         applied: watch::Receiver<AppliedState>,
         completions: Completions,
+        clocks: Arc<dyn Clocks>,
     ) -> Arc<Group> {
         let (work, queue) = mpsc::channel(WORK_QUEUE_MAX);
         let evaluator = Evaluator::new(
@@ -130,6 +136,7 @@ impl Group {
             applied.clone(),
             queue,
             completions,
+            clocks,
         );
         tokio::spawn(evaluator.drive());
         let status = raft.watch();

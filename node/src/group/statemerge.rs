@@ -5,16 +5,16 @@ use crate::engine::keys;
 use crate::engine::view::{Rows, View};
 use crate::flaws::{self, Flaw};
 use crate::group::GroupContext;
-use crate::group::cursor::Cursor;
+use crate::group::cursor::{self, Cursor};
 use crate::group::live;
 use crate::group::merge;
 use crate::group::remote::Answer;
 use crate::group::run::Run;
 use crate::group::state::{OpenMerge, StateCut, StateRequest, StateStep, StateVerdict};
-use crate::model::{Effect, Parts};
+use crate::model::{Closed, Effect, Parts};
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, LogId, Origin};
-use flotilla_topology::stamp::Stamp;
+use flotilla_topology::stamp::{Hlc, Stamp};
 use std::io;
 
 /// What a step comes to.
@@ -119,8 +119,17 @@ fn chunk(
     if !flaws::has(Flaw::ClockBehind) {
         run.observe(last);
     }
-    merge::join(context, run, rows, wall_ms, &effects)?;
+    let seen = seen(context, &View::new(rows, &mut run.overlay))?;
+    merge::join(context, run, rows, wall_ms, &effects, &seen)?;
     Ok(StateEnd::Entry { origin, last })
+}
+
+/// What this group has had before: all of this cluster, and of others what came by their logs.
+fn seen(context: &GroupContext, view: &View<'_>) -> io::Result<Closed> {
+    let heard = cursor::closed_vector(&cursor::read_view(view)?, context.slots);
+    let mut seen: Closed = heard.into_iter().collect();
+    seen.insert(context.origin.cluster, context.stamp(Hlc(u64::MAX)));
+    Ok(seen)
 }
 
 /// A merge is over: what it brought counts for whoever walks over rows.

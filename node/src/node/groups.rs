@@ -143,8 +143,8 @@ impl GroupKeeper {
             origin,
             max_skew_ms: MAX_SKEW_MS,
         });
-        let group =
-            Group::start(context, self.engine.clone(), replica.id, raft, applied, completions);
+        let (engine, clocks) = (self.engine.clone(), self.places.clone());
+        let group = Group::start(context, engine, replica.id, raft, applied, completions, clocks);
         if group.is_unborn() && info.birth.iter().any(|born| born.id == replica.id) {
             group.raft.initialize(&birth(info)).await?;
         }

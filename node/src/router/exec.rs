@@ -240,7 +240,7 @@ fn unknown() -> Reply {
 
 fn try_again() -> Reply {
     Reply::error(
-        "TRYAGAIN not applied: no leader answered within 5 seconds; a majority of this group's \
-         replicas may be down",
+        "TRYAGAIN not applied: no leader took it within 5 seconds; a majority of this group's \
+         replicas may be down, or its leader's clock runs ahead (see flotilla_clock_ahead_ms)",
     )
 }

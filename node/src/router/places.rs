@@ -1,9 +1,11 @@
 //! Where things are: the partition map, the groups on this node, connections to the other nodes.
 
+use crate::clock;
 use crate::group::Group;
+use crate::group::skew::Clocks;
 use crate::raft::{Member, Network, Peer};
 use crate::tls::Tls;
-use crate::transport::{Client, Expect};
+use crate::transport::{Class, Client, Expect};
 use arc_swap::ArcSwapOption;
 use flotilla_topology::api::ClusterMap;
 use flotilla_topology::ids::{ClusterId, GroupId, ReplicaId, Role};
@@ -165,6 +167,17 @@ impl Places {
             _ => Vec::new(),
         };
         fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+impl Clocks for Places {
+    fn wall_ms_of(&self, member: &Member) -> Option<u64> {
+        let client = self.client(member.role, &member.name)?;
+        // What a connection told that is gone may be old.
+        Class::ALL.into_iter().find(|class| client.is_connected(*class))?;
+        let told = client.clock()?;
+        let doubt_ms = u64::try_from(told.rtt.as_millis() / 2).unwrap_or(u64::MAX);
+        Some(clock::wall_ms().saturating_add_signed(told.offset_ms).saturating_add(doubt_ms))
     }
 }
 

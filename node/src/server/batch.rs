@@ -88,7 +88,7 @@ impl<'s> Batch<'s> {
                 return self.answer(reply);
             }
         };
-        if command.spec.place == Place::Connection {
+        if local::answers(&command) {
             return self.local(command).await;
         }
         // What looks at all keys sees every write before it and none behind it: a run of its own.

@@ -31,7 +31,7 @@ pub const CURSORS: u16 = 31;
 pub const LINK_FLOOR: u16 = 32;
 /// Ask where a link should start.
 pub const LINK_SEED: u16 = 33;
-/// Ask for convergence digests.
+/// Ask for digests: of slots, of the keys of a slot, of a replica.
 pub const DIGEST: u16 = 34;
 
 /// Take a step of merging another cluster's full state.

@@ -120,7 +120,7 @@ impl Lane {
     }
 
     pub fn clock(&self) -> Option<PeerClock> {
-        self.pulse.lock().clock()
+        self.pulse.lock().clock(clock::wall_ms())
     }
 
     /// Puts a request behind those that wait, and sees to it that a driver runs.

@@ -18,7 +18,8 @@ pub(super) const PULSES_MAX: usize = 16;
 pub struct PeerClock {
     /// Round trip time, the best of the last few pings.
     pub rtt: Duration,
-    /// The peer's wall clock minus ours, in milliseconds, exact to about half the round trip.
+    /// The peer's wall clock minus ours now, in milliseconds, exact to about half the round trip.
+    /// A jump of our clock shows at once, one of the peer's within the next few pings.
     pub offset_ms: i64,
 }
 
@@ -118,7 +119,26 @@ struct PulseState {
     heard: Instant,
     next_id: u64,
     waiting: Option<(u64, Instant)>,
-    samples: VecDeque<PeerClock>,
+    samples: VecDeque<Sample>,
+}
+
+/// What a pong told.
+struct Sample {
+    rtt: Duration,
+    /// The peer's wall clock at `at`, about.
+    there_ms: u64,
+    at: Instant,
+}
+
+impl PulseState {
+    /// The best sample, seen from our wall clock now.
+    fn clock(&self, here_ms: u64) -> Option<PeerClock> {
+        let Sample { rtt, there_ms, at } = self.samples.iter().min_by_key(|sample| sample.rtt)?;
+        let there_now = u128::from(*there_ms) + at.elapsed().as_millis();
+        let ahead = i128::try_from(there_now).unwrap_or(i128::MAX) - i128::from(here_ms);
+        let offset_ms = i64::try_from(ahead).unwrap_or(if ahead < 0 { i64::MIN } else { i64::MAX });
+        Some(PeerClock { rtt: *rtt, offset_ms })
+    }
 }
 
 impl Default for Pulse {
@@ -159,18 +179,33 @@ impl Pulse {
         let (_, sent) = state.waiting.take_if(|(waiting, _)| *waiting == id)?;
         let rtt = sent.elapsed();
         // The peer read its clock about half a round trip ago.
-        let there_now = there_ms.saturating_add(rtt.as_millis() as u64 / 2);
-        let offset_ms = i128::from(there_now) - i128::from(here_ms);
-        let offset_ms = offset_ms.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+        let there_ms = there_ms.saturating_add(rtt.as_millis() as u64 / 2);
         if state.samples.len() == SAMPLES_KEPT {
             state.samples.pop_front();
         }
-        state.samples.push_back(PeerClock { rtt, offset_ms });
-        state.samples.iter().min_by_key(|sample| sample.rtt).copied()
+        state.samples.push_back(Sample { rtt, there_ms, at: Instant::now() });
+        state.clock(here_ms)
     }
 
-    /// The best sample.
-    pub fn clock(&self) -> Option<PeerClock> {
-        self.state.lock().samples.iter().min_by_key(|sample| sample.rtt).copied()
+    /// The best sample; `here_ms` is our wall clock now.
+    pub fn clock(&self, here_ms: u64) -> Option<PeerClock> {
+        self.state.lock().clock(here_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a pong told holds until the next one, whatever our own clock does meanwhile.
+    #[test]
+    fn a_jump_of_our_own_clock_shows_at_once() {
+        let pulse = Pulse::default();
+        assert_eq!(pulse.clock(5), None);
+        let id = pulse.ping();
+        let told = pulse.pong(id, 100_000, 100_000).unwrap();
+        assert!(told.offset_ms.abs() < 1_000, "{told:?}");
+        let jumped = pulse.clock(103_000).unwrap();
+        assert!((-3_000..-2_000).contains(&jumped.offset_ms), "{jumped:?}");
     }
 }

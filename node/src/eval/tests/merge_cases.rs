@@ -1,8 +1,8 @@
 //! Histories that broke earlier rules of merging, one test each.
 
 use super::world::World;
-use crate::eval::LoserKind;
-use crate::model::Effect;
+use crate::eval::{self, CONFLICT_WINDOW_MS, LoserKind, Losers};
+use crate::model::{Closed, Effect};
 use flotilla_topology::slot::Slot;
 
 /// Clusters with one group each, and what each has shipped and taken.
@@ -168,6 +168,107 @@ fn a15_the_losing_type_is_told() {
     let kinds: Vec<LoserKind> = losers.told.iter().map(|loser| loser.kind).collect();
     assert_eq!(kinds, [LoserKind::Type, LoserKind::Floor]);
     assert_eq!(losers.total(), 2);
+}
+
+/// What cluster 1 has when cluster 2 does `theirs`, `after_ms` later and without having seen it.
+fn replaced(ours: &[&str], after_ms: u64, theirs: &str) -> Losers {
+    let mut clusters = Clusters::new(2);
+    for line in ours {
+        clusters.run(0, 1_000, line);
+    }
+    clusters.run(1, 1_000 + after_ms, theirs);
+    let arriving = clusters.shipped[1][0].clone();
+    clusters.worlds[0].take(&arriving)
+}
+
+/// A value that another cluster's replaces within the window is told of: key, element, value, and
+/// both stamps with their clusters.
+#[test]
+fn what_is_replaced_within_the_window_is_told() {
+    for (ours, theirs, element, value) in [
+        (&["SET k a"][..], "SET k b", "", "a"),
+        (&["SET k a"], "APPEND k b", "", "a"),
+        (&["SET k a"], "HSET k f b", "", "a"),
+        (&["HSET k f a"], "HSET k f b", "f", "a"),
+        (&["HSET k f a", "HDEL k f"], "HSET k f b", "f", ""),
+        (&["HSET k f a"], "SET k b", "", ""),
+        (&["INCRBY k 7"], "SET k b", "", "7"),
+    ] {
+        let losers = replaced(ours, 500, theirs);
+        assert_eq!(losers.told.len(), 1, "{ours:?}, then {theirs}: {losers:?}");
+        assert_eq!(losers.counts, [0, 0, 0, 0, 1]);
+        let loser = &losers.told[0];
+        assert_eq!((&loser.key[..], &loser.element[..]), (&b"k"[..], element.as_bytes()));
+        assert_eq!(&loser.value[..], value.as_bytes(), "{ours:?}, then {theirs}");
+        assert_eq!((loser.lost.cluster.0, loser.won.cluster.0), (1, 2));
+        assert_eq!((loser.lost.hlc.ms(), loser.won.hlc.ms()), (1_000, 1_500));
+    }
+}
+
+/// A delete and another expiry replace as well.
+#[test]
+fn deletes_and_expiries_replace() {
+    for (shared, ours, theirs) in
+        [("SET k a", "SET k c", "DEL k"), ("SET k a", "PEXPIREAT k 9000", "PEXPIREAT k 8000")]
+    {
+        let mut clusters = Clusters::new(2);
+        clusters.run(0, 1_000, shared);
+        clusters.send(0, 1);
+        clusters.run(0, 2_000, ours);
+        clusters.run(1, 2_500, theirs);
+        let arriving = clusters.shipped[1][0].clone();
+        let told = clusters.worlds[0].take(&arriving).told;
+        let kinds: Vec<LoserKind> = told.iter().map(|loser| loser.kind).collect();
+        assert_eq!(kinds, [LoserKind::Replaced], "{ours}, then {theirs}");
+    }
+}
+
+/// Outside of the window, of the same cluster, or with the same outcome: nobody lost anything.
+#[test]
+fn an_ordinary_overwrite_is_no_conflict() {
+    assert_eq!(replaced(&["SET k a"], CONFLICT_WINDOW_MS + 1, "SET k b").total(), 0);
+    assert_eq!(replaced(&["HSET k f a"], CONFLICT_WINDOW_MS + 1, "HSET k f b").total(), 0);
+    assert_eq!(replaced(&["SET k a"], 10, "SET k a").total(), 0);
+    assert_eq!(replaced(&["HSET k f a"], 10, "HSET k f a").total(), 0);
+    assert_eq!(replaced(&["HSET k g a"], 10, "HSET k f b").total(), 0);
+    assert_eq!(replaced(&["INCR k"], 10, "INCR k").total(), 0);
+    let mut clusters = Clusters::new(2);
+    clusters.run(0, 1_000, "SET k a");
+    clusters.run(0, 1_010, "SET k b");
+    for entry in clusters.shipped[0].clone() {
+        assert_eq!(clusters.worlds[1].take(&entry).total(), 0);
+    }
+}
+
+/// A full state repeats what came by the log and was overwritten by somebody who knew it.
+#[test]
+fn what_was_here_before_does_not_lose_again() {
+    let mut clusters = Clusters::new(2);
+    clusters.run(0, 1_000, "SET k a");
+    clusters.send(0, 1);
+    clusters.run(1, 2_000, "SET k b");
+    let again = clusters.shipped[0][0].clone();
+    let stamp = again[0].max_stamp();
+    let seen = Closed::from([(stamp.cluster, stamp)]);
+    let (losers, _) = clusters.worlds[1].entry(|txn| eval::remote_state(txn, &again, &seen));
+    assert_eq!(losers.unwrap().total(), 0);
+    let unseen = Closed::new();
+    let (losers, _) = clusters.worlds[1].entry(|txn| eval::remote_state(txn, &again, &unseen));
+    assert_eq!(losers.unwrap().total(), 1);
+}
+
+/// All losers are counted; names and values that are told are cut.
+#[test]
+fn what_is_told_is_bounded() {
+    let key = "k".repeat(3_000);
+    let value = "v".repeat(100);
+    let told = replaced(&[&format!("SET {key} {value}")], 1, &format!("SET {key} b")).told;
+    assert_eq!((told[0].key.len(), told[0].value.len()), (1_024, 32));
+    let fields: String = (0..500).map(|n| format!(" f{n} a")).collect();
+    let losers =
+        replaced(&[&format!("HSET h{fields}")], 1, &format!("HSET h{}", fields.replace('a', "b")));
+    assert_eq!(losers.counts, [0, 0, 0, 0, 500]);
+    assert!(losers.told.len() < 100, "{}", losers.told.len());
 }
 
 /// Increments of both sides add up; a value written over them absorbs just those it saw.

@@ -9,11 +9,21 @@ mod process;
 
 use super::backend::Door;
 use super::session::Session;
-use crate::command::{Command, CommandError, Id, Subcommand, lookup, subcommand};
+use crate::command::{Command, CommandError, Id, Place, Subcommand, lookup, subcommand};
 use crate::resp::Reply;
 use bytes::Bytes;
 
-/// Answers a command whose place is the connection.
+/// Whether the connection answers a command: also HELP, and what is wrong with a subcommand, of one
+/// whose other subcommands are answered by groups.
+pub(super) fn answers(command: &Command) -> bool {
+    match command.spec.id {
+        Id::Flotilla => subcommand(Id::Flotilla, &command.args)
+            .map_or(true, |sub| sub.full_name == "flotilla|help"),
+        _ => command.spec.place == Place::Connection,
+    }
+}
+
+/// Answers such a command.
 pub(super) fn execute(session: &mut Session, command: &Command) -> Reply {
     let args = &command.args;
     match command.spec.id {
@@ -30,6 +40,9 @@ pub(super) fn execute(session: &mut Session, command: &Command) -> Reply {
         Id::Client => container(session, command, connection::client),
         Id::Config => container(session, command, config::config),
         Id::Cluster => container(session, command, cluster::cluster),
+        Id::Flotilla => container(session, command, |_, name, _| {
+            unreachable!("flotilla|{name} is answered by groups")
+        }),
         Id::Command if args.len() == 1 => commands::all(),
         Id::Command => container(session, command, commands::command),
         _ => unreachable!("{} is not answered by connections", command.spec.name),

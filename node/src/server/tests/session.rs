@@ -200,3 +200,22 @@ async fn a_node_without_a_map_asks_to_try_again() {
     );
     assert_eq!(talk(cluster, b"CLUSTER SLOTS\r\nCLUSTER NODES\r\n").await, line.repeat(2));
 }
+
+#[tokio::test]
+async fn flotilla_is_a_container_that_groups_and_the_connection_share() {
+    let fake = Fake::new();
+    let (_server, plain, cluster) = start(fake.clone(), ServerConfig::default()).await;
+    for door in [plain, cluster] {
+        let help = talk(door, b"FLOTILLA HELP\r\n").await;
+        let first = "+FLOTILLA <subcommand> [<arg> [value] [opt] ...]. Subcommands are:\r\n";
+        assert_eq!(help, format!("*3\r\n{first}+CONFLICTS\r\n+HELP\r\n"));
+        let wrong = talk(door, b"FLOTILLA FOO\r\nFLOTILLA\r\n").await;
+        let unknown = "-ERR unknown subcommand 'FOO'. Try FLOTILLA HELP.\r\n";
+        let arity = "-ERR wrong number of arguments for 'flotilla' command\r\n";
+        assert_eq!(wrong, format!("{unknown}{arity}"));
+    }
+    assert!(fake.runs.lock().is_empty(), "nothing of this concerns groups");
+    talk(plain, b"GET a\r\nFLOTILLA CONFLICTS\r\nGET a\r\n").await;
+    let runs: Vec<_> = fake.runs.lock().iter().map(|(_, names)| names.clone()).collect();
+    assert_eq!(runs, [["get"], ["flotilla"], ["get"]], "what asks every group comes alone");
+}

@@ -1,0 +1,34 @@
+//! What the replicas of all groups say of themselves: what the checker `replicas_equal` compares.
+
+use super::{ask::Asker, load};
+use crate::find::{self, Known};
+use anyhow::{Context, Result};
+use flotilla_chaos::checkers::replicas_equal::ReplicaDigest;
+
+/// Asks every replica of every group of every cluster. All must answer: one that cannot be asked
+/// could be the one that differs.
+pub async fn replicas(known: Vec<Known>) -> Result<Vec<ReplicaDigest>> {
+    let mut all = Vec::new();
+    for told in find::ask_all(known).await.all()? {
+        let map = &told.status.map;
+        let files = told.known.client.as_ref();
+        let files = files.with_context(|| format!("no certificate for {} is known", map.name))?;
+        let asker = &Asker::new(load(files)?);
+        let asked = map.groups.iter().flat_map(|group| {
+            group.replicas.iter().map(move |replica| async move {
+                let node = &replica.node;
+                let state = asker.replica(map, group, node).await;
+                let state =
+                    state.with_context(|| format!("group {} on {node} is not told", group.id))?;
+                anyhow::Ok(ReplicaDigest {
+                    group: format!("{}/{}", map.name, group.id),
+                    replica: node.clone(),
+                    applied: state.at.index,
+                    digest: format!("{:032x} ({} rows)", state.sum, state.rows),
+                })
+            })
+        });
+        all.extend(futures::future::try_join_all(asked).await?);
+    }
+    Ok(all)
+}
