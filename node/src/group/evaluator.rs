@@ -3,8 +3,8 @@
 //!
 //! One task per group and node. On followers it refuses work, naming the leader. Between winning an
 //! election and having applied the term's blank entry work waits in the queue; after a refusal work
-//! is refused until everything in flight has ended. While this node's clock is too far ahead of the
-//! voters' (`skew`) everything is refused, and nothing is due by itself.
+//! is refused until everything in flight has ended. A clock that is too far ahead of the voters' is
+//! held back (`skew`).
 
 use crate::clock;
 use crate::engine::rocks::Engine;
@@ -15,6 +15,7 @@ use crate::group::leader::{Leader, LeaderClock, Work};
 use crate::group::run::{Run, Unproposed, Verdict};
 use crate::group::skew::{Clocks, SkewLimit, voters_clocks};
 use crate::raft::{self, Completion, Completions, RaftGroup, RaftRole, RaftStatus};
+use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,7 +43,7 @@ pub(crate) struct Evaluator {
     confirm: mpsc::Sender<Confirmation>,
     confirmations: mpsc::Receiver<Confirmation>,
     clocks: Arc<dyn Clocks>,
-    skew: SkewLimit,
+    skew: Arc<Mutex<SkewLimit>>,
 }
 
 impl Evaluator {
@@ -53,13 +54,12 @@ impl Evaluator {
         applied: watch::Receiver<AppliedState>,
         work: mpsc::Receiver<Work>,
         completions: Completions,
-        clocks: Arc<dyn Clocks>,
+        (clocks, skew): (Arc<dyn Clocks>, Arc<Mutex<SkewLimit>>),
     ) -> Evaluator {
         let (confirm, confirmations) = mpsc::channel(CONFIRMATIONS_MAX);
         let rows = TabletRows::new(&engine, applied.borrow().tablet);
         let status = raft.watch();
         let leader = None;
-        let skew = SkewLimit::new(context.max_skew_ms);
         Evaluator {
             context,
             engine,
@@ -161,12 +161,7 @@ impl Evaluator {
     async fn take(&mut self, first: Work) {
         let mut next = Some(first);
         while let Some(work) = next.take() {
-            let leads = self.leader.as_ref().is_some_and(|leader| !leader.run.is_stopped());
-            if leads && self.is_ahead() {
-                metrics::counter!("flotilla_refused_clock_ahead_total").increment(1);
-                let term = self.status.borrow().term;
-                work.refuse(None, term); // whoever asks is to wait a little: nobody else leads
-            } else if leads {
+            if self.leader.as_ref().is_some_and(|leader| !leader.run.is_stopped()) {
                 self.evaluate(work).await;
             } else {
                 self.refuse(work);
@@ -187,32 +182,29 @@ impl Evaluator {
         work.refuse(leader, term);
     }
 
-    /// Asks for the clocks of the voters, and shows how far ours is ahead of them.
+    /// Asks for the clocks of the voters, shows how far ours is ahead of them, and warns when it is
+    /// held back.
     fn learn_clocks(&mut self) {
         let (wall_ms, now) = (clock::wall_ms(), Instant::now());
         let known = voters_clocks(&self.status.borrow(), wall_ms, self.clocks.as_ref());
-        self.skew.learn(known, now);
+        let mut skew = self.skew.lock();
+        skew.learn(known, now);
+        let ahead_ms = skew.ahead_ms(wall_ms, now);
         metrics::gauge!("flotilla_clock_ahead_ms", "group" => self.context.group.to_string())
-            .set(self.skew.ahead_ms(wall_ms, now) as f64);
-    }
-
-    /// Whether this clock is too far ahead of the voters' to issue stamps.
-    fn is_ahead(&mut self) -> bool {
-        let now = Instant::now();
-        let Some(ahead_ms) = self.skew.too_far_ms(clock::wall_ms(), now) else { return false };
-        if self.skew.warns(now) {
+            .set(ahead_ms as f64);
+        if ahead_ms > self.context.max_skew_ms && skew.warns(now) {
             tracing::warn!(
                 group = %self.context.group, ahead_ms, max_skew_ms = self.context.max_skew_ms,
-                "this node's clock is too far ahead of those of the group's voters: writes are \
-                 refused; set the clock, or move the leadership"
+                "this node's clock is too far ahead of those of the group's voters and is held \
+                 back: set the clock"
             );
         }
-        true
     }
 
     fn clock(&self) -> LeaderClock {
         let applied = self.applied.borrow().clock;
-        LeaderClock { wall_ms: clock::wall_ms(), applied, now: Instant::now() }
+        let now = Instant::now();
+        LeaderClock { wall_ms: self.skew.lock().limited_ms(clock::wall_ms(), now), applied, now }
     }
 
     async fn evaluate(&mut self, work: Work) {
@@ -266,14 +258,10 @@ impl Evaluator {
             return;
         }
         self.learn_clocks();
-        let ahead = self.is_ahead();
         let clock = self.clock();
         let Some(leader) = &mut self.leader else { return };
         if let Some(deadline) = clock.now.checked_sub(UNKNOWN_AFTER) {
             leader.run.give_up(deadline);
-        }
-        if ahead {
-            return;
         }
         let kept = leader.housekeep(&self.rows, clock);
         self.ends_on_error(kept);

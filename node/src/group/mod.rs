@@ -57,15 +57,16 @@ use crate::group::exec::{Barrier, Outcome};
 use crate::group::live::LiveSet;
 use crate::group::remote::{Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatch};
 use crate::group::run::Verdict;
-use crate::group::skew::Clocks;
+use crate::group::skew::{Clocks, SkewLimit};
 use crate::group::state::{StateRequest, StateVerdict};
 use crate::raft::{Completions, Membership, RaftGroup, RaftRole, RaftStatus};
 use flotilla_topology::ids::{GroupId, LogId, Origin, ReplicaId};
 use flotilla_topology::slot::SlotRange;
 use flotilla_topology::stamp::{Hlc, Stamp};
+use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Work that waits for a group's evaluator, at most: one batch of each of many connections.
@@ -114,6 +115,7 @@ pub struct Group {
     engine: Arc<Engine>,
     status: watch::Receiver<RaftStatus>,
     applied: watch::Receiver<AppliedState>,
+    skew: Arc<Mutex<SkewLimit>>,
     work: mpsc::Sender<Work>,
 }
 
@@ -129,6 +131,7 @@ impl Group {
         clocks: Arc<dyn Clocks>,
     ) -> Arc<Group> {
         let (work, queue) = mpsc::channel(WORK_QUEUE_MAX);
+        let skew = Arc::new(Mutex::new(SkewLimit::new(context.max_skew_ms)));
         let evaluator = Evaluator::new(
             context.clone(),
             engine.clone(),
@@ -136,11 +139,11 @@ impl Group {
             applied.clone(),
             queue,
             completions,
-            clocks,
+            (clocks, skew.clone()),
         );
         tokio::spawn(evaluator.drive());
         let status = raft.watch();
-        Arc::new(Group { context, replica, raft, engine, status, applied, work })
+        Arc::new(Group { context, replica, raft, engine, status, applied, skew, work })
     }
 
     /// Where the applied state is.
@@ -262,7 +265,8 @@ impl Group {
             Err(not) => return Err(not.leader.map(|(_, member)| member.name)),
         };
         self.wait_applied(log_id).await.map_err(|_| None)?;
-        let clock_ms = self.applied().clock.ms().max(crate::clock::wall_ms());
+        let wall_ms = self.skew.lock().limited_ms(crate::clock::wall_ms(), Instant::now());
+        let clock_ms = self.applied().clock.ms().max(wall_ms);
         Ok(Barrier { log_id, clock_ms })
     }
 

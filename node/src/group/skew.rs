@@ -3,8 +3,8 @@
 //!
 //! A clock that runs ahead would let this group's writes win against later ones of others, end keys
 //! before their time, and have its stream parked by every other cluster; and stamps never go back.
-//! So a leader whose clock is ahead evaluates nothing, which leaves time to set the clock or to move
-//! the leadership, and reads go on. Sans-io: clocks and time are given.
+//! So a leader whose clock is too far ahead goes by the median and that much: its stamps still rise,
+//! keys end when they should, and everything is served. Sans-io: clocks and time are given.
 //!
 //! The median is of the clocks that are known, our own included. Of an even number the later one of
 //! the middle counts, and fewer than three say nothing: nobody is outvoted by half. A peer's clock is
@@ -68,9 +68,9 @@ impl SkewLimit {
         wall_ms.saturating_sub(median.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX)))
     }
 
-    /// By how much a clock that shows `wall_ms` is ahead, if that is too much to issue stamps.
-    pub fn too_far_ms(&self, wall_ms: u64, now: Instant) -> Option<u64> {
-        Some(self.ahead_ms(wall_ms, now)).filter(|ahead| *ahead > self.max_ms)
+    /// What a clock that shows `wall_ms` may count as.
+    pub fn limited_ms(&self, wall_ms: u64, now: Instant) -> u64 {
+        wall_ms - self.ahead_ms(wall_ms, now).saturating_sub(self.max_ms).min(wall_ms)
     }
 
     /// Whether it is time to warn of it, again.
@@ -104,25 +104,25 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_ahead_of_the_others_may_issue_nothing() {
+    fn a_clock_ahead_of_the_others_counts_as_theirs_and_the_limit() {
         let now = Instant::now();
         let mut limit = SkewLimit::new(500);
-        assert_eq!(limit.too_far_ms(u64::MAX, now), None, "nothing is known yet");
+        assert_eq!(limit.limited_ms(u64::MAX, now), u64::MAX, "nothing is known yet");
         limit.learn(vec![10_000, 9_400, 9_500], now);
         assert_eq!(limit.ahead_ms(10_000, now), 500);
-        assert_eq!(limit.too_far_ms(10_000, now), None, "just as much as is allowed");
-        assert_eq!(limit.too_far_ms(10_001, now), Some(501));
+        assert_eq!(limit.limited_ms(10_000, now), 10_000, "just as much as is allowed");
+        assert_eq!(limit.limited_ms(10_001, now), 10_000);
         // Time passes for all.
-        assert_eq!(limit.too_far_ms(10_200, now + 200 * MS), None);
+        assert_eq!(limit.limited_ms(10_200, now + 200 * MS), 10_200);
         // Ours jumps, or the others' fall back.
-        assert_eq!(limit.too_far_ms(13_200, now + 200 * MS), Some(3_500));
+        assert_eq!(limit.limited_ms(13_200, now + 200 * MS), 10_200);
         limit.learn(vec![10_300, 9_000, 9_100], now + 300 * MS);
-        assert_eq!(limit.too_far_ms(10_300, now + 300 * MS), Some(1_200));
+        assert_eq!(limit.limited_ms(10_300, now + 300 * MS), 9_600);
         // Behind is no harm: stamps rise by themselves.
-        assert_eq!(limit.too_far_ms(1, now + 300 * MS), None);
+        assert_eq!(limit.limited_ms(1, now + 300 * MS), 1);
         // The others went away: nobody is left to say so.
         limit.learn(vec![10_400, 9_000], now + 400 * MS);
-        assert_eq!(limit.too_far_ms(10_400, now + 400 * MS), None);
+        assert_eq!(limit.limited_ms(10_400, now + 400 * MS), 10_400);
     }
 
     #[test]
