@@ -176,8 +176,8 @@ impl NodeService {
                 return Ok(group.not_leader::<SourceAnswer>().encode());
             }
             let answered = tokio::task::spawn_blocking(move || match (&request, &group) {
-                (SourceRequest::Cut { after, keep, .. }, Some(group)) => {
-                    cuts.cut(group, *after, *keep)
+                (SourceRequest::Cut { after, keep, peer, .. }, Some(group)) => {
+                    cuts.cut(group, *after, *keep, *peer)
                 }
                 (_, Some(group)) => source::compare(group, &request),
                 (_, None) => cuts.read(&request),

@@ -18,7 +18,7 @@ use crate::shipper::{Action, Event, Parcel, Shipper};
 use crate::tap::News;
 use flotilla_node::clock;
 use flotilla_topology::api::{LinkState, LinkStatus, PeerCluster};
-use flotilla_topology::ids::{ClusterId, GroupId, Origin};
+use flotilla_topology::ids::{ClusterId, GroupId, LogId, Origin};
 use flotilla_topology::slot::SlotRange;
 use hold::Hold;
 use merging::Merging;
@@ -361,6 +361,11 @@ impl Outbound {
                 self.reopen_pause = REOPEN_MIN;
                 if self.shipper.state().0 == LinkState::NeedsMerge {
                     self.lost("needs-merge".into());
+                } else if cursor == LogId::default() && self.told.borrow().merge_epoch > 0 {
+                    // It came after the others: what they deleted before may be forgotten here and
+                    // there, so a log alone would bring back what another one deleted.
+                    self.merging.wanted = true;
+                    self.lost("it begins with the full state".into());
                 }
             }
             Ok(Message::Ack { group, cursor, received_ms, committed_ms })

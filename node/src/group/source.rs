@@ -14,14 +14,16 @@ pub use ask::{
 };
 
 use crate::engine::rows::FrozenRows;
+use crate::engine::view::{Overlay, View};
 use crate::group::Group;
 use crate::group::cursor::{self, closed_vector};
+use crate::group::live::LiveSet;
 use crate::group::rows::{
     Resume, Units, differing_keys, differing_slots, encode_effect, key_hash, key_states,
     slot_states,
 };
 use crate::group::state::StateCut;
-use flotilla_topology::ids::LogId;
+use flotilla_topology::ids::{ClusterId, LogId};
 use flotilla_topology::slot::{Slot, SlotRange};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -69,11 +71,17 @@ impl Cuts {
         group: &Group,
         after: LogId,
         keep: bool,
+        peer: ClusterId,
     ) -> Result<SourceAnswer, SourceRefusal> {
         let frozen = FrozenRows::of_group(group.engine(), group.context.group);
         let (rows, meta) = frozen.map_err(|error| unreadable(&error))?;
         if meta.applied.index < after.index {
             return Err(format!("this replica is at {}, {after} is needed", meta.applied));
+        }
+        let mut overlay = Overlay::new();
+        let set = LiveSet::read(&View::new(&rows, &mut overlay)).map_err(|e| unreadable(&e))?;
+        if peer != ClusterId(0) && !set.is_some_and(|set| set.live.contains(&peer)) {
+            return Err(format!("the group does not count cluster {peer} as live yet"));
         }
         let cursors = cursor::read_all(&rows).map_err(|error| unreadable(&error))?;
         let context = &group.context;

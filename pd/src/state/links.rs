@@ -58,10 +58,12 @@ impl PeerRecord {
     }
 }
 
-/// What is stored, brought up to date with the topology file.
+/// What is stored, brought up to date with the topology file. `first` if nothing was ever stored: a
+/// peer that comes later than the cluster itself begins with the full state.
 pub fn merged(
     stored: &BTreeMap<ClusterId, PeerRecord>,
     file: &[PeerCluster],
+    first: bool,
 ) -> Result<BTreeMap<ClusterId, PeerRecord>, LoadError> {
     let mut all = stored.clone();
     for record in all.values_mut() {
@@ -80,7 +82,8 @@ pub fn merged(
         }
     }
     for listed in file.iter().filter(|listed| !stored.contains_key(&listed.id)) {
-        let record = PeerRecord { peer: listed.clone(), added: false, gone: None };
+        let peer = PeerCluster { merge_epoch: u64::from(!first), ..listed.clone() };
+        let record = PeerRecord { peer, added: false, gone: None };
         all.insert(listed.id, record);
     }
     let mut names = BTreeMap::new();
@@ -248,7 +251,9 @@ impl State {
             Standing::Returning => return Ok(unchanged(&name, "is returning already")),
             Standing::Fenced => {}
         }
-        self.peer_mut(id).standing = Standing::Returning;
+        let record = self.peer_mut(id);
+        record.standing = Standing::Returning;
+        record.merge_epoch += 1;
         Ok(vec![
             format!("`{name}` counts again: logs and collection wait for it from now on"),
             format!(
@@ -311,13 +316,13 @@ impl State {
             ],
             None => vec![
                 format!("`{name}` is a peer, live from now on"),
-                format!(
-                    "{} are shipped to it, by a merge where the log no longer begins at its start",
-                    groups(self.synced_groups())
-                ),
+                format!("it is sent the whole state of {} first", groups(self.synced_groups())),
             ],
         };
-        let fresh = PeerCluster { syncers, rtt_ms, id, name, ..PeerCluster::default() };
+        // What was deleted before it came may be forgotten: logs alone would bring it back there.
+        let merge_epoch = 1;
+        let fresh =
+            PeerCluster { syncers, rtt_ms, id, name, merge_epoch, ..PeerCluster::default() };
         let peers = &mut self.durable_mut().peers;
         let new = || PeerRecord { peer: fresh.clone(), added: true, gone: None };
         let record = peers.entry(id).or_insert_with(new);

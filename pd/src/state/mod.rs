@@ -171,7 +171,7 @@ impl State {
             name: settings.name.clone(),
             incarnation: settings.incarnation,
         };
-        durable.peers = links::merged(&stored.peers, &settings.peers)?;
+        durable.peers = links::merged(&stored.peers, &settings.peers, records.is_empty())?;
         durable.counters.mesh = links::mesh_version(&stored, &durable);
         durable.counters.life += 1;
         let same_peers = stored.present_peers().eq(durable.present_peers());

@@ -15,7 +15,7 @@ use flotilla_node::group::rows::{Resume, SlotState};
 use flotilla_node::group::source::{KEYS_MAX, SourceAnswer, SourceRequest};
 use flotilla_node::group::state::StateCut;
 use flotilla_node::transport::{Class, kinds};
-use flotilla_topology::ids::LogId;
+use flotilla_topology::ids::{ClusterId, LogId};
 use flotilla_topology::slot::{Slot, SlotRange};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -108,7 +108,8 @@ pub async fn cut(
     let mut last = "its group is not in the map".to_owned();
     for _ in 0..CUT_TRIES {
         for node in leaders.replicas(route.group) {
-            let request = SourceRequest::Cut { group: route.group, after, keep };
+            let peer = if keep { route.peer } else { ClusterId(0) };
+            let request = SourceRequest::Cut { group: route.group, after, keep, peer };
             match ask(leaders, &node, request).await {
                 Ok(SourceAnswer::Cut { cut, state }) => return Ok((node, cut, state)),
                 Ok(other) => last = format!("{node} answers a cut with {other:?}"),

@@ -5,7 +5,7 @@ use crate::group::remote::{EFFECT_BYTES_MAX, Outcome};
 use crate::group::rows::{KeyState, Resume, SlotState};
 use crate::group::state::StateCut;
 use bytes::Bytes;
-use flotilla_topology::ids::{GroupId, LogId};
+use flotilla_topology::ids::{ClusterId, GroupId, LogId};
 use flotilla_topology::slot::{SLOT_COUNT, Slot, SlotRange};
 
 const SOURCE_VERSION: u8 = 1;
@@ -27,6 +27,9 @@ pub enum SourceRequest {
         after: LogId,
         /// Whether rows will be read: otherwise only the position is wanted.
         keep: bool,
+        /// Who will merge it: the group must count that cluster among the live ones, or it would go
+        /// on forgetting what the cut still holds. 0 for nobody.
+        peer: ClusterId,
     },
     /// State digests of slots.
     Slots {
@@ -165,11 +168,12 @@ impl SourceRequest {
         let mut out = Encoder::new();
         out.put_u8(SOURCE_VERSION);
         match self {
-            SourceRequest::Cut { group, after, keep } => {
+            SourceRequest::Cut { group, after, keep, peer } => {
                 out.put_u8(1);
                 out.put_group(*group);
                 out.put_log_id(*after);
                 out.put_bool(*keep);
+                out.put_cluster(*peer);
             }
             SourceRequest::Slots { cut, slots } => {
                 out.put_u8(2);
@@ -217,6 +221,7 @@ impl SourceRequest {
                 group: from.group()?,
                 after: from.log_id()?,
                 keep: from.bool()?,
+                peer: from.cluster()?,
             },
             2 => SourceRequest::Slots { cut: from.u64()?, slots: from.slots()? },
             3 => SourceRequest::Keys { cut: from.u64()?, slot: from.slot()? },
@@ -314,6 +319,7 @@ mod tests {
                 group: GroupId(3),
                 after: LogId { term: 1, index: 9 },
                 keep: true,
+                peer: ClusterId(2),
             },
             SourceRequest::Slots { cut: 5, slots },
             SourceRequest::Keys { cut: 5, slot: Slot(9) },
