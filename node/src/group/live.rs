@@ -135,11 +135,8 @@ fn combined(a: &Closed, b: &Closed) -> Closed {
 pub fn refusal(view: &View<'_>, origin: Origin) -> io::Result<Option<String>> {
     let set = LiveSet::read(view)?.unwrap_or_default();
     if set.fenced.contains(&origin.cluster) {
-        let line = format!(
-            "cluster {} was fenced here: it must return (flotilla link return)",
-            origin.cluster
-        );
-        return Ok(Some(line));
+        let line = "this cluster has fenced yours: it must return (flotilla link return)";
+        return Ok(Some(line.to_owned()));
     }
     if set.barred.get(&origin.cluster).is_some_and(|life| origin.incarnation <= *life) {
         let line = format!(
