@@ -1,24 +1,85 @@
 //! What clients learn of each other's writes when two clusters could not, and what a node does whose
-//! clock is wrong.
+//! clock is wrong; and what nodes tell of what they hold.
 
-use crate::harness::{Demo, Redis, alone, eventually};
+use crate::harness::{Demo, Redis, alone, eventually, said};
 use flotilla_chaos::http;
+use flotilla_node::clock;
+use flotilla_node::group::digest::{DigestCall, KeyPage, KeysRequest, ReplicaState};
+use flotilla_node::group::remote::{Answer, Outcome};
+use flotilla_node::tls::{Tls, TlsFiles};
+use flotilla_node::transport::{Class, Client, Expect, kinds};
+use flotilla_topology::ids::{ClusterId, GroupId, Role};
+use flotilla_topology::slot::Slot;
 use serde_json::Value as Json;
 use std::path::Path;
 use std::time::Duration;
 
-/// The node that leads the group of a key: the one that is not moved away from.
-fn leader(demo: &Demo, cluster: &str, key: &str) -> Json {
-    let nodes = demo.cluster(cluster)["nodes"].as_array().expect("nodes").clone();
-    eventually("a node leads", || {
-        for node in &nodes {
-            let address = node["cluster_resp"].as_str().expect("an address");
-            if Redis::new(address).try_call(&["SET", key, "v"]).is_ok() {
-                return Ok(node.clone());
-            }
-        }
-        Err("nobody takes a write".to_owned())
+/// The group of a key, once the node leads that is to lead: after a start leaderships move.
+fn group_of(demo: &Demo, cluster: &str, key: &str) -> Json {
+    let slot = u64::from(Slot::of(key.as_bytes()).0);
+    eventually("the preferred leader leads", || {
+        let output = demo.tool(&["status", "--json"]);
+        let status: Json = serde_json::from_slice(&output.stdout).map_err(|_| said(&output))?;
+        let clusters = status["clusters"].as_array().ok_or("no clusters")?;
+        let found = clusters.iter().find(|told| told["map"]["name"] == cluster);
+        let groups = found.and_then(|told| told["map"]["groups"].as_array()).ok_or("no groups")?;
+        let carries = |group: &&Json| {
+            let bound = |name: &str| group["slots"][name].as_u64().expect("a slot");
+            (bound("first")..=bound("last")).contains(&slot)
+        };
+        let group = groups.iter().find(carries).ok_or("no group")?;
+        let (leader, preferred) = (&group["leader"]["node"], &group["preferred_leader"]);
+        if leader == preferred { Ok(group.clone()) } else { Err(group.to_string()) }
     })
+}
+
+fn node(demo: &Demo, cluster: &str, name: &Json) -> Json {
+    let nodes = demo.cluster(cluster)["nodes"].as_array().expect("nodes").clone();
+    nodes.into_iter().find(|node| node["name"] == *name).expect("a node of that name")
+}
+
+/// Asks a node of east for digests, as the command line does.
+fn digests<T: Outcome>(demo: &Demo, node: &Json, call: &DigestCall) -> Result<T, String> {
+    let east = demo.cluster("east");
+    let path = |key: &str| east["client"][key].as_str().expect("a file").into();
+    let files = TlsFiles { ca: path("ca"), cert: path("cert"), key: path("key") };
+    let tls = Tls::load(&files).map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let asked = runtime.block_on(async {
+        let address = node["rpc"].as_str().expect("an address").to_owned();
+        let expect = Expect { cluster: ClusterId(1), role: Role::Node, name: None };
+        let client = Client::new(address, &tls, expect);
+        client.call(Class::Bulk, kinds::DIGEST, call.encode(), Duration::from_secs(10)).await
+    });
+    let bytes = asked.map_err(|error| error.to_string())?;
+    match Answer::<T>::decode(&bytes).map_err(|error| error.to_string())? {
+        Answer::Done(answer) => Ok(answer),
+        Answer::NotLeader(leader) => Err(format!("not the leader: {leader:?}")),
+        Answer::Refused { reason } => Err(reason),
+    }
+}
+
+/// The leader names the keys of a slot; all replicas tell the same of themselves at one position.
+fn digests_are_told(demo: &Demo, group: &Json, key: &'static str) {
+    let id = GroupId(group["id"].as_u64().expect("a number").try_into().expect("a group"));
+    let leading = node(demo, "east", &group["leader"]["node"]);
+    let (at_ms, slot) = (clock::wall_ms(), Slot::of(key.as_bytes()));
+    let call = DigestCall::Keys(KeysRequest { group: id, at_ms, slot, after: None, max: 10 });
+    let page: KeyPage = eventually("the keys are told", || digests(demo, &leading, &call));
+    let names: Vec<&[u8]> = page.keys.iter().map(|digest| &digest.key[..]).collect();
+    assert_eq!((names, page.more), (vec![key.as_bytes()], false));
+    let replicas = group["replicas"].as_array().expect("replicas").clone();
+    assert_eq!(replicas.len(), 3);
+    eventually("all replicas stand at one position", || {
+        let told = replicas.iter().map(|replica| {
+            let node = node(demo, "east", &replica["node"]);
+            digests::<ReplicaState>(demo, &node, &DigestCall::Replica(id))
+        });
+        let told = told.collect::<Result<Vec<_>, String>>()?;
+        let level = told.iter().all(|state| state.at == told[0].at);
+        assert!(!level || told.iter().all(|state| *state == told[0]), "{told:?}");
+        if level { Ok(()) } else { Err(format!("{told:?}")) }
+    });
 }
 
 fn metric(node: &Json, name: &str) -> f64 {
@@ -73,9 +134,12 @@ fn both_sides_tell_of_a_conflict() {
 fn a_leader_whose_clock_is_ahead_takes_no_writes() {
     let _alone = alone();
     let demo = Demo::start(&["--rtt", "5ms"]);
-    let leading = leader(&demo, "east", "k");
+    let group = group_of(&demo, "east", "k");
+    let leading = node(&demo, "east", &group["leader"]["node"]);
     let name = leading["name"].as_str().expect("a name").to_owned();
     let mut redis = Redis::new(leading["resp"].as_str().expect("an address"));
+    redis.call(&["SET", "k", "v"]);
+    digests_are_told(&demo, &group, "k");
     let clocks = Path::new(&demo.state).with_file_name("demo").join("clocks");
     let shift = |ms: &str| {
         std::fs::create_dir_all(&clocks).expect("a directory");
