@@ -23,6 +23,8 @@ pub enum Flaw {
     HeaderEarly,
     /// A passed expiry is collected before every live clock has passed it.
     ExpiryUnpassed,
+    /// A passed expiry is collected before everybody has all that it hides.
+    ExpiryUntold,
     /// Collecting an expiry removes rows of every type.
     ExpiryAnyType,
     /// A tombstone goes although not everybody knows the sums that it absorbed.

@@ -53,7 +53,29 @@ impl SlotRange {
         self.first <= slot && slot <= self.last
     }
 
-    /// Whether the two ranges share a slot.
+    /// The slots that both have.
+    pub fn common(&self, other: &SlotRange) -> Option<SlotRange> {
+        let common =
+            SlotRange { first: self.first.max(other.first), last: self.last.min(other.last) };
+        (common.first <= common.last).then_some(common)
+    }
+
+    /// What is left of it without another range: none, one or two ranges.
+    pub fn without(&self, other: &SlotRange) -> impl Iterator<Item = SlotRange> {
+        let before = SlotRange {
+            first: self.first,
+            last: Slot(self.last.0.min(other.first.0.saturating_sub(1))),
+        };
+        let after = SlotRange {
+            first: Slot(self.first.0.max(other.last.0.saturating_add(1))),
+            last: self.last,
+        };
+        let before = (self.first < other.first).then_some(before);
+        let after = (self.last > other.last).then_some(after);
+        before.into_iter().chain(after)
+    }
+
+    /// Whether the ranges share a slot.
     pub fn intersects(&self, other: &SlotRange) -> bool {
         self.first <= other.last && other.first <= self.last
     }

@@ -13,6 +13,8 @@
 //! | 0x64 open merge | origin, source group | the full state that is being merged |
 //! | 0x65 merges | | how many full states were merged |
 //! | 0x66 forgotten | | up to when ends may have been collected (8) |
+//! | 0x67 levelled | origin, source group | what other clusters had of a fenced one |
+//! | 0x68 life | | the life of this cluster that the group is in, and what it owes |
 //! | 0x70 loser | number (8) | a write that lost against another cluster's |
 //!
 //! Numbers are big-endian. A key is escaped (0x00 becomes 0x00 0xFF) and ends with 0x00 0x01, so
@@ -50,6 +52,10 @@ pub const MERGE: u8 = 0x64;
 pub const MERGES: u8 = 0x65;
 /// Up to when ends may have been collected, one row.
 pub const FORGOTTEN: u8 = 0x66;
+/// What other clusters had of a group of a fenced one.
+pub const LEVELLED: u8 = 0x67;
+/// The life that the group is in, one row.
+pub const LIFE: u8 = 0x68;
 /// Rows of the log of losers, local upkeep.
 pub const LOSER: u8 = 0x70;
 
@@ -194,6 +200,11 @@ pub fn garbage_until(at: Hlc) -> Range<Bytes> {
 /// The row of the full state that is being merged from a source group.
 pub fn merge(origin: Origin, group: GroupId) -> Bytes {
     of_source(MERGE, origin, group)
+}
+
+/// The row of what other clusters had of a group of a fenced one.
+pub fn levelled(origin: Origin, group: GroupId) -> Bytes {
+    of_source(LEVELLED, origin, group)
 }
 
 /// The one row of a kind that has only one.

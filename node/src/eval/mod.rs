@@ -15,6 +15,7 @@
 mod args;
 mod clean;
 mod conflicts;
+mod cover;
 mod deadlines;
 mod digest;
 mod due;
@@ -32,6 +33,7 @@ mod txn;
 
 pub use clean::{CleanFrom, CleanRules, Cleaned, clean, garbage_waits};
 pub use conflicts::{CONFLICTS_MAX, ConflictOptions, LoserRow, newest_conflicts};
+pub use cover::{CoverFrom, Coverage, cover};
 pub use digest::{KeyDigest, SlotDigest, digest, key_digests};
 pub use due::{DueOutcome, expire_due};
 pub(crate) use mix::Mix;

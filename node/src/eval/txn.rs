@@ -219,6 +219,12 @@ impl<'a> Txn<'a> {
         self.put_row(keys::garbage(at, key.slot, &key.name, None), Bytes::new(), Parts::NONE);
     }
 
+    /// Lets the cleaner look at a key of which something went without a trace.
+    pub(super) fn queue_bare(&mut self, key: &Key) {
+        let at = key.head.claim.map_or(Hlc::ZERO, |claim| claim.stamp.hlc);
+        self.put_row(keys::garbage(at, key.slot, &key.name, None), Bytes::new(), Parts::NONE);
+    }
+
     /// Keeps the invariant: a key is in the expiry index iff its head has an expiry with an end.
     fn reindex(&mut self, key: &Key, end: u64) {
         if key.indexed == end {

@@ -14,6 +14,7 @@ use crate::eval::{self, EvalContext, Txn};
 use crate::group::GroupContext;
 use crate::group::cursor;
 use crate::group::exec::{Outcome, REPLY_BYTES_MAX};
+use crate::group::life;
 use crate::group::live::LiveSet;
 use crate::group::merge::{self, Merge};
 use crate::group::remote::{self, Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatch};
@@ -143,15 +144,22 @@ impl Leader {
             Work::LinkFloor { floor, answer } => {
                 self.entry(clock, answer, |run, _| merge::write_floor(run, rows, &floor))
             }
-            Work::Live { set, answer } => self.entry(clock, answer, |run, _| {
-                let mut view = View::new(rows, &mut run.overlay);
-                let known = LiveSet::read(&view)?;
-                if known.as_ref().is_none_or(|known| known.version < set.version) {
-                    let set = set.after(known, &cursor::read_view(&view)?);
-                    view.put(keys::single(keys::LIVE), set.encode(), Parts::NONE);
-                }
-                Ok(())
-            }),
+            Work::Live { set, answer } => {
+                let context = Arc::clone(&self.context);
+                self.entry(clock, answer, |run, _| {
+                    let mut view = View::new(rows, &mut run.overlay);
+                    let known = LiveSet::read(&view)?;
+                    let set = match known {
+                        Some(known) if known.version >= set.version => known,
+                        known => {
+                            let set = set.after(known, &cursor::read_view(&view)?);
+                            view.put(keys::single(keys::LIVE), set.encode(), Parts::NONE);
+                            set
+                        }
+                    };
+                    life::follow(&mut view, &context, &set)
+                })
+            }
             Work::Tick { at_ms, answer } => {
                 let tick = self.context.stamp_at_ms(at_ms);
                 self.entry(clock, answer, |run, stamp| {
@@ -270,10 +278,10 @@ impl Leader {
         let end = statemerge::evaluate(&self.context, &mut self.run, rows, clock.wall_ms, request)?;
         match end {
             StateEnd::Answer(told) => self.job(clock, AnswerJob::new(told, answer), false),
-            StateEnd::Entry { origin, last } => {
+            StateEnd::Entry { origin, last, verdict } => {
                 self.upkeep.moved = true;
                 self.run.set_origin(origin, last, last);
-                let told = Answer::Done(StateVerdict::Done);
+                let told = Answer::Done(verdict);
                 self.job(clock, AnswerJob::new(told, answer), true);
             }
         }

@@ -27,11 +27,12 @@ pub struct LiveSet {
     pub version: u64,
     /// What they have seen counts, and what they send is taken.
     pub live: BTreeSet<ClusterId>,
-    /// Given up by the live ones: they hold nothing back, and their streams are not taken.
+    /// Given up by the live ones: their streams are not taken. One that is still among the live is
+    /// being fenced: until the others have all of it that any of them has, it holds back collection.
     pub fenced: BTreeSet<ClusterId>,
     /// Lives that ended with a fence. What such a life holds may have been deleted and forgotten
     /// here, so nothing of it is taken any more, whatever the cluster's standing: it comes back
-    /// empty, in a later life.
+    /// in a later life, which first covers what it has with our state.
     pub barred: BTreeMap<ClusterId, Incarnation>,
 }
 
@@ -140,8 +141,8 @@ pub fn refusal(view: &View<'_>, origin: Origin) -> io::Result<Option<String>> {
     }
     if set.barred.get(&origin.cluster).is_some_and(|life| origin.incarnation <= *life) {
         let line = format!(
-            "life {origin} was fenced here: come back with empty directories and a higher \
-             `incarnation`, or what was deleted meanwhile would come back with it"
+            "life {origin} was fenced here: come back with a higher `incarnation`, so that what was \
+             deleted meanwhile does not come back with you"
         );
         return Ok(Some(line));
     }

@@ -18,6 +18,10 @@ pub mod remote;
 
 pub mod run;
 
+mod levelled;
+
+pub mod life;
+
 pub mod live;
 
 pub mod state;
@@ -53,7 +57,7 @@ pub use read::ReadError;
 use crate::engine::keys;
 use crate::engine::rocks::Engine;
 use crate::engine::rows::TabletRows;
-use crate::engine::view::Rows;
+use crate::engine::view::{Overlay, Rows, View};
 use crate::group::evaluator::Evaluator;
 use crate::group::exec::{Barrier, Outcome};
 use crate::group::live::LiveSet;
@@ -238,6 +242,12 @@ impl Group {
     pub fn live_set(&self) -> io::Result<Option<LiveSet>> {
         let row = self.rows().get(&keys::single(keys::LIVE))?;
         row.map(|value| LiveSet::decode(&value)).transpose().map_err(io::Error::other)
+    }
+
+    /// Whether applied state knows which life of the cluster the group is in.
+    pub fn is_life_current(&self) -> io::Result<bool> {
+        let (rows, mut overlay) = (self.rows(), Overlay::new());
+        life::is_current(&View::new(&rows, &mut overlay), &self.context)
     }
 
     /// Keeps what a peer has acknowledged, if this replica leads.

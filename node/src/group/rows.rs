@@ -17,6 +17,7 @@ use bytes::Bytes;
 use flotilla_topology::slot::{Slot, SlotRange};
 use std::io;
 use std::iter::Peekable;
+use std::ops::Range;
 
 /// Seed of state digests.
 const SEED: u64 = 0x5374_6174;
@@ -52,6 +53,17 @@ impl Resume {
 }
 
 impl Resume {
+    /// Behind a head row and an element row.
+    pub fn new(heads: Bytes, elements: Bytes) -> Resume {
+        Resume { heads, elements }
+    }
+
+    /// Behind the last row of some slots.
+    pub fn behind(slots: SlotRange) -> Resume {
+        let end = |kind| keys::of_slots(kind, slots).end;
+        Resume { heads: end(keys::HEAD), elements: end(keys::ELEMENT) }
+    }
+
     /// Appends it.
     pub fn put(&self, out: &mut Encoder) {
         out.put_bytes(&self.heads);
@@ -64,6 +76,54 @@ impl Resume {
     }
 }
 
+/// All rows between two places of one slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// From here on,
+    pub from: Resume,
+    /// up to here, excluded.
+    pub to: Resume,
+}
+
+impl Stretch {
+    /// All rows of a slot.
+    pub fn of_slot(slot: Slot) -> Stretch {
+        let slots = SlotRange { first: slot, last: slot };
+        Stretch { from: Resume::at(slots), to: Resume::behind(slots) }
+    }
+
+    /// Its head rows.
+    pub fn heads(&self) -> Range<Bytes> {
+        self.from.heads.clone()..self.to.heads.clone()
+    }
+
+    /// Its element rows.
+    pub fn elements(&self) -> Range<Bytes> {
+        self.from.elements.clone()..self.to.elements.clone()
+    }
+
+    /// Whether it lies within some slots.
+    pub fn is_within(&self, slots: SlotRange) -> bool {
+        let (first, end) = (Resume::at(slots), Resume::behind(slots));
+        let within = |from: &Bytes, to: &Bytes, first: &Bytes, end: &Bytes| {
+            first <= from && from <= to && to <= end
+        };
+        within(&self.from.heads, &self.to.heads, &first.heads, &end.heads)
+            && within(&self.from.elements, &self.to.elements, &first.elements, &end.elements)
+    }
+
+    /// Appends it.
+    pub fn put(&self, out: &mut Encoder) {
+        self.from.put(out);
+        self.to.put(out);
+    }
+
+    /// Reads it.
+    pub fn take(from: &mut Decoder<'_>) -> Result<Stretch, DecodeError> {
+        Ok(Stretch { from: Resume::take(from)?, to: Resume::take(from)? })
+    }
+}
+
 /// The rows of some slots, key by key.
 pub struct Units<'a> {
     heads: Peekable<RowIter<'a>>,
@@ -71,6 +131,7 @@ pub struct Units<'a> {
     /// What lapsed before is left out; only a flaw does that.
     lapsed_at: Option<u64>,
     head: Option<Head>,
+    end: Resume,
 }
 
 fn corrupt(error: impl std::fmt::Display) -> io::Error {
@@ -89,7 +150,8 @@ impl<'a> Units<'a> {
         let heads = rows.scan(from.heads.clone()..end(keys::HEAD), false);
         let elements = rows.scan(from.elements.clone()..end(keys::ELEMENT), false);
         let lapsed_at = flaws::has(Flaw::LapsedLeftOut).then_some(now_ms);
-        Units { heads: heads.peekable(), elements: elements.peekable(), lapsed_at, head: None }
+        let end = Resume::behind(slots);
+        Units { heads: heads.peekable(), elements: elements.peekable(), lapsed_at, head: None, end }
     }
 
     /// The key part of a row behind its kind, for the order of rows of two kinds.
@@ -135,14 +197,14 @@ impl<'a> Units<'a> {
     }
 
     fn resume(&mut self, was_head: bool, row: &Bytes) -> Resume {
-        let start = |rows: &mut Peekable<RowIter<'a>>, kind| match rows.peek() {
+        let start = |rows: &mut Peekable<RowIter<'a>>, end: &Bytes| match rows.peek() {
             Some(Ok((key, _))) => key.clone(),
-            _ => Bytes::copy_from_slice(&[kind + 1]),
+            _ => end.clone(),
         };
         if was_head {
-            Resume { heads: behind(row), elements: start(&mut self.elements, keys::ELEMENT) }
+            Resume { heads: behind(row), elements: start(&mut self.elements, &self.end.elements) }
         } else {
-            Resume { heads: start(&mut self.heads, keys::HEAD), elements: behind(row) }
+            Resume { heads: start(&mut self.heads, &self.end.heads), elements: behind(row) }
         }
     }
 }

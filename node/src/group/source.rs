@@ -18,12 +18,13 @@ use crate::engine::view::{Overlay, View};
 use crate::group::Group;
 use crate::group::cursor::{self, closed_vector};
 use crate::group::forgotten;
+use crate::group::life::Life;
 use crate::group::live::LiveSet;
 use crate::group::rows::{
     Resume, Units, differing_keys, differing_slots, encode_effect, key_hash, key_states,
     slot_states,
 };
-use crate::group::state::StateCut;
+use crate::group::state::{Heard, StateCut};
 use flotilla_topology::ids::{ClusterId, LogId};
 use flotilla_topology::slot::{Slot, SlotRange};
 use parking_lot::Mutex;
@@ -82,9 +83,14 @@ impl Cuts {
         let mut overlay = Overlay::new();
         let view = View::new(&rows, &mut overlay);
         let set = LiveSet::read(&view).map_err(|e| unreadable(&e))?;
+        let life = Life::read(&view).map_err(|e| unreadable(&e))?;
         let forgotten_ms = forgotten::read(&view).map_err(|e| unreadable(&e))?;
         if peer != ClusterId(0) && !set.is_some_and(|set| set.live.contains(&peer)) {
             return Err(format!("the group does not count cluster {peer} as live yet"));
+        }
+        if let Some(life) = life.filter(|life| peer != ClusterId(0) && !life.is_whole()) {
+            let owed: Vec<String> = life.owed.keys().map(ToString::to_string).collect();
+            return Err(format!("the group returns: clusters {} come first", owed.join(", ")));
         }
         let cursors = cursor::read_all(&rows).map_err(|error| unreadable(&error))?;
         let context = &group.context;
@@ -97,6 +103,7 @@ impl Cuts {
             closed: meta.own,
             vector: closed_vector(&cursors, context.slots),
             forgotten_ms,
+            heard: Heard::of(&cursors),
         };
         if !keep {
             return Ok(SourceAnswer::Cut { cut: 0, state });

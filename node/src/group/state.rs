@@ -3,17 +3,27 @@
 //!
 //! A merge opens by an entry in the target group, which stops collection there; its chunks count
 //! only as long as it is open; and only its end moves the target's cursor, closed stamp and vector
-//! to those of the cut, never back. What the source has forgotten counts here from the end on. So a merge may be given up at any time and begun anew.
+//! to those of the cut, never back. What the source has forgotten counts here from the end on. So a
+//! merge may be given up at any time and begun anew.
+//!
+//! A group that comes back from a fence in a new life *covers* its state with those of all live
+//! clusters before it gives anything away (see [`crate::group::life`]): such a merge goes stretch by
+//! stretch over all rows of the cut, and each stretch also drops what was deleted and forgotten there
+//! ([`crate::eval::cover`]).
 
 use crate::codec::{DecodeError, Decoder, Encoder, unseal};
+use crate::group::cursor::Cursors;
 use crate::group::entry::Fence;
 use crate::group::remote::{EFFECT_BYTES_MAX, Outcome, Vector, put_vector, take_vector};
+use crate::group::rows::{Resume, Stretch};
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, LogId, Origin};
-use flotilla_topology::slot::SlotRange;
+use flotilla_topology::slot::{Slot, SlotRange};
 use flotilla_topology::stamp::Stamp;
 
 const STATE_VERSION: u8 = 1;
+/// Groups of other clusters that a cut may speak of: each shares slots with the cut's group.
+const HEARD_MAX: usize = 1 << 16;
 /// Effects of one chunk.
 const CHUNK_EFFECTS_MAX: usize = 1 << 16;
 
@@ -38,6 +48,50 @@ pub struct StateCut {
     pub vector: Vector,
     /// Up to when it may have collected ends, in milliseconds since 1970.
     pub forgotten_ms: u64,
+    /// How far it had come with each group of other clusters.
+    pub heard: Vec<Heard>,
+}
+
+/// That everything of a group up to a stamp was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// Where the group is.
+    pub origin: Origin,
+    /// The group.
+    pub group: GroupId,
+    /// Its slots.
+    pub slots: SlotRange,
+    /// Up to here.
+    pub closed: Stamp,
+}
+
+impl Heard {
+    /// Out of cursors.
+    pub fn of(cursors: &Cursors) -> Vec<Heard> {
+        let each = cursors.iter().map(|((origin, group), cursor)| Heard {
+            origin: *origin,
+            group: *group,
+            slots: cursor.slots,
+            closed: cursor.closed,
+        });
+        each.collect()
+    }
+
+    fn put(&self, out: &mut Encoder) {
+        out.put_origin(self.origin);
+        out.put_group(self.group);
+        out.put_slots(self.slots);
+        out.put_stamp(self.closed);
+    }
+
+    fn take(from: &mut Decoder<'_>) -> Decoded<Heard> {
+        Ok(Heard {
+            origin: from.origin()?,
+            group: from.group()?,
+            slots: from.slots()?,
+            closed: from.stamp()?,
+        })
+    }
 }
 
 impl StateCut {
@@ -51,6 +105,8 @@ impl StateCut {
         out.put_stamp(self.closed);
         put_vector(out, &self.vector);
         out.put_varint(self.forgotten_ms);
+        out.put_varint(self.heard.len() as u64);
+        self.heard.iter().for_each(|heard| heard.put(out));
     }
 
     /// Reads it.
@@ -64,7 +120,22 @@ impl StateCut {
             closed: from.stamp()?,
             vector: take_vector(from)?,
             forgotten_ms: from.varint()?,
+            heard: {
+                let count = from.count(HEARD_MAX, 1)?;
+                (0..count).map(|_| Heard::take(from)).collect::<Decoded<_>>()?
+            },
         })
+    }
+
+    /// Whether it had what was stamped so in a slot: of each cluster by the group that owned the
+    /// slot, in whatever life.
+    pub fn had(&self, slot: Slot, stamp: Stamp) -> bool {
+        if stamp.cluster == self.origin.cluster {
+            return stamp <= self.closed;
+        }
+        let of =
+            |heard: &&Heard| heard.origin.cluster == stamp.cluster && heard.slots.contains(slot);
+        self.heard.iter().filter(of).any(|heard| stamp <= heard.closed)
     }
 }
 
@@ -94,6 +165,18 @@ pub enum StateStep {
         /// Whole rows as encoded effects: of each key the head first.
         effects: Vec<Bytes>,
     },
+    /// All rows of a stretch of the cut, for a target that covers: what it has there besides, and
+    /// the source had once, goes.
+    Cover {
+        /// Where the cut is from.
+        origin: Origin,
+        /// The group there.
+        group: GroupId,
+        /// Between these places, all of one slot.
+        stretch: Stretch,
+        /// Whole rows as encoded effects: of each key the head first.
+        effects: Vec<Bytes>,
+    },
     /// Everything is merged.
     Close {
         /// Where the cut is from.
@@ -106,6 +189,7 @@ pub enum StateStep {
 const OPEN: u8 = 1;
 const CHUNK: u8 = 2;
 const CLOSE: u8 = 3;
+const COVER: u8 = 4;
 
 impl StateRequest {
     /// The payload of the RPC.
@@ -126,6 +210,14 @@ impl StateRequest {
                 out.put_varint(effects.len() as u64);
                 effects.iter().for_each(|effect| out.put_bytes(effect));
             }
+            StateStep::Cover { origin, group, stretch, effects } => {
+                out.put_u8(COVER);
+                out.put_origin(*origin);
+                out.put_group(*group);
+                stretch.put(&mut out);
+                out.put_varint(effects.len() as u64);
+                effects.iter().for_each(|effect| out.put_bytes(effect));
+            }
             StateStep::Close { origin, group } => {
                 out.put_u8(CLOSE);
                 out.put_origin(*origin);
@@ -140,7 +232,7 @@ impl StateRequest {
         let mut from = Decoder::shared(payload);
         from.version(STATE_VERSION)?;
         let (target, id) = (from.group()?, from.u64()?);
-        let unknown = from.error("a step of a merge (1 open, 2 chunk, 3 close)");
+        let unknown = from.error("a step of a merge (1 open, 2 chunk, 3 close, 4 cover)");
         let step = match from.u8()? {
             OPEN => StateStep::Open(StateCut::take(&mut from)?),
             CHUNK => {
@@ -148,6 +240,14 @@ impl StateRequest {
                 let count = from.count(CHUNK_EFFECTS_MAX, 1)?;
                 let effects = (0..count).map(|_| from.bytes(EFFECT_BYTES_MAX));
                 StateStep::Chunk { origin, group, effects: effects.collect::<Decoded<_>>()? }
+            }
+            COVER => {
+                let (origin, group) = (from.origin()?, from.group()?);
+                let stretch = Stretch::take(&mut from)?;
+                let count = from.count(CHUNK_EFFECTS_MAX, 1)?;
+                let effects = (0..count).map(|_| from.bytes(EFFECT_BYTES_MAX));
+                let effects = effects.collect::<Decoded<_>>()?;
+                StateStep::Cover { origin, group, stretch, effects }
             }
             CLOSE => StateStep::Close { origin: from.origin()?, group: from.group()? },
             _ => return Err(unknown),
@@ -158,10 +258,17 @@ impl StateRequest {
 }
 
 /// What came of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StateVerdict {
     /// Committed.
     Done,
+    /// The merge is open, and the target covers: it must be given every stretch of the cut.
+    Covers,
+    /// A part of a stretch is committed: send the same with the stretch beginning here.
+    More {
+        /// Where it goes on.
+        from: Resume,
+    },
     /// Not taken: the target has come further by the log than this cut. Cut a newer one.
     Older {
         /// What it has.
@@ -180,6 +287,11 @@ impl Outcome for StateVerdict {
     fn put(&self, out: &mut Encoder) {
         match self {
             StateVerdict::Done => out.put_u8(0),
+            StateVerdict::Covers => out.put_u8(4),
+            StateVerdict::More { from } => {
+                out.put_u8(5);
+                from.put(out);
+            }
             StateVerdict::Older { cursor } => {
                 out.put_u8(1);
                 out.put_log_id(*cursor);
@@ -199,6 +311,8 @@ impl Outcome for StateVerdict {
             1 => StateVerdict::Older { cursor: from.log_id()? },
             2 => StateVerdict::NotOpen,
             3 => StateVerdict::Parked { ahead_ms: from.varint()? },
+            4 => StateVerdict::Covers,
+            5 => StateVerdict::More { from: Resume::take(from)? },
             _ => return Err(unknown),
         })
     }
@@ -253,10 +367,22 @@ mod tests {
             closed: stamp,
             vector: vec![(ClusterId(1), stamp)],
             forgotten_ms: 77,
+            heard: vec![Heard {
+                origin: Origin { cluster: ClusterId(3), ..origin },
+                group: GroupId(9),
+                slots: SlotRange::ALL,
+                closed: stamp,
+            }],
         };
         let effects = vec![Bytes::from_static(b"one"), Bytes::new()];
         let steps = [
             StateStep::Open(cut.clone()),
+            StateStep::Cover {
+                origin,
+                group: GroupId(4),
+                stretch: Stretch::of_slot(Slot(3)),
+                effects: effects.clone(),
+            },
             StateStep::Chunk { origin, group: GroupId(4), effects },
             StateStep::Close { origin, group: GroupId(4) },
         ];

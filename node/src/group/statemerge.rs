@@ -3,19 +3,25 @@
 
 use crate::engine::keys;
 use crate::engine::view::{Rows, View};
+use crate::eval::{self, Coverage, Txn};
 use crate::flaws::{self, Flaw};
 use crate::group::GroupContext;
 use crate::group::cursor::{self, Cursor};
-use crate::group::live;
+use crate::group::leader::eval_context;
 use crate::group::merge;
 use crate::group::remote::Answer;
+use crate::group::rows::{Resume, Stretch};
 use crate::group::run::Run;
 use crate::group::state::{OpenMerge, StateCut, StateRequest, StateStep, StateVerdict};
+use crate::group::{levelled, life, live};
 use crate::model::{Closed, Effect, Parts};
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, LogId, Origin};
 use flotilla_topology::stamp::{Hlc, Stamp};
 use std::io;
+
+/// Rows of its own that a target looks at in one step of covering.
+const COVER_ROWS: usize = 4096;
 
 /// What a step comes to.
 pub(super) enum StateEnd {
@@ -27,6 +33,8 @@ pub(super) enum StateEnd {
         origin: Origin,
         /// Highest stamp in it.
         last: Stamp,
+        /// The answer once it took effect.
+        verdict: StateVerdict,
     },
 }
 
@@ -55,6 +63,16 @@ pub(super) fn evaluate(
             }
             chunk(context, run, rows, wall_ms, *origin, effects)
         }
+        StateStep::Cover { origin, group, stretch, effects } => {
+            let open = read_open(&View::new(rows, &mut run.overlay), *origin, *group)?;
+            let Some(open) = open.filter(|open| open.id == request.id) else {
+                return told(StateVerdict::NotOpen);
+            };
+            if !stretch.is_within(open.cut.slots) || !stretch.is_within(context.slots) {
+                return refused("a stretch of slots that this merge is not about".into());
+            }
+            cover(context, run, rows, wall_ms, &open.cut, stretch, effects)
+        }
         StateStep::Close { origin, group } => {
             let row = keys::merge(*origin, *group);
             let mut view = View::new(rows, &mut run.overlay);
@@ -63,6 +81,10 @@ pub(super) fn evaluate(
                 return told(StateVerdict::NotOpen);
             };
             ended(&mut view, row)?;
+            if !flaws::has(Flaw::NoLevel) {
+                levelled::merged(&mut view, context.slots, &open.cut)?;
+            }
+            life::covered(&mut view, &open.cut)?;
             let key = keys::cursor(*origin, *group);
             let cursor = read_cursor(&view, *origin, *group)?;
             let cut = open.cut;
@@ -74,7 +96,7 @@ pub(super) fn evaluate(
             // What the source knew of keys that it forgot is here now, or gone.
             run.forget(rows, cut.forgotten_ms)?;
             run.observe(closed);
-            Ok(StateEnd::Entry { origin: *origin, last: closed })
+            Ok(StateEnd::Entry { origin: *origin, last: closed, verdict: StateVerdict::Done })
         }
     }
 }
@@ -98,7 +120,45 @@ fn open(
     }
     let row = keys::merge(cut.origin, cut.group);
     view.put(row, OpenMerge { id, cut: cut.clone() }.encode(), Parts::NONE);
-    Ok(StateEnd::Entry { origin: cut.origin, last: Stamp::ZERO })
+    let verdict = match life::covers(&view, cut.origin.cluster)? {
+        true => StateVerdict::Covers,
+        false => StateVerdict::Done,
+    };
+    Ok(StateEnd::Entry { origin: cut.origin, last: Stamp::ZERO, verdict })
+}
+
+/// Joins what stands in a stretch of the cut, and drops what only this side has there and the source
+/// had once.
+fn cover(
+    context: &GroupContext,
+    run: &mut Run,
+    rows: &dyn Rows,
+    wall_ms: u64,
+    cut: &StateCut,
+    stretch: &Stretch,
+    encoded: &[Bytes],
+) -> io::Result<StateEnd> {
+    let effects = match merge::decode_effects(context, encoded.iter()) {
+        Ok(effects) => effects,
+        Err(reason) => return refused(reason),
+    };
+    let joined = chunk(context, run, rows, wall_ms, cut.origin, encoded)?;
+    let StateEnd::Entry { origin, last, .. } = joined else { return Ok(joined) };
+    let now = run.clock_at(wall_ms);
+    let at = eval_context(context, context.stamp(now), now.ms(), now.ms());
+    let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
+    let coverage = Coverage {
+        heads: stretch.heads(),
+        elements: stretch.elements(),
+        effects: &effects,
+        had: &|slot, stamp| cut.had(slot, stamp),
+        budget: COVER_ROWS,
+    };
+    let verdict = match eval::cover(&mut txn, &coverage)? {
+        Some((heads, elements)) => StateVerdict::More { from: Resume::new(heads, elements) },
+        None => StateVerdict::Done,
+    };
+    Ok(StateEnd::Entry { origin, last, verdict })
 }
 
 fn chunk(
@@ -123,7 +183,7 @@ fn chunk(
     }
     let seen = seen(context, &View::new(rows, &mut run.overlay))?;
     merge::join(context, run, rows, wall_ms, &effects, &seen)?;
-    Ok(StateEnd::Entry { origin, last })
+    Ok(StateEnd::Entry { origin, last, verdict: StateVerdict::Done })
 }
 
 /// What this group has had before: all of this cluster, and of others what came by their logs.

@@ -12,6 +12,7 @@ use crate::flaws::{self, Flaw};
 use crate::group::GroupContext;
 use crate::group::cursor;
 use crate::group::leader::{LeaderClock, eval_context};
+use crate::group::life;
 use crate::group::live::{self, LiveSet};
 use crate::group::run::{EntryJob, Run};
 use crate::group::statemerge;
@@ -86,7 +87,8 @@ impl Upkeep {
         let view = txn.view();
         let set = LiveSet::read(view)?;
         self.linked = set.as_ref().is_some_and(|set| !set.live.is_empty());
-        let frozen = statemerge::any_open(view)? && !flaws::has(Flaw::GcWhileMerging);
+        let merging = statemerge::any_open(view)? && !flaws::has(Flaw::GcWhileMerging);
+        let frozen = merging || !life::is_whole(view)?;
         let Some(set) = set.filter(|_| self.waits && !frozen) else { return Ok(()) };
         let cursors = cursor::read_view(view)?;
         let stability = live::stability(context.origin.cluster, context.slots, &cursors, &set);

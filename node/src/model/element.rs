@@ -189,6 +189,23 @@ impl Element {
         }
     }
 
+    /// What is left of it in a cluster that comes back from a fence, next to the state of a cluster
+    /// that went on: a value or a sum that only this side has was deleted and forgotten there, if
+    /// they ever `had` it. Removals and resets stay. A sum is judged by its start: going on with one
+    /// that they have deleted would bring back what was deleted.
+    pub fn next_to(&self, theirs: &Element, had: impl Fn(Stamp) -> bool) -> Element {
+        let register = self.register.as_ref().filter(|register| {
+            register.value.is_none() || theirs.register.is_some() || !had(register.stamp)
+        });
+        let shared = |sum: &Sum| theirs.sums.iter().any(|other| other.slot == sum.slot);
+        let sums = self.sums.iter().filter(|sum| shared(sum) || !had(sum.start));
+        Element {
+            register: register.cloned(),
+            resets: self.resets.clone(),
+            sums: sums.copied().collect(),
+        }
+    }
+
     /// Forgets what a real floor hides for ever. A reset goes with the sums that it can concern:
     /// a sum that starts above it counts in full.
     pub fn trim(&mut self, floor: Floor) {

@@ -40,10 +40,15 @@ impl Stability {
         here && others.into_iter().all(|(_, closed)| of(closed, origin) >= stamp)
     }
 
-    /// Whether nothing stamped before `ms` can come from any live cluster any more.
+    /// Whether every live cluster has everything that was stamped before `ms` anywhere: so nothing of
+    /// it can come any more, and nobody writes an expiry who does not know what an end at `ms` hides.
     pub fn passed(&self, ms: u64) -> bool {
-        let passed = |live: &ClusterId| of(&self.heard, *live) >= super::expiry_stamp(ms);
-        flaws::has(Flaw::ExpiryUnpassed) || self.told.keys().all(passed)
+        let end = super::expiry_stamp(ms);
+        if flaws::has(Flaw::ExpiryUnpassed) {
+            return true;
+        }
+        let here = self.told.keys().all(|live| of(&self.heard, *live) >= end);
+        here && (flaws::has(Flaw::ExpiryUntold) || self.horizon(end.hlc) >= end.hlc)
     }
 
     /// Every stamp of a live cluster up to this reading is stable; `now` if there is no other
@@ -87,6 +92,10 @@ mod tests {
         let ms = Hlc::from_ms(5).0;
         let heard = closed(&[(ms, 2), (ms + 1, 3)]);
         let later = Stability { heard, ..know };
+        assert!(!later.passed(5), "it is all here, and not everywhere");
+        let all = [(ms, 1), (ms, 2), (ms, 3)];
+        let told = BTreeMap::from([(ClusterId(2), closed(&all)), (ClusterId(3), closed(&all))]);
+        let later = Stability { told, ..later };
         assert!(later.passed(5) && !later.passed(6));
     }
 

@@ -89,7 +89,13 @@ fn follow_mesh(keeper: &GroupKeeper, group: &Arc<Group>) {
             return tracing::error!(group = %group.context.group, %error, "cannot read live set");
         }
     };
-    if known.is_some_and(|known| known.version >= map.mesh_version) {
+    let current = match group.is_life_current() {
+        Ok(current) => current,
+        Err(error) => {
+            return tracing::error!(group = %group.context.group, %error, "cannot read life");
+        }
+    };
+    if current && known.is_some_and(|known| known.version >= map.mesh_version) {
         return;
     }
     let (fenced, live): (Vec<_>, Vec<_>) =

@@ -186,6 +186,7 @@ mod tests {
             fence: Fence { term: 2, next_seq: 3 },
             closed: stamp,
             forgotten_ms: 77,
+            heard: Vec::new(),
             vector: vec![(ClusterId(1), stamp)],
         };
         let state = SlotState { slot: Slot(7), sum: 1, rows: 2 };

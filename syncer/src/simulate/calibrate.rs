@@ -11,6 +11,7 @@ pub const FLAWS: &[Flaw] = &[
     Flaw::GcWhileMerging,
     Flaw::HeaderEarly,
     Flaw::ExpiryUnpassed,
+    Flaw::ExpiryUntold,
     Flaw::ExpiryAnyType,
     Flaw::ResetUnasked,
     Flaw::ResetWithRegister,

@@ -10,7 +10,7 @@ use flotilla_node::group::forgotten;
 use flotilla_node::group::leader::{LeaderClock, Work};
 use flotilla_node::group::remote::Answer;
 use flotilla_node::group::rows::{self, Resume, Units};
-use flotilla_node::group::state::{StateCut, StateRequest, StateStep, StateVerdict};
+use flotilla_node::group::state::{Heard, StateCut, StateRequest, StateStep, StateVerdict};
 use flotilla_topology::slot::SlotRange;
 use tokio::sync::oneshot;
 
@@ -68,6 +68,7 @@ impl Merge {
             closed: state.meta.own,
             vector: closed_vector(&cursors, context.slots),
             forgotten_ms,
+            heard: Heard::of(&cursors),
         };
         let slots = SlotRange {
             first: slots.first.max(context.slots.first),

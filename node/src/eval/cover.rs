@@ -1,0 +1,103 @@
+//! What a cluster that comes back from a fence still has, next to the state of one that went on.
+//!
+//! While it was away the others have deleted, and forgotten what they deleted. So what only it has is
+//! either new, because they never heard of it, or was deleted there, because they had it once. Which
+//! of the two is told by the closed stamps at the cut. Removals, floors, claims and expiries are
+//! never dropped for that reason: they are joined.
+
+use super::txn::{Txn, corrupt};
+use crate::engine::keys::{self, RowKey};
+use crate::model::{Effect, Element, Parts, decode_element, encode_element};
+use bytes::Bytes;
+use flotilla_topology::slot::Slot;
+use flotilla_topology::stamp::Stamp;
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+
+/// A stretch of another cluster's state, and what that had.
+pub struct Coverage<'c> {
+    /// Head rows that it speaks of.
+    pub heads: Range<Bytes>,
+    /// Element rows that it speaks of.
+    pub elements: Range<Bytes>,
+    /// Everything that stands there.
+    pub effects: &'c [Effect],
+    /// Whether it had what was stamped so, in that slot.
+    pub had: &'c dyn Fn(Slot, Stamp) -> bool,
+    /// Rows that one step may look at.
+    pub budget: usize,
+}
+
+/// Where the next step over a stretch goes on: head row and element row.
+pub type CoverFrom = (Bytes, Bytes);
+
+/// Drops what was deleted in the meantime; where to go on if the budget was too small.
+///
+/// # Panics
+/// In a namespace that is not synced.
+pub fn cover(txn: &mut Txn<'_>, coverage: &Coverage<'_>) -> io::Result<Option<CoverFrom>> {
+    assert!(txn.context.synced, "only synced namespaces come back from a fence");
+    let theirs: BTreeMap<Bytes, &Element> = coverage.effects.iter().map(place).collect();
+    let (heads, left) = rows(txn, &coverage.heads, coverage.budget)?;
+    for (row, _) in heads {
+        let RowKey::Head { slot, key } = keys::decode(&row).map_err(corrupt)? else { continue };
+        let mut key = txn.load_unseen(slot, &key)?;
+        let after = key.head.string.next_to(of(&theirs, &row), |stamp| (coverage.had)(slot, stamp));
+        if after != key.head.string {
+            key.head.string = after;
+            txn.queue_bare(&key);
+            txn.save(key);
+        }
+    }
+    if let Some(next) = left {
+        return Ok(Some((next, coverage.elements.start.clone())));
+    }
+    let (elements, left) = rows(txn, &coverage.elements, coverage.budget)?;
+    for (row, value) in elements {
+        let RowKey::Element { slot, key, ty, .. } = keys::decode(&row).map_err(corrupt)? else {
+            continue;
+        };
+        let before = decode_element(&value).map_err(corrupt)?;
+        let after = before.next_to(of(&theirs, &row), |stamp| (coverage.had)(slot, stamp));
+        if after == before {
+            continue;
+        }
+        let mut key = txn.load_unseen(slot, &key)?;
+        if key.head.ty() == Some(ty) {
+            Txn::recount(&mut key, &before, &after);
+        }
+        match after.is_empty() {
+            true => txn.drop_row(row),
+            false => txn.put_row(row, encode_element(&after), Parts::NONE),
+        }
+        txn.queue_bare(&key);
+        txn.save(key);
+    }
+    Ok(left.map(|next| (coverage.heads.end.clone(), next)))
+}
+
+/// The row that an effect speaks of, and the element in it.
+fn place(effect: &Effect) -> (Bytes, &Element) {
+    match effect {
+        Effect::Head { slot, key, head } => (keys::head(*slot, key), &head.string),
+        Effect::Element { slot, key, ty, name, element } => {
+            (keys::element(*slot, key, *ty, name), element)
+        }
+    }
+}
+
+fn of<'e>(theirs: &BTreeMap<Bytes, &'e Element>, row: &Bytes) -> &'e Element {
+    static NONE: Element = Element { register: None, resets: Vec::new(), sums: Vec::new() };
+    theirs.get(row).copied().unwrap_or(&NONE)
+}
+
+type Rows = Vec<(Bytes, Bytes)>;
+
+/// The rows of a range, and the first one beyond the budget.
+fn rows(txn: &Txn<'_>, range: &Range<Bytes>, budget: usize) -> io::Result<(Rows, Option<Bytes>)> {
+    let found = txn.view.scan(range.clone(), false).take(budget + 1);
+    let mut found: Rows = found.collect::<io::Result<_>>()?;
+    let beyond = if found.len() > budget { found.pop() } else { None };
+    Ok((found, beyond.map(|(row, _)| row)))
+}

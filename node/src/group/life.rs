@@ -1,0 +1,147 @@
+//! The life of its cluster that a group is in.
+//!
+//! A cluster that was fenced comes back in a new life, with its data. Others have deleted meanwhile and
+//! forgotten what they deleted, so before the group gives its state to anybody, it *covers* it with
+//! the states of all live clusters: what only it has, and they once had, was deleted. Until then
+//! nothing is collected here, and no cut of the group is given to another cluster.
+
+use crate::codec::{DecodeError, Decoder, Encoder, unseal};
+use crate::engine::keys;
+use crate::engine::view::View;
+use crate::group::GroupContext;
+use crate::group::live::LiveSet;
+use crate::group::state::StateCut;
+use crate::model::Parts;
+use bytes::Bytes;
+use flotilla_topology::ids::{ClusterId, Incarnation};
+use flotilla_topology::slot::{SLOT_COUNT, SlotRange};
+use std::collections::BTreeMap;
+use std::io;
+
+const LIFE_VERSION: u8 = 1;
+/// Other clusters: ids are 1 to 255.
+const CLUSTERS_MAX: usize = 254;
+
+/// Which life it is, and what must still be merged before the group is one of the mesh again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Life {
+    /// The life.
+    pub life: Incarnation,
+    /// Slots that are not yet covered with the state of a cluster.
+    pub owed: BTreeMap<ClusterId, Vec<SlotRange>>,
+}
+
+impl Life {
+    fn encode(&self) -> Bytes {
+        let mut out = Encoder::new();
+        out.put_u8(LIFE_VERSION);
+        out.put_u32(self.life.0);
+        out.put_varint(self.owed.len() as u64);
+        for (cluster, slots) in &self.owed {
+            out.put_cluster(*cluster);
+            out.put_varint(slots.len() as u64);
+            slots.iter().for_each(|slots| out.put_slots(*slots));
+        }
+        out.seal(0);
+        out.into_bytes()
+    }
+
+    fn decode(value: &[u8]) -> Result<Life, DecodeError> {
+        let mut input = Decoder::new(unseal(value)?);
+        input.version(LIFE_VERSION)?;
+        let life = Incarnation(input.u32()?);
+        let mut owed = BTreeMap::new();
+        for _ in 0..input.count(CLUSTERS_MAX, 1)? {
+            let cluster = input.cluster()?;
+            let count = input.count(usize::from(SLOT_COUNT), 1)?;
+            let slots = (0..count).map(|_| input.slots()).collect::<Result<_, _>>()?;
+            owed.insert(cluster, slots);
+        }
+        input.finish()?;
+        Ok(Life { life, owed })
+    }
+
+    /// What a group knows of its life; none before it was first told of other clusters.
+    pub fn read(view: &View<'_>) -> io::Result<Option<Life>> {
+        let row = view.get(&keys::single(keys::LIFE))?;
+        row.map(|value| Life::decode(&value)).transpose().map_err(io::Error::other)
+    }
+
+    fn write(&self, view: &mut View<'_>) {
+        view.put(keys::single(keys::LIFE), self.encode(), Parts::NONE);
+    }
+
+    /// Whether nothing is owed.
+    pub fn is_whole(&self) -> bool {
+        self.owed.is_empty()
+    }
+}
+
+/// Whether a group has told itself which life it is in, and follows this set.
+pub(crate) fn is_current(view: &View<'_>, context: &GroupContext) -> io::Result<bool> {
+    Ok(Life::read(view)?.is_some_and(|life| life.life >= context.origin.incarnation))
+}
+
+/// A set of clusters is in force: a new life begins owing all live ones, and nobody is owed who is
+/// not live.
+pub(super) fn follow(view: &mut View<'_>, context: &GroupContext, set: &LiveSet) -> io::Result<()> {
+    let incarnation = context.origin.incarnation;
+    let counts = |cluster: &ClusterId| set.live.contains(cluster) && !set.fenced.contains(cluster);
+    let known = Life::read(view)?;
+    let mut life = match known.clone() {
+        None => Life { life: incarnation, owed: BTreeMap::new() },
+        Some(life) if life.life < incarnation => {
+            let owed = set.live.iter().map(|cluster| (*cluster, vec![context.slots]));
+            Life { life: incarnation, owed: owed.collect() }
+        }
+        Some(life) => life,
+    };
+    life.owed.retain(|cluster, _| counts(cluster));
+    if known.as_ref() != Some(&life) {
+        life.write(view);
+    }
+    Ok(())
+}
+
+/// Whether the group covers its state with that of a cluster.
+pub(super) fn covers(view: &View<'_>, cluster: ClusterId) -> io::Result<bool> {
+    Ok(Life::read(view)?.is_some_and(|life| life.owed.contains_key(&cluster)))
+}
+
+/// Whether nothing is owed to anybody.
+pub(super) fn is_whole(view: &View<'_>) -> io::Result<bool> {
+    Ok(Life::read(view)?.is_none_or(|life| life.is_whole()))
+}
+
+/// The slots of a cut are covered.
+pub(super) fn covered(view: &mut View<'_>, cut: &StateCut) -> io::Result<()> {
+    let Some(mut life) = Life::read(view)? else { return Ok(()) };
+    let Some(owed) = life.owed.get_mut(&cut.origin.cluster) else { return Ok(()) };
+    *owed = owed.iter().flat_map(|slots| slots.without(&cut.slots)).collect();
+    if owed.is_empty() {
+        life.owed.remove(&cut.origin.cluster);
+    }
+    life.write(view);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flotilla_topology::slot::Slot;
+
+    #[test]
+    fn a_life_survives_its_row_and_slots_are_taken_away() {
+        let whole = SlotRange { first: Slot(10), last: Slot(20) };
+        let owed = BTreeMap::from([(ClusterId(2), vec![whole]), (ClusterId(3), Vec::new())]);
+        let life = Life { life: Incarnation(7), owed };
+        assert_eq!(Life::decode(&life.encode()).unwrap(), life);
+        let part = |first, last| SlotRange { first: Slot(first), last: Slot(last) };
+        let left = |other| whole.without(&other).collect::<Vec<_>>();
+        assert_eq!(left(part(0, 5)), [whole]);
+        assert_eq!(left(part(12, 13)), [part(10, 11), part(14, 20)]);
+        assert_eq!(left(part(0, 12)), [part(13, 20)]);
+        assert_eq!(left(part(15, 30)), [part(10, 14)]);
+        assert_eq!(left(SlotRange::ALL), []);
+    }
+}
