@@ -15,6 +15,7 @@
 //! | 0x66 forgotten | | up to when ends may have been collected (8) |
 //! | 0x67 levelled | origin, source group | what other clusters had of a fenced one |
 //! | 0x68 life | | the life of this cluster that the group is in, and what it owes |
+//! | 0x69 levels | | whose states were merged since a cluster is fenced |
 //! | 0x70 loser | number (8) | a write that lost against another cluster's |
 //!
 //! Numbers are big-endian. A key is escaped (0x00 becomes 0x00 0xFF) and ends with 0x00 0x01, so
@@ -56,6 +57,8 @@ pub const FORGOTTEN: u8 = 0x66;
 pub const LEVELLED: u8 = 0x67;
 /// The life that the group is in, one row.
 pub const LIFE: u8 = 0x68;
+/// Whose states were merged since a cluster is fenced, one row.
+pub const LEVELS: u8 = 0x69;
 /// Rows of the log of losers, local upkeep.
 pub const LOSER: u8 = 0x70;
 

@@ -14,7 +14,6 @@ use crate::eval::{self, EvalContext, Txn};
 use crate::group::GroupContext;
 use crate::group::cursor;
 use crate::group::exec::{Outcome, REPLY_BYTES_MAX};
-use crate::group::life;
 use crate::group::live::LiveSet;
 use crate::group::merge::{self, Merge};
 use crate::group::remote::{self, Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatch};
@@ -22,6 +21,7 @@ use crate::group::run::{AnswerJob, EntryJob, ExecJob, Job, JobId, Proposal, Run,
 use crate::group::state::{StateRequest, StateVerdict};
 use crate::group::statemerge::{self, StateEnd};
 use crate::group::upkeep::Upkeep;
+use crate::group::{levelled, life};
 use crate::model::Parts;
 use flotilla_topology::stamp::{Hlc, Stamp};
 use std::io;
@@ -157,6 +157,8 @@ impl Leader {
                             set
                         }
                     };
+                    statemerge::refused_now(&mut view, &set)?;
+                    levelled::follow(&mut view, &set)?;
                     life::follow(&mut view, &context, &set)
                 })
             }

@@ -27,8 +27,8 @@ pub struct LiveSet {
     pub version: u64,
     /// What they have seen counts, and what they send is taken.
     pub live: BTreeSet<ClusterId>,
-    /// Given up by the live ones: their streams are not taken. One that is still among the live is
-    /// being fenced: until the others have all of it that any of them has, it holds back collection.
+    /// Given up by the live ones: they hold back no logs, and their streams are not taken. They hold
+    /// back collection until the live ones are level: each has all of them that any has.
     pub fenced: BTreeSet<ClusterId>,
     /// Lives that ended with a fence. What such a life holds may have been deleted and forgotten
     /// here, so nothing of it is taken any more, whatever the cluster's standing: it comes back
@@ -87,6 +87,12 @@ impl LiveSet {
         self
     }
 
+    /// The clusters that are fenced, and the last of their lives that was known.
+    pub fn barred_now(&self) -> Vec<(ClusterId, Incarnation)> {
+        let life = |cluster| self.barred.get(cluster).copied().unwrap_or_default();
+        self.fenced.iter().map(|cluster| (*cluster, life(cluster))).collect()
+    }
+
     /// The set that a group goes by, if it has one.
     pub fn read(view: &View<'_>) -> io::Result<Option<LiveSet>> {
         let row = view.get(&keys::single(keys::LIVE))?;
@@ -94,10 +100,15 @@ impl LiveSet {
     }
 }
 
-/// What a group of `own` that carries `slots` knows of all live clusters.
-pub fn stability(own: ClusterId, slots: SlotRange, cursors: &Cursors, set: &LiveSet) -> Stability {
+/// What a group of `own` that carries `slots` knows of all clusters that count.
+pub fn stability(
+    own: ClusterId,
+    slots: SlotRange,
+    cursors: &Cursors,
+    counting: &BTreeSet<ClusterId>,
+) -> Stability {
     let heard: Closed = cursor::closed_vector(cursors, slots).into_iter().collect();
-    let told = set.live.iter().map(|live| (*live, told_by(*live, slots, cursors)));
+    let told = counting.iter().map(|live| (*live, told_by(*live, slots, cursors)));
     Stability { own, heard, told: told.collect() }
 }
 
@@ -219,9 +230,9 @@ mod tests {
         }
         let set =
             LiveSet { version: 1, live: BTreeSet::from([ClusterId(2)]), ..LiveSet::default() };
-        let know = stability(ClusterId(1), SlotRange::partition(0, 2), &cursors, &set);
+        let know = stability(ClusterId(1), SlotRange::partition(0, 2), &cursors, &set.live);
         assert!(know.stable(stamp(30, 1)) && !know.stable(stamp(31, 1)));
-        let know = stability(ClusterId(1), SlotRange::partition(1, 2), &cursors, &set);
+        let know = stability(ClusterId(1), SlotRange::partition(1, 2), &cursors, &set.live);
         assert!(!know.stable(stamp(1, 1)), "a quarter was never heard of");
     }
 }

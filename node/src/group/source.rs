@@ -82,10 +82,10 @@ impl Cuts {
         }
         let mut overlay = Overlay::new();
         let view = View::new(&rows, &mut overlay);
-        let set = LiveSet::read(&view).map_err(|e| unreadable(&e))?;
+        let set = LiveSet::read(&view).map_err(|e| unreadable(&e))?.unwrap_or_default();
         let life = Life::read(&view).map_err(|e| unreadable(&e))?;
         let forgotten_ms = forgotten::read(&view).map_err(|e| unreadable(&e))?;
-        if peer != ClusterId(0) && !set.is_some_and(|set| set.live.contains(&peer)) {
+        if peer != ClusterId(0) && !set.live.contains(&peer) {
             return Err(format!("the group does not count cluster {peer} as live yet"));
         }
         if let Some(life) = life.filter(|life| peer != ClusterId(0) && !life.is_whole()) {
@@ -104,6 +104,7 @@ impl Cuts {
             vector: closed_vector(&cursors, context.slots),
             forgotten_ms,
             heard: Heard::of(&cursors),
+            fenced: set.barred_now(),
         };
         if !keep {
             return Ok(SourceAnswer::Cut { cut: 0, state });

@@ -17,13 +17,15 @@ use crate::group::entry::Fence;
 use crate::group::remote::{EFFECT_BYTES_MAX, Outcome, Vector, put_vector, take_vector};
 use crate::group::rows::{Resume, Stretch};
 use bytes::Bytes;
-use flotilla_topology::ids::{GroupId, LogId, Origin};
+use flotilla_topology::ids::{ClusterId, GroupId, Incarnation, LogId, Origin};
 use flotilla_topology::slot::{Slot, SlotRange};
 use flotilla_topology::stamp::Stamp;
 
 const STATE_VERSION: u8 = 1;
 /// Groups of other clusters that a cut may speak of: each shares slots with the cut's group.
 const HEARD_MAX: usize = 1 << 16;
+/// Clusters that a cut may call fenced: ids are 1 to 255.
+const FENCED_MAX: usize = 254;
 /// Effects of one chunk.
 const CHUNK_EFFECTS_MAX: usize = 1 << 16;
 
@@ -50,6 +52,8 @@ pub struct StateCut {
     pub forgotten_ms: u64,
     /// How far it had come with each group of other clusters.
     pub heard: Vec<Heard>,
+    /// Clusters of which it took nothing any more, and up to which of their lives.
+    pub fenced: Vec<(ClusterId, Incarnation)>,
 }
 
 /// That everything of a group up to a stamp was there.
@@ -107,6 +111,11 @@ impl StateCut {
         out.put_varint(self.forgotten_ms);
         out.put_varint(self.heard.len() as u64);
         self.heard.iter().for_each(|heard| heard.put(out));
+        out.put_varint(self.fenced.len() as u64);
+        for (cluster, life) in &self.fenced {
+            out.put_cluster(*cluster);
+            out.put_varint(u64::from(life.0));
+        }
     }
 
     /// Reads it.
@@ -123,6 +132,13 @@ impl StateCut {
             heard: {
                 let count = from.count(HEARD_MAX, 1)?;
                 (0..count).map(|_| Heard::take(from)).collect::<Decoded<_>>()?
+            },
+            fenced: {
+                let count = from.count(FENCED_MAX, 2)?;
+                let one = |from: &mut Decoder<'_>| -> Decoded<_> {
+                    Ok((from.cluster()?, Incarnation(from.varint32()?)))
+                };
+                (0..count).map(|_| one(from)).collect::<Decoded<_>>()?
             },
         })
     }
@@ -351,7 +367,6 @@ impl OpenMerge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flotilla_topology::ids::{ClusterId, Incarnation};
     use flotilla_topology::stamp::Hlc;
 
     #[test]
@@ -373,6 +388,7 @@ mod tests {
                 slots: SlotRange::ALL,
                 closed: stamp,
             }],
+            fenced: vec![(ClusterId(4), Incarnation(2))],
         };
         let effects = vec![Bytes::from_static(b"one"), Bytes::new()];
         let steps = [

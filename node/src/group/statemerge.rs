@@ -1,13 +1,14 @@
 //! Merging the full state of a group of another cluster, inside a [`Run`]: the target's side, one
 //! bounded step at a time. See [`crate::group::state`] for what must hold.
 
-use crate::engine::keys;
+use crate::engine::keys::{self, RowKey};
 use crate::engine::view::{Rows, View};
 use crate::eval::{self, Coverage, Txn};
 use crate::flaws::{self, Flaw};
 use crate::group::GroupContext;
 use crate::group::cursor::{self, Cursor};
 use crate::group::leader::eval_context;
+use crate::group::live::LiveSet;
 use crate::group::merge;
 use crate::group::remote::Answer;
 use crate::group::rows::{Resume, Stretch};
@@ -81,9 +82,7 @@ pub(super) fn evaluate(
                 return told(StateVerdict::NotOpen);
             };
             ended(&mut view, row)?;
-            if !flaws::has(Flaw::NoLevel) {
-                levelled::merged(&mut view, context.slots, &open.cut)?;
-            }
+            levelled::merged(&mut view, context.slots, &open.cut)?;
             life::covered(&mut view, &open.cut)?;
             let key = keys::cursor(*origin, *group);
             let cursor = read_cursor(&view, *origin, *group)?;
@@ -200,6 +199,21 @@ fn ended(view: &mut View<'_>, row: Bytes) -> io::Result<()> {
     let count = Bytes::copy_from_slice(&merges.to_be_bytes());
     view.put(keys::single(keys::MERGES), count, Parts::NONE);
     view.delete(row);
+    Ok(())
+}
+
+/// Ends the merges of clusters whose states are not taken any more.
+pub(super) fn refused_now(view: &mut View<'_>, set: &LiveSet) -> io::Result<()> {
+    let open = view.scan(keys::of_kind(keys::MERGE), false);
+    let rows: Vec<Bytes> = open.map(|row| row.map(|(row, _)| row)).collect::<io::Result<_>>()?;
+    for row in rows {
+        let RowKey::Merge { origin, .. } = keys::decode(&row).map_err(io::Error::other)? else {
+            continue;
+        };
+        if set.fenced.contains(&origin.cluster) || !set.live.contains(&origin.cluster) {
+            ended(view, row)?;
+        }
+    }
     Ok(())
 }
 

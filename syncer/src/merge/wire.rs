@@ -187,6 +187,7 @@ mod tests {
             closed: stamp,
             forgotten_ms: 77,
             heard: Vec::new(),
+            fenced: Vec::new(),
             vector: vec![(ClusterId(1), stamp)],
         };
         let state = SlotState { slot: Slot(7), sum: 1, rows: 2 };

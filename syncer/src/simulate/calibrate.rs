@@ -29,6 +29,7 @@ pub const FLAWS: &[Flaw] = &[
     Flaw::OldSnapshot,
     Flaw::LateChunk,
     Flaw::LapsedLeftOut,
+    Flaw::NoLevel,
     Flaw::FenceByTerm,
     Flaw::ShipsNoOps,
 ];

@@ -12,7 +12,7 @@ use flotilla_node::group::leader::{Leader, LeaderClock, Work};
 use flotilla_node::group::run::{Proposal, Run, Verdict};
 use flotilla_node::model::Parts;
 use flotilla_node::raft::{Body, Committed, Outcome};
-use flotilla_topology::ids::{LogId, ReplicaId};
+use flotilla_topology::ids::{LogId, Origin, ReplicaId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -172,6 +172,13 @@ impl SimGroup {
         let (fence, clock) = (self.state.meta.fence, self.state.meta.clock);
         let run = Run::start(self.term, fence, clock, self.context.origin);
         self.leader = Leader::new(self.context.clone(), run);
+    }
+
+    /// All nodes start anew, in another life of their cluster.
+    pub fn begin_life(&mut self, dice: &mut Dice, origin: Origin) {
+        let GroupContext { group, slots, synced, max_skew_ms, .. } = *self.context;
+        self.context = Arc::new(GroupContext { group, slots, synced, origin, max_skew_ms });
+        self.elect(dice, self.offset_ms);
     }
 
     /// Another node leads, with another clock. Of what was under way some is committed.

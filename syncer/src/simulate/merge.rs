@@ -1,6 +1,7 @@
 //! Full-state merges of the simulation: rows of a cut, from the leading or a lagging replica, chunk
 //! by chunk into one target group, while everything else goes on.
 
+use super::commands::KEYS;
 use super::dice::Dice;
 use super::group::{Replica, SimGroup};
 use bytes::Bytes;
@@ -8,10 +9,12 @@ use flotilla_node::engine::view::{Overlay, View};
 use flotilla_node::group::cursor::{self, closed_vector};
 use flotilla_node::group::forgotten;
 use flotilla_node::group::leader::{LeaderClock, Work};
+use flotilla_node::group::live::LiveSet;
 use flotilla_node::group::remote::Answer;
-use flotilla_node::group::rows::{self, Resume, Units};
+use flotilla_node::group::rows::{self, Resume, Stretch, Units};
 use flotilla_node::group::state::{Heard, StateCut, StateRequest, StateStep, StateVerdict};
-use flotilla_topology::slot::SlotRange;
+use flotilla_topology::slot::{Slot, SlotRange};
+use std::collections::BTreeSet;
 use tokio::sync::oneshot;
 
 /// Where a merge is.
@@ -32,13 +35,24 @@ pub struct Merge {
     slots: SlotRange,
     id: u64,
     phase: Phase,
-    at: Resume,
+    at: Place,
     /// Keys that both have alike are left out.
     compares: bool,
     wanted: Option<Vec<u64>>,
     /// Chunks that were sent, for those that arrive late.
     sent: Vec<StateRequest>,
-    answer: Option<(Phase, Resume, oneshot::Receiver<Answer<StateVerdict>>)>,
+    answer: Option<(Phase, Place, oneshot::Receiver<Answer<StateVerdict>>)>,
+    /// The target covers: it is given all stretches of these slots.
+    covers: bool,
+    stretches: Vec<Slot>,
+    closed: bool,
+}
+
+/// How far a merge has come: in the rows, or in the slots that are covered and the last of them.
+#[derive(Debug, Clone)]
+struct Place {
+    at: Resume,
+    slot: usize,
 }
 
 impl Merge {
@@ -58,6 +72,8 @@ impl Merge {
         let cursors = cursor::read_all(&state.rows).expect("rows in memory can be read");
         let mut overlay = Overlay::new();
         let view = View::new(&state.rows, &mut overlay);
+        let set = LiveSet::read(&view).expect("rows in memory can be read").unwrap_or_default();
+        let fenced = set.barred_now();
         let forgotten_ms = forgotten::read(&view).expect("rows in memory can be read");
         let cut = StateCut {
             origin: context.origin,
@@ -69,6 +85,7 @@ impl Merge {
             vector: closed_vector(&cursors, context.slots),
             forgotten_ms,
             heard: Heard::of(&cursors),
+            fenced,
         };
         let slots = SlotRange {
             first: slots.first.max(context.slots.first),
@@ -81,12 +98,27 @@ impl Merge {
             slots,
             id,
             phase: Phase::Open,
-            at: Resume::at(slots),
+            at: Place { at: Resume::at(slots), slot: 0 },
             compares: dice.chance(50),
             wanted: None,
             sent: Vec::new(),
             answer: None,
+            covers: false,
+            stretches: stretches(slots),
+            closed: false,
         })
+    }
+
+    /// Whether the cut was taken where this set of clusters was known.
+    pub fn knows_set(&self, version: u64) -> bool {
+        let mut overlay = Overlay::new();
+        let set = LiveSet::read(&View::new(&self.state.rows, &mut overlay));
+        set.expect("rows in memory can be read").is_some_and(|set| set.version >= version)
+    }
+
+    /// Whether the target has all of it.
+    pub fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// Whether nothing is left to do.
@@ -99,8 +131,14 @@ impl Merge {
         let Some((phase, at, answer)) = &mut self.answer else { return true };
         match answer.try_recv() {
             Ok(Answer::Done(StateVerdict::Done)) => {
+                self.closed = self.phase == Phase::Close;
                 (self.phase, self.at) = (*phase, at.clone());
             }
+            Ok(Answer::Done(StateVerdict::Covers)) => {
+                (self.phase, self.covers) = (*phase, true);
+                self.at.at = self.stretch().from;
+            }
+            Ok(Answer::Done(StateVerdict::More { from })) => self.at.at = from,
             Ok(Answer::Done(StateVerdict::Parked { .. }) | Answer::NotLeader(_)) => {}
             Ok(_) => self.phase = Phase::Done, // an older cut, another merge, or refused: given up
             Err(oneshot::error::TryRecvError::Empty) => return false,
@@ -118,9 +156,16 @@ impl Merge {
         let (origin, group) = (self.cut.origin, self.cut.group);
         let (step, next, at) = match self.phase {
             Phase::Open => (StateStep::Open(self.cut.clone()), Phase::Rows, self.at.clone()),
+            Phase::Rows if self.covers => {
+                let (stretch, effects, at) = self.cover(dice);
+                let ended = at.slot == self.stretches.len();
+                let next = if ended { Phase::Close } else { Phase::Rows };
+                (StateStep::Cover { origin, group, stretch, effects }, next, at)
+            }
             Phase::Rows => {
                 let (effects, at, ended) = self.rows(target, dice);
                 let next = if ended { Phase::Close } else { Phase::Rows };
+                let at = Place { at, ..self.at };
                 (StateStep::Chunk { origin, group, effects }, next, at)
             }
             _ => (StateStep::Close { origin, group }, Phase::Done, self.at.clone()),
@@ -138,8 +183,8 @@ impl Merge {
             self.wanted = Some(self.compare(target));
         }
         let most = 1 + dice.roll(3);
-        let (mut effects, mut at, mut ended) = (Vec::new(), self.at.clone(), true);
-        for unit in Units::new(&self.state.rows, self.slots, &self.at, now_ms) {
+        let (mut effects, mut at, mut ended) = (Vec::new(), self.at.at.clone(), true);
+        for unit in Units::new(&self.state.rows, self.slots, &self.at.at, now_ms) {
             let unit = unit.expect("rows in memory can be read");
             let key = rows::key_hash(&unit.key);
             if self.wanted.as_ref().is_some_and(|wanted| !wanted.contains(&key)) {
@@ -153,6 +198,38 @@ impl Merge {
             effects.push(rows::encode_effect(&unit.effect));
         }
         (effects, at, ended)
+    }
+
+    fn stretch(&self) -> Stretch {
+        match self.stretches.get(self.at.slot) {
+            Some(slot) => Stretch::of_slot(*slot),
+            None => Stretch { from: Resume::at(self.slots), to: Resume::at(self.slots) },
+        }
+    }
+
+    /// The next stretch, what stands there, and the place behind it.
+    fn cover(&self, dice: &mut Dice) -> (Stretch, Vec<Bytes>, Place) {
+        let whole = self.stretch();
+        let from = self.at.at.clone();
+        let Some(slot) = self.stretches.get(self.at.slot) else {
+            let nowhere = Stretch { from: from.clone(), to: from };
+            return (nowhere, Vec::new(), self.at.clone());
+        };
+        let slots = SlotRange { first: *slot, last: *slot };
+        let most = 1 + dice.roll(3);
+        let mut effects = Vec::new();
+        for unit in Units::new(&self.state.rows, slots, &from, self.state.meta.clock.ms()) {
+            let unit = unit.expect("rows in memory can be read");
+            effects.push(rows::encode_effect(&unit.effect));
+            if effects.len() == most {
+                let at = Place { at: unit.next.clone(), slot: self.at.slot };
+                return (Stretch { from, to: unit.next }, effects, at);
+            }
+        }
+        let slot = self.at.slot + 1;
+        let next =
+            self.stretches.get(slot).map_or(from.clone(), |slot| Stretch::of_slot(*slot).from);
+        (Stretch { from, to: whole.to }, effects, Place { at: next, slot })
     }
 
     /// Keys that differ, found as two clusters find them.
@@ -175,6 +252,12 @@ impl Merge {
             drop(submit(target, clock, request));
         }
     }
+}
+
+/// The slots of a range that any history uses.
+fn stretches(slots: SlotRange) -> Vec<Slot> {
+    let all = KEYS.iter().map(|key| Slot::of(key.as_bytes()));
+    all.filter(|slot| slots.contains(*slot)).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn submit(

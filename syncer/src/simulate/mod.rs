@@ -4,7 +4,7 @@
 //!
 //! A history is some hundred random steps: commands, commits and refusals, elections with slow
 //! clocks, syncers that come and go, streams that break, repeat and lose, cleaning, merges of full
-//! state that are begun, given up and begun anew. Then the faults end and everything arrives. What
+//! state that are begun, given up and begun anew; clusters that are fenced, and return. Then the faults end and everything arrives. What
 //! is checked:
 //! * `semantic`: each command leaves of a key what Redis would.
 //! * `cursor_behind_commit`, `stuck`: cursors name committed entries and reach everything.
@@ -30,6 +30,8 @@ mod group;
 mod link;
 
 mod merge;
+
+mod mesh;
 
 mod oracle;
 

@@ -117,6 +117,9 @@ impl World {
     }
 
     pub(super) fn open_stream(&mut self, route: Route) {
+        if self.mesh.is_blocked(route.from, route.to) {
+            return;
+        }
         let slots = self.clusters[route.from][route.group].context.slots;
         let targets = self.clusters[route.to].iter().map(|group| &group.context);
         let targets: Vec<(GroupId, SlotRange)> = targets

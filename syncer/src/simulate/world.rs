@@ -5,6 +5,7 @@ use super::dice::Dice;
 use super::group::SimGroup;
 use super::link::{Call, Pending, Tenure};
 use super::merge::Merge;
+use super::mesh::Mesh;
 use super::oracle::Oracle;
 use crate::receiver;
 use flotilla_node::group::GroupContext;
@@ -38,6 +39,8 @@ pub(super) struct Taste {
     pub(super) slow: BTreeSet<(usize, usize)>,
     pub(super) merges: bool,
     pub(super) syncers: usize,
+    /// Clusters are fenced, and return.
+    fences: bool,
     refusals: bool,
 }
 
@@ -50,6 +53,7 @@ pub struct World {
     pub(super) calls: BTreeMap<(usize, usize), VecDeque<Call>>,
     pub(super) pending: Vec<Pending>,
     pub(super) merges: Vec<Merge>,
+    pub(super) mesh: Mesh,
     pub(super) oracle: Oracle,
     /// Wall time of a perfect clock, in milliseconds.
     pub(super) now_ms: u64,
@@ -86,6 +90,7 @@ impl World {
                 .collect(),
             merges: dice.chance(70),
             syncers: 1 + dice.roll(2),
+            fences: dice.chance(40),
             refusals: dice.chance(30),
         };
         let mut partitions = vec![1u32, 2, 3, 2];
@@ -100,6 +105,7 @@ impl World {
             calls: BTreeMap::new(),
             pending: Vec::new(),
             merges: Vec::new(),
+            mesh: Mesh::new(count),
             oracle: Oracle::default(),
             now_ms: 10,
             instant: Instant::now(),
@@ -173,7 +179,8 @@ impl World {
         let group = self.dice.roll(self.clusters[cluster].len());
         let (w, u) = (self.taste.writes, self.taste.upkeep);
         let merges = if self.taste.merges { 12 } else { 0 };
-        let at = self.dice.roll(w + u + 76 + merges);
+        let mesh = if self.taste.fences { 20 } else { 0 };
+        let at = self.dice.roll(w + u + 76 + merges + mesh);
         match at {
             at if at < w => {
                 if writes {
@@ -194,6 +201,7 @@ impl World {
                 37..39 => self.restart((cluster, group)),
                 39 => self.clusters[cluster][group].catch_up(&mut self.dice),
                 40..76 => self.deliver_some(),
+                at if at >= 76 + merges => self.step_mesh(),
                 76..79 => self.begin_merge((cluster, group)),
                 _ => self.step_merges(),
             },
@@ -266,7 +274,7 @@ impl World {
 
     fn begin_merge(&mut self, from: (usize, usize)) {
         let to = self.dice.roll(self.clusters.len());
-        if to == from.0 {
+        if to == from.0 || self.mesh.is_blocked(from.0, to) {
             return;
         }
         let slots = self.clusters[from.0][from.1].context.slots;
@@ -308,6 +316,7 @@ impl World {
     /// No more faults: everything that is under way arrives, everybody ticks and cleans.
     pub fn settle(&mut self, rounds: usize) -> Step {
         self.faults = false;
+        self.settle_mesh();
         for _ in 0..rounds {
             self.now_ms += 1;
             self.instant += Duration::from_secs(1);
