@@ -125,7 +125,7 @@ impl GroupMeta {
             return Ok((Outcome::Fenced, Vec::new()));
         }
         self.clock = self.clock.max(entry.header.clock);
-        if entry.header.origin == home && entry.header.slots.is_some() {
+        if entry.header.origin.cluster == home.cluster && entry.header.slots.is_some() {
             self.own = self.own.max(entry.header.last);
         }
         Ok((Outcome::TookEffect, entry.ops))

@@ -11,10 +11,12 @@ use super::merge::Merge;
 use super::world::{World, origin};
 use flotilla_node::engine::view::{Overlay, View};
 use flotilla_node::flaws::{self, Flaw};
+use flotilla_node::group::cursor;
 use flotilla_node::group::leader::Work;
 use flotilla_node::group::life::Life;
 use flotilla_node::group::live::LiveSet;
 use flotilla_topology::ids::{Incarnation, Origin};
+use flotilla_topology::stamp::{Hlc, Stamp};
 use std::collections::BTreeSet;
 use tokio::sync::oneshot;
 
@@ -53,6 +55,9 @@ pub(super) struct Mesh {
     blocked: BTreeSet<(usize, usize)>,
     /// Clusters were fenced in this history.
     pub(super) fences: usize,
+    /// What clusters wrote that others deleted without having seen it: of each fence, the stamps
+    /// that no other cluster may have seen until the return.
+    unseen: Vec<(Stamp, Stamp)>,
 }
 
 impl Mesh {
@@ -63,11 +68,21 @@ impl Mesh {
             moving: None,
             blocked: BTreeSet::new(),
             fences: 0,
+            unseen: Vec::new(),
         }
     }
 
     pub(super) fn is_blocked(&self, from: usize, to: usize) -> bool {
         self.blocked.contains(&(from, to))
+    }
+
+    /// Whether a row was written where nobody saw it. What is deleted and forgotten meanwhile cannot
+    /// delete it.
+    pub(super) fn may_outlive_deletes(&self, stamp: Stamp) -> bool {
+        let unseen = |(from, to): &(Stamp, Stamp)| {
+            from.cluster == stamp.cluster && *from < stamp && stamp <= *to
+        };
+        self.unseen.iter().any(unseen)
     }
 
     fn live(&self) -> Vec<usize> {
@@ -124,6 +139,8 @@ impl World {
     fn begin_fence(&mut self, cluster: usize) {
         self.tell(|| format!("cluster {cluster} is fenced"));
         self.mesh.fences += 1;
+        let seen = self.seen_of(cluster);
+        self.mesh.unseen.push((seen, Stamp { hlc: Hlc(u64::MAX), ..seen }));
         self.mesh.standing[cluster] = Standing::Fenced;
         self.mesh.version += 1;
         for other in (0..self.clusters.len()).filter(|other| *other != cluster) {
@@ -137,7 +154,29 @@ impl World {
         self.enter(cluster, Phase::Barring, BTreeSet::new());
     }
 
+    /// What every other cluster has of one, at least.
+    fn seen_of(&self, cluster: usize) -> Stamp {
+        let zero = Stamp { hlc: Hlc::ZERO, cluster: origin(cluster).cluster };
+        let mut seen: Option<Stamp> = None;
+        for group in self.clusters.iter().enumerate().filter(|(at, _)| *at != cluster) {
+            for group in group.1 {
+                let cursors = cursor::read_all(&group.state.rows).expect("rows in memory");
+                let closed = cursor::closed_vector(&cursors, group.context.slots);
+                let of = closed.into_iter().find(|(id, _)| *id == zero.cluster);
+                let of = of.map_or(zero, |(_, stamp)| stamp);
+                seen = Some(seen.map_or(of, |seen| seen.min(of)));
+            }
+        }
+        seen.map_or(zero, |seen| Stamp { cluster: zero.cluster, ..seen })
+    }
+
     fn begin_return(&mut self, cluster: usize) {
+        let last = self.clusters[cluster].iter().map(|group| group.state.meta.own).max();
+        let open = self.mesh.unseen.iter_mut().rev();
+        if let Some(open) = open.filter(|(from, _)| from.cluster == origin(cluster).cluster).next()
+        {
+            open.1 = last.unwrap_or_default();
+        }
         self.mesh.standing[cluster] = Standing::Live;
         self.mesh.version += 1;
         for group in 0..self.clusters[cluster].len() {

@@ -261,7 +261,8 @@ impl World {
                     let stamp = stamp.stamp;
                     let (floor, last) = deleted.get(&row).cloned().unwrap_or_default();
                     let gone = last.is_some_and(|r| r.value.is_none() && r.stamp > stamp);
-                    if floor.hides(stamp) || gone {
+                    let deleted = (floor.hides(stamp) || gone) && self.mesh.fences > 0;
+                    if deleted && !self.mesh.may_outlive_deletes(stamp) {
                         let what = format!(
                             "cluster {place} shows {row:?} of {stamp:?}\n{}\noracle:\n{}",
                             dump(&group.state.rows),
