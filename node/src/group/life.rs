@@ -71,6 +71,17 @@ impl Life {
         view.put(keys::single(keys::LIFE), self.encode(), Parts::NONE);
     }
 
+    /// Why no other cluster is given the state of a group in this life; none if it is. A replica
+    /// that lags may not have come to it yet.
+    pub fn refuses_cut(&self, life: Incarnation) -> Option<String> {
+        if self.life < life {
+            return Some(format!("this replica is not in life {life} of the cluster yet"));
+        }
+        let owed: Vec<String> = self.owed.keys().map(ToString::to_string).collect();
+        (!self.is_whole())
+            .then(|| format!("the group returns: clusters {} come first", owed.join(", ")))
+    }
+
     /// Whether nothing is owed.
     pub fn is_whole(&self) -> bool {
         self.owed.is_empty()

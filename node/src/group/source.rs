@@ -88,9 +88,9 @@ impl Cuts {
         if peer != ClusterId(0) && !set.live.contains(&peer) {
             return Err(format!("the group does not count cluster {peer} as live yet"));
         }
-        if let Some(life) = life.filter(|life| peer != ClusterId(0) && !life.is_whole()) {
-            let owed: Vec<String> = life.owed.keys().map(ToString::to_string).collect();
-            return Err(format!("the group returns: clusters {} come first", owed.join(", ")));
+        let refusal = life.and_then(|life| life.refuses_cut(group.context.origin.incarnation));
+        if let Some(reason) = refusal.filter(|_| peer != ClusterId(0)) {
+            return Err(reason);
         }
         let cursors = cursor::read_all(&rows).map_err(|error| unreadable(&error))?;
         let context = &group.context;

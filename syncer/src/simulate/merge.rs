@@ -9,6 +9,7 @@ use flotilla_node::engine::view::{Overlay, View};
 use flotilla_node::group::cursor::{self, closed_vector};
 use flotilla_node::group::forgotten;
 use flotilla_node::group::leader::{LeaderClock, Work};
+use flotilla_node::group::life::Life;
 use flotilla_node::group::live::LiveSet;
 use flotilla_node::group::remote::Answer;
 use flotilla_node::group::rows::{self, Resume, Stretch, Units};
@@ -109,11 +110,14 @@ impl Merge {
         })
     }
 
-    /// Whether the cut was taken where this set of clusters was known.
-    pub fn knows_set(&self, version: u64) -> bool {
+    /// Whether a replica gives this cut away: it knows this set of clusters, and owes nothing.
+    pub fn is_given(&self, version: u64) -> bool {
         let mut overlay = Overlay::new();
-        let set = LiveSet::read(&View::new(&self.state.rows, &mut overlay));
-        set.expect("rows in memory can be read").is_some_and(|set| set.version >= version)
+        let view = View::new(&self.state.rows, &mut overlay);
+        let set = LiveSet::read(&view).expect("rows in memory can be read");
+        let life = Life::read(&view).expect("rows in memory can be read");
+        set.is_some_and(|set| set.version >= version)
+            && life.is_some_and(|l| l.refuses_cut(self.cut.origin.incarnation).is_none())
     }
 
     /// Whether the target has all of it.

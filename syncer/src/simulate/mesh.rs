@@ -295,9 +295,9 @@ impl World {
             self.ids += 1;
             let source = &self.clusters[from.0][from.1];
             let cut = Merge::cut(source, to, slots, self.ids, &mut self.dice);
-            // A replica that lags may not know the set yet, and then it is not cut.
-            let knows = |merge: &Merge| merge.knows_set(self.mesh.version);
-            moving.merge = cut.filter(knows).map(|merge| ((from, to), merge));
+            // A replica that lags may not know the set or the life yet, and then it is not cut.
+            let given = |merge: &Merge| merge.is_given(self.mesh.version);
+            moving.merge = cut.filter(given).map(|merge| ((from, to), merge));
         }
         if let Some((pair, mut merge)) = moving.merge.take() {
             let (from, to) = pair;
