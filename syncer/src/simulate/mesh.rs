@@ -171,12 +171,6 @@ impl World {
     }
 
     fn begin_return(&mut self, cluster: usize) {
-        let last = self.clusters[cluster].iter().map(|group| group.state.meta.own).max();
-        let open = self.mesh.unseen.iter_mut().rev();
-        if let Some(open) = open.filter(|(from, _)| from.cluster == origin(cluster).cluster).next()
-        {
-            open.1 = last.unwrap_or_default();
-        }
         self.mesh.standing[cluster] = Standing::Live;
         self.mesh.version += 1;
         for group in 0..self.clusters[cluster].len() {
@@ -188,6 +182,12 @@ impl World {
             for syncer in 0..self.taste.syncers {
                 self.begin_tenure(cluster, group, syncer);
             }
+        }
+        let last = self.clusters[cluster].iter().map(|group| group.state.meta.own).max();
+        let open = self.mesh.unseen.iter_mut().rev();
+        if let Some(open) = open.filter(|(from, _)| from.cluster == origin(cluster).cluster).next()
+        {
+            open.1 = last.unwrap_or_default();
         }
         self.tell(|| format!("cluster {cluster} returns"));
         self.enter(cluster, Phase::Returning, BTreeSet::new());
