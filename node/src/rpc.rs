@@ -115,8 +115,10 @@ impl NodeService {
                 return Ok(group.not_leader::<Vec<LogId>>().encode());
             }
             let cursors = cursor::read_all(&group.rows()).map_err(|e| unreadable(&e))?;
+            // A group that comes back in a new life must have the full state first, whatever it had.
+            let covers = group.covers(request.origin.cluster).map_err(|e| unreadable(&e))?;
             let position = |source| {
-                let cursor = cursors.get(&(request.origin, source));
+                let cursor = cursors.get(&(request.origin, source)).filter(|_| !covers);
                 cursor.map_or_else(Default::default, |cursor| cursor.position)
             };
             let positions = request.source_groups.iter().map(|group| position(*group)).collect();
@@ -176,8 +178,8 @@ impl NodeService {
                 return Ok(group.not_leader::<SourceAnswer>().encode());
             }
             let answered = tokio::task::spawn_blocking(move || match (&request, &group) {
-                (SourceRequest::Cut { after, keep, peer, .. }, Some(group)) => {
-                    cuts.cut(group, *after, *keep, *peer)
+                (SourceRequest::Cut { after, keep, peer, mesh, .. }, Some(group)) => {
+                    cuts.cut(group, *after, *keep, (*peer, *mesh))
                 }
                 (_, Some(group)) => source::compare(group, &request),
                 (_, None) => cuts.read(&request),

@@ -37,6 +37,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// Every so many heartbeats tell of the links too.
 const BEATS_PER_TELL: u32 = 4;
+/// Exit code when the cluster begins another life.
+const EXIT_OTHER_LIFE: i32 = 1;
 /// Wait before PD is asked again after it failed.
 const PD_PAUSE: Duration = Duration::from_secs(1);
 /// A group gets a new tenure at most this often: each changes the group's membership twice.
@@ -251,8 +253,18 @@ impl Shared {
     /// Keeps a dialer for each peer of the map.
     async fn follow_map(self: Arc<Self>) {
         let mut map = self.map.clone();
+        let mut life = None;
         loop {
             let now = map.borrow_and_update().clone();
+            if let Some(now) = &now {
+                // Tenures ship what was born in one life; a supervisor starts the process again.
+                let began = *life.get_or_insert(now.incarnation);
+                if began < now.incarnation {
+                    let life = now.incarnation;
+                    tracing::error!(%life, "the cluster begins another life: the syncer ends, start it again");
+                    std::process::exit(EXIT_OTHER_LIFE);
+                }
+            }
             if let Some(now) = now {
                 self.update_peers(&now);
             }

@@ -361,7 +361,7 @@ impl Outbound {
                 self.reopen_pause = REOPEN_MIN;
                 if self.shipper.state().0 == LinkState::NeedsMerge {
                     self.lost("needs-merge".into());
-                } else if cursor == LogId::default() && self.told.borrow().merge_epoch > 0 {
+                } else if cursor == LogId::default() && self.begins_with_state() {
                     // It came after the others: what they deleted before may be forgotten here and
                     // there, so a log alone would bring back what another one deleted.
                     self.merging.wanted = true;
@@ -389,6 +389,12 @@ impl Outbound {
             Ok(other) => self.lost(format!("not for a sender: {other:?}")),
             Err(error) => self.lost(error.to_string()),
         }
+    }
+
+    /// Whether the log alone would bring back what was deleted and forgotten: the peer came later than
+    /// its cluster, or one of the two comes back.
+    fn begins_with_state(&self) -> bool {
+        self.told.borrow().merge_epoch > 0 || self.route.origin.incarnation.0 > 1
     }
 
     fn offset_ms(&self) -> i64 {

@@ -136,7 +136,7 @@ pub struct Demo {
     pub process: Process,
     /// Its state file.
     pub state: String,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Demo {
@@ -156,7 +156,7 @@ impl Demo {
             }
             Path::new(&state).exists().then_some(()).ok_or_else(|| process.output())
         });
-        Demo { process, state, _dir: dir }
+        Demo { process, state, dir }
     }
 
     /// The state file as it is now.
@@ -186,6 +186,11 @@ impl Demo {
             }
         }
         found
+    }
+
+    /// The configuration of a process.
+    pub fn config(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join("demo/config").join(format!("{name}.toml"))
     }
 
     /// The number of a process.

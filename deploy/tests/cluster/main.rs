@@ -8,6 +8,7 @@ mod full_state;
 mod harness;
 mod internal_ports;
 mod link_ops;
+mod returns;
 mod standalone;
 mod stretched;
 mod syncs;

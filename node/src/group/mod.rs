@@ -66,7 +66,7 @@ use crate::group::run::Verdict;
 use crate::group::skew::{Clocks, SkewLimit};
 use crate::group::state::{StateRequest, StateVerdict};
 use crate::raft::{Completions, Membership, RaftGroup, RaftRole, RaftStatus};
-use flotilla_topology::ids::{GroupId, LogId, Origin, ReplicaId};
+use flotilla_topology::ids::{ClusterId, GroupId, LogId, Origin, ReplicaId};
 use flotilla_topology::slot::SlotRange;
 use flotilla_topology::stamp::{Hlc, Stamp};
 use parking_lot::Mutex;
@@ -248,6 +248,12 @@ impl Group {
     pub fn is_life_current(&self) -> io::Result<bool> {
         let (rows, mut overlay) = (self.rows(), Overlay::new());
         life::is_current(&View::new(&rows, &mut overlay), &self.context)
+    }
+
+    /// Whether the group, in a new life, must still have the full state of a cluster.
+    pub fn covers(&self, cluster: ClusterId) -> io::Result<bool> {
+        let (rows, mut overlay) = (self.rows(), Overlay::new());
+        life::covers(&View::new(&rows, &mut overlay), cluster)
     }
 
     /// Keeps what a peer has acknowledged, if this replica leads.

@@ -296,13 +296,14 @@ pub fn key_states(rows: &dyn Rows, slot: Slot) -> io::Result<Vec<KeyState>> {
     Ok(states)
 }
 
-/// Slots of `theirs` whose state is another here.
+/// Slots of `theirs` whose state is another here. One without rows has sum 0.
 pub fn differing_slots(rows: &dyn Rows, theirs: &[SlotState]) -> io::Result<Vec<Slot>> {
     let (Some(first), Some(last)) = (theirs.first(), theirs.last()) else { return Ok(Vec::new()) };
     let ours = slot_states(rows, SlotRange { first: first.slot, last: last.slot })?;
     let same = |state: &&SlotState| {
         let at = ours.binary_search_by_key(&state.slot, |ours| ours.slot);
-        at.is_ok_and(|at| ours[at].sum == state.sum && ours[at].rows == state.rows)
+        let (sum, rows) = at.map_or((0, 0), |at| (ours[at].sum, ours[at].rows));
+        (sum, rows) == (state.sum, state.rows)
     };
     Ok(theirs.iter().filter(|state| !same(state)).map(|state| state.slot).collect())
 }

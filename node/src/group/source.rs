@@ -67,13 +67,13 @@ impl Cuts {
         self.kept.lock().retain(|_, kept| kept.used.elapsed() < CUT_IDLE);
     }
 
-    /// Cuts a group's applied state here.
+    /// Cuts a group's applied state here, for a peer that is in a version of the mesh.
     pub fn cut(
         &self,
         group: &Group,
         after: LogId,
         keep: bool,
-        peer: ClusterId,
+        (peer, mesh): (ClusterId, u64),
     ) -> Result<SourceAnswer, SourceRefusal> {
         let frozen = FrozenRows::of_group(group.engine(), group.context.group);
         let (rows, meta) = frozen.map_err(|error| unreadable(&error))?;
@@ -87,6 +87,12 @@ impl Cuts {
         let forgotten_ms = forgotten::read(&view).map_err(|e| unreadable(&e))?;
         if peer != ClusterId(0) && !set.live.contains(&peer) {
             return Err(format!("the group does not count cluster {peer} as live yet"));
+        }
+        if set.version < mesh {
+            return Err(format!(
+                "the group goes by set {} of clusters, not yet {mesh}",
+                set.version
+            ));
         }
         let refusal = life.and_then(|life| life.refuses_cut(group.context.origin.incarnation));
         if let Some(reason) = refusal.filter(|_| peer != ClusterId(0)) {

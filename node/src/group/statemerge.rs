@@ -72,6 +72,9 @@ pub(super) fn evaluate(
             if !stretch.is_within(open.cut.slots) || !stretch.is_within(context.slots) {
                 return refused("a stretch of slots that this merge is not about".into());
             }
+            if !life::covers(&View::new(rows, &mut run.overlay), origin.cluster)? {
+                return chunk(context, run, rows, wall_ms, *origin, effects);
+            }
             cover(context, run, rows, wall_ms, &open.cut, stretch, effects)
         }
         StateStep::Close { origin, group } => {

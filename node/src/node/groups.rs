@@ -34,6 +34,8 @@ const TRANSFER_INTERVAL: Duration = Duration::from_secs(3);
 const MAX_SKEW_MS: u64 = 500;
 /// Exit code of a node one of whose groups stopped itself.
 const EXIT_GROUP_STOPPED: i32 = 1;
+/// Exit code when the cluster begins another life.
+const EXIT_OTHER_LIFE: i32 = 1;
 /// How long a stopping node tries to hand its leaderships over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
@@ -92,6 +94,7 @@ impl GroupKeeper {
     }
 
     async fn reconcile(&self, map: &ClusterMap) {
+        self.mind_life(map);
         for info in &map.groups {
             let mine = info.replicas.iter().find(|replica| replica.node == self.places.node);
             match (mine, self.places.group(info.id)) {
@@ -151,6 +154,17 @@ impl GroupKeeper {
         self.places.add_group(group);
         tracing::info!(group = %info.id, replica = %replica.id, slots = %info.slots, "group started");
         Ok(())
+    }
+
+    /// Groups carry the life of their cluster in everything they write, so a new life begins with new
+    /// processes; a supervisor starts them again.
+    fn mind_life(&self, map: &ClusterMap) {
+        let former = |group: &Arc<Group>| group.context.origin.incarnation < map.incarnation;
+        if self.places.groups().iter().any(former) && !self.stopping.load(Ordering::SeqCst) {
+            let life = map.incarnation;
+            tracing::error!(%life, "the cluster begins another life: the node ends, start it again");
+            std::process::exit(EXIT_OTHER_LIFE);
+        }
     }
 
     /// A group stops itself when it cannot write its log or apply an entry. Going on without it would

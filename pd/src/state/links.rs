@@ -232,16 +232,30 @@ impl State {
             return Ok(unchanged(&name, "is fenced already"));
         }
         self.peer_mut(id).standing = Standing::Fenced;
-        Ok(vec![
-            format!("`{name}` is given up: it holds back neither logs nor collection"),
+        // Each of the others may have more of what it sent last than we have.
+        let others = self.durable.present_peers().filter(|peer| peer.standing != Standing::Fenced);
+        let others: Vec<ClusterId> = others.map(|peer| peer.id).collect();
+        for other in &others {
+            self.peer_mut(*other).merge_epoch += 1;
+        }
+        let mut lines = vec![
+            format!("`{name}` is given up: it holds back no logs"),
             "its streams are refused here, and nothing is shipped to it".to_owned(),
             self.waiting(id),
-            format!(
-                "what is deleted here from now on is forgotten, so it comes back only with empty \
-                 directories and a higher `incarnation`: then `flotilla link return {name}`"
-            ),
-            self.elsewhere(id, "fence it"),
-        ])
+        ];
+        if !others.is_empty() {
+            lines.push(
+                "the other clusters are sent what of our state they lack: it holds back collection \
+                 until all of them have fenced it and done the same"
+                    .to_owned(),
+            );
+        }
+        lines.push(format!(
+            "what is deleted here from now on is forgotten, so it comes back in a new life: with a \
+             higher `incarnation`, and then `flotilla link return {name}`"
+        ));
+        lines.push(self.elsewhere(id, "fence it"));
+        Ok(lines)
     }
 
     fn take_back(&mut self, peer: &str) -> Result<Vec<String>, Refusal> {
@@ -257,8 +271,9 @@ impl State {
         Ok(vec![
             format!("`{name}` counts again: logs and collection wait for it from now on"),
             format!(
-                "it must come back with empty directories and a higher `incarnation`; its earlier \
-                 life is refused. It is sent the state of {}, and is live when it has all",
+                "it must come back with a higher `incarnation`, empty or with its data; its earlier life \
+                 is refused. It is sent the state of {}, drops what was deleted here meanwhile, gives \
+                 us what it wrote, and is live when all links to it move",
                 groups(self.synced_groups())
             ),
             self.elsewhere(id, "let it return"),

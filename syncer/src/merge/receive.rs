@@ -9,7 +9,7 @@ use crate::link::LinkError;
 use crate::link::stream::Wire;
 use crate::receiver::{Failure, RETRY_FIRST, RETRY_LAST};
 use bytes::Bytes;
-use flotilla_node::group::rows::{KeyState, SlotState};
+use flotilla_node::group::rows::{KeyState, SlotState, Stretch};
 use flotilla_node::group::source::{SourceAnswer, SourceRequest};
 use flotilla_node::group::state::{StateCut, StateRequest, StateStep, StateVerdict};
 use flotilla_node::transport::{Class, kinds};
@@ -97,14 +97,17 @@ impl Merging {
     }
 
     async fn serve(&mut self, cut: StateCut) -> Result<(), Ended> {
+        let mut covers = false;
         for (target, _) in self.targets.clone() {
-            let step = StateStep::Open(cut.clone());
-            if let StateVerdict::Older { cursor } = self.step(target, step).await? {
-                self.say(MergeMessage::Older { cursor });
-                return Err(Ended::Refused(format!("a group here is at {cursor} already")));
+            match self.step(target, StateStep::Open(cut.clone())).await? {
+                StateVerdict::Older { cursor } => {
+                    self.say(MergeMessage::Older { cursor });
+                    return Err(Ended::Refused(format!("a group here is at {cursor} already")));
+                }
+                verdict => covers |= verdict == StateVerdict::Covers,
             }
         }
-        self.say(MergeMessage::Opened);
+        self.say(MergeMessage::Opened { covers });
         loop {
             match self.wire.next().await.map_err(Ended::Lost)? {
                 Message::Merge(MergeMessage::Slots(states)) => {
@@ -117,6 +120,10 @@ impl Merging {
                 }
                 Message::Merge(MergeMessage::Chunk { slot, effects }) => {
                     self.chunk(slot, effects).await?;
+                    self.say(MergeMessage::Merged);
+                }
+                Message::Merge(MergeMessage::Cover { slot, stretch, effects }) => {
+                    self.cover(slot, stretch, effects).await?;
                     self.say(MergeMessage::Merged);
                 }
                 Message::Merge(MergeMessage::Close) => {
@@ -144,6 +151,26 @@ impl Merging {
         let (origin, group) = (self.origin, self.group);
         metrics::counter!("flotilla_merge_received_rows_total").increment(effects.len() as u64);
         self.step(target, StateStep::Chunk { origin, group, effects }).await.map(|_| ())
+    }
+
+    /// A stretch of a slot, in as many steps as the target wants.
+    async fn cover(
+        &mut self,
+        slot: Slot,
+        mut stretch: Stretch,
+        effects: Vec<Bytes>,
+    ) -> Result<(), Ended> {
+        let target = self.owner(slot)?;
+        let (origin, group) = (self.origin, self.group);
+        metrics::counter!("flotilla_merge_received_rows_total").increment(effects.len() as u64);
+        loop {
+            let (stretch_now, effects) = (stretch.clone(), effects.clone());
+            let step = StateStep::Cover { origin, group, stretch: stretch_now, effects };
+            match self.step(target, step).await? {
+                StateVerdict::More { from } => stretch.from = from,
+                _ => return Ok(()),
+            }
+        }
     }
 
     /// Has a leader commit a step. Taken twice it is as if taken once, so it is sent again until

@@ -11,7 +11,7 @@ use crate::outbound::Route;
 use crate::receiver::Failure;
 use bytes::Bytes;
 use flotilla_node::group::remote::LinkFloor;
-use flotilla_node::group::rows::{Resume, SlotState};
+use flotilla_node::group::rows::{Resume, SlotState, Stretch};
 use flotilla_node::group::source::{KEYS_MAX, SourceAnswer, SourceRequest};
 use flotilla_node::group::state::StateCut;
 use flotilla_node::transport::{Class, kinds};
@@ -67,7 +67,8 @@ pub async fn run(
         pin(&leaders, &floor).await?;
         let wire = open(&link, &route).await?;
         let (route, leaders, node, answers) = (&route, &leaders, &node, VecDeque::new());
-        let sending = Sending { route, leaders, node, cut, wire, under_way: 0, answers };
+        let sending =
+            Sending { route, leaders, node, cut, wire, under_way: 0, answers, covers: false };
         let ended = sending.run(state, &progress).await;
         let drop = SourceRequest::Drop { cut };
         let _ = ask(leaders, node, drop).await; // it would be dropped by itself in a minute
@@ -109,7 +110,8 @@ pub async fn cut(
     for _ in 0..CUT_TRIES {
         for node in leaders.replicas(route.group) {
             let peer = if keep { route.peer } else { ClusterId(0) };
-            let request = SourceRequest::Cut { group: route.group, after, keep, peer };
+            let mesh = leaders.map().filter(|_| keep).map_or(0, |map| map.mesh_version);
+            let request = SourceRequest::Cut { group: route.group, after, keep, peer, mesh };
             match ask(leaders, &node, request).await {
                 Ok(SourceAnswer::Cut { cut, state }) => return Ok((node, cut, state)),
                 Ok(other) => last = format!("{node} answers a cut with {other:?}"),
@@ -162,6 +164,8 @@ struct Sending<'a> {
     under_way: usize,
     /// Answers that came while something else was waited for.
     answers: VecDeque<MergeMessage>,
+    /// The peer comes back from a fence.
+    covers: bool,
 }
 
 impl Sending<'_> {
@@ -215,7 +219,7 @@ impl Sending<'_> {
         let id = rand::random();
         self.say(MergeMessage::Open { namespace: self.route.namespace.clone(), id, cut: state });
         match self.hear().await? {
-            MergeMessage::Opened => {}
+            MergeMessage::Opened { covers } => self.covers = covers,
             other => return Err(Ended::Failed(format!("an answer to an opening: {other:?}"))),
         }
         let total = f64::from(slots.last.0 - slots.first.0) + 1.0;
@@ -255,6 +259,7 @@ impl Sending<'_> {
                 SourceAnswer::Slots(states) => states,
                 other => return Err(Ended::Failed(format!("an answer to slots: {other:?}"))),
             };
+        let states = if self.covers { with_empty(slots, &states) } else { states };
         if states.is_empty() {
             return Ok(0);
         }
@@ -264,6 +269,12 @@ impl Sending<'_> {
             MergeMessage::DifferentSlots(slots) => slots,
             other => return Err(Ended::Failed(format!("an answer to slots: {other:?}"))),
         };
+        if self.covers {
+            for slot in different {
+                self.rows(slot, None, progress).await?;
+            }
+            return Ok(rows);
+        }
         // All questions first: one round trip for the whole stripe.
         let mut asked = Vec::with_capacity(different.len());
         for slot in different {
@@ -299,20 +310,25 @@ impl Sending<'_> {
     ) -> Result<(), Ended> {
         let mut from: Option<Resume> = None;
         loop {
-            let (keys, cut) = (keys.clone(), self.cut);
+            let (keys, cut, begin) = (keys.clone(), self.cut, from.clone());
             let request = SourceRequest::Rows { cut, slot, keys, from };
             let (effects, next) = match self.source(request).await? {
                 SourceAnswer::Rows { effects, next } => (effects, next),
                 other => return Err(Ended::Failed(format!("an answer to rows: {other:?}"))),
             };
-            if !effects.is_empty() {
+            if !effects.is_empty() || self.covers {
                 progress.send_modify(|now| {
                     now.rows += effects.len() as u64;
                     now.bytes += effects.iter().map(|e: &Bytes| e.len() as u64).sum::<u64>();
                 });
                 self.room(CHUNKS_MAX - 1).await?;
                 self.under_way += 1;
-                self.say(MergeMessage::Chunk { slot, effects });
+                self.say(match self.covers {
+                    true => {
+                        MergeMessage::Cover { slot, stretch: stretch(slot, begin, &next), effects }
+                    }
+                    false => MergeMessage::Chunk { slot, effects },
+                });
             }
             match next {
                 Some(next) => from = Some(next),
@@ -320,4 +336,21 @@ impl Sending<'_> {
             }
         }
     }
+}
+
+/// What an answer with rows of a slot covers.
+fn stretch(slot: Slot, from: Option<Resume>, next: &Option<Resume>) -> Stretch {
+    let whole = Stretch::of_slot(slot);
+    Stretch { from: from.unwrap_or(whole.from), to: next.clone().unwrap_or(whole.to) }
+}
+
+/// The states of all slots of a range, given those that hold anything.
+fn with_empty(slots: SlotRange, states: &[SlotState]) -> Vec<SlotState> {
+    let all = (slots.first.0..=slots.last.0).map(Slot);
+    let mut states = states.iter().copied().peekable();
+    all.map(|slot| {
+        let held = states.next_if(|state| state.slot == slot);
+        held.unwrap_or(SlotState { slot, sum: 0, rows: 0 })
+    })
+    .collect()
 }

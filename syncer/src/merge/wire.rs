@@ -5,7 +5,7 @@ use crate::batch::{put_body, take_body};
 use bytes::Bytes;
 use flotilla_node::codec::{DecodeError, Decoder, Encoder};
 use flotilla_node::group::remote::{EFFECT_BYTES_MAX, TEXT_BYTES_MAX};
-use flotilla_node::group::rows::{KeyState, SlotState};
+use flotilla_node::group::rows::{KeyState, SlotState, Stretch};
 use flotilla_node::group::source::{
     ROWS_MAX, put_hashes, put_key_states, put_slot_states, take_hashes, take_key_states,
     take_slot_states,
@@ -29,7 +29,11 @@ pub enum MergeMessage {
         cut: StateCut,
     },
     /// All targets have it open.
-    Opened,
+    Opened {
+        /// Some of them come back from a fence: all slots are compared, also those without rows, and of
+        /// slots that differ all rows travel, as `Cover`.
+        covers: bool,
+    },
     /// A target has come further than the cut: cut a newer one.
     Older {
         /// What it has.
@@ -60,7 +64,16 @@ pub enum MergeMessage {
         /// Encoded effects.
         effects: Vec<Bytes>,
     },
-    /// A chunk is committed.
+    /// All rows of a stretch of a slot. Answered by `Merged`.
+    Cover {
+        /// The slot.
+        slot: Slot,
+        /// Which part of it.
+        stretch: Stretch,
+        /// Encoded effects.
+        effects: Vec<Bytes>,
+    },
+    /// A chunk or a stretch is committed.
     Merged,
     /// The target's clock is behind; it waits and tries again by itself.
     Parked {
@@ -83,7 +96,10 @@ impl MergeMessage {
                 out.put_u64(*id);
                 cut.put(out);
             }
-            MergeMessage::Opened => out.put_u8(2),
+            MergeMessage::Opened { covers } => {
+                out.put_u8(2);
+                out.put_bool(*covers);
+            }
             MergeMessage::Older { cursor } => {
                 out.put_u8(3);
                 out.put_log_id(*cursor);
@@ -110,10 +126,13 @@ impl MergeMessage {
             MergeMessage::Chunk { slot, effects } => {
                 out.put_u8(8);
                 out.put_slot(*slot);
-                out.put_varint(effects.len() as u64);
-                let mut body = Encoder::new();
-                effects.iter().for_each(|effect| body.put_bytes(effect));
-                put_body(out, body.as_slice());
+                put_effects(out, effects);
+            }
+            MergeMessage::Cover { slot, stretch, effects } => {
+                out.put_u8(13);
+                out.put_slot(*slot);
+                stretch.put(out);
+                put_effects(out, effects);
             }
             MergeMessage::Merged => out.put_u8(9),
             MergeMessage::Parked { ahead_ms } => {
@@ -127,14 +146,14 @@ impl MergeMessage {
 
     /// Reads it.
     pub fn take(from: &mut Decoder<'_>) -> Decoded<MergeMessage> {
-        let unknown = from.error("a message of a merge (1 to 12)");
+        let unknown = from.error("a message of a merge (1 to 13)");
         Ok(match from.u8()? {
             1 => MergeMessage::Open {
                 namespace: from.text(TEXT_BYTES_MAX)?.to_owned(),
                 id: from.u64()?,
                 cut: StateCut::take(from)?,
             },
-            2 => MergeMessage::Opened,
+            2 => MergeMessage::Opened { covers: from.bool()? },
             3 => MergeMessage::Older { cursor: from.log_id()? },
             4 => MergeMessage::Slots(take_slot_states(from)?),
             5 => {
@@ -144,27 +163,39 @@ impl MergeMessage {
             }
             6 => MergeMessage::Keys { slot: from.slot()?, states: take_key_states(from)? },
             7 => MergeMessage::DifferentKeys { slot: from.slot()?, keys: take_hashes(from)? },
-            8 => {
-                let slot = from.slot()?;
-                let error = from.error("as many effects as the body holds");
-                let count = usize::try_from(from.varint()?).map_err(|_| error)?;
-                let body = take_body(from)?;
-                if count > ROWS_MAX || count > body.len() {
-                    return Err(error);
-                }
-                let mut effects = Decoder::shared(&body);
-                let taken = (0..count).map(|_| effects.bytes(EFFECT_BYTES_MAX));
-                let taken = taken.collect::<Decoded<_>>()?;
-                effects.finish()?;
-                MergeMessage::Chunk { slot, effects: taken }
-            }
+            8 => MergeMessage::Chunk { slot: from.slot()?, effects: take_effects(from)? },
             9 => MergeMessage::Merged,
             10 => MergeMessage::Parked { ahead_ms: from.varint()? },
             11 => MergeMessage::Close,
             12 => MergeMessage::Closed,
+            13 => MergeMessage::Cover {
+                slot: from.slot()?,
+                stretch: Stretch::take(from)?,
+                effects: take_effects(from)?,
+            },
             _ => return Err(unknown),
         })
     }
+}
+
+fn put_effects(out: &mut Encoder, effects: &[Bytes]) {
+    out.put_varint(effects.len() as u64);
+    let mut body = Encoder::new();
+    effects.iter().for_each(|effect| body.put_bytes(effect));
+    put_body(out, body.as_slice());
+}
+
+fn take_effects(from: &mut Decoder<'_>) -> Decoded<Vec<Bytes>> {
+    let error = from.error("as many effects as the body holds");
+    let count = usize::try_from(from.varint()?).map_err(|_| error)?;
+    let body = take_body(from)?;
+    if count > ROWS_MAX || count > body.len() {
+        return Err(error);
+    }
+    let mut effects = Decoder::shared(&body);
+    let taken = (0..count).map(|_| effects.bytes(EFFECT_BYTES_MAX)).collect::<Decoded<_>>()?;
+    effects.finish()?;
+    Ok(taken)
 }
 
 #[cfg(test)]
@@ -194,7 +225,12 @@ mod tests {
         let effects = vec![Bytes::from(vec![7; 3000]), Bytes::new()];
         vec![
             MergeMessage::Open { namespace: "default".into(), id: 9, cut },
-            MergeMessage::Opened,
+            MergeMessage::Opened { covers: true },
+            MergeMessage::Cover {
+                slot: Slot(9),
+                stretch: Stretch::of_slot(Slot(9)),
+                effects: vec![Bytes::from_static(b"e")],
+            },
             MergeMessage::Older { cursor: LogId { term: 1, index: 2 } },
             MergeMessage::Slots(vec![state]),
             MergeMessage::DifferentSlots(vec![Slot(7)]),

@@ -30,6 +30,9 @@ pub enum SourceRequest {
         /// Who will merge it: the group must count that cluster among the live ones, or it would go
         /// on forgetting what the cut still holds. 0 for nobody.
         peer: ClusterId,
+        /// The group must know this version of the set of clusters: what it takes nothing of any
+        /// more must be in the cut as far as it ever will be.
+        mesh: u64,
     },
     /// State digests of slots.
     Slots {
@@ -168,12 +171,13 @@ impl SourceRequest {
         let mut out = Encoder::new();
         out.put_u8(SOURCE_VERSION);
         match self {
-            SourceRequest::Cut { group, after, keep, peer } => {
+            SourceRequest::Cut { group, after, keep, peer, mesh } => {
                 out.put_u8(1);
                 out.put_group(*group);
                 out.put_log_id(*after);
                 out.put_bool(*keep);
                 out.put_cluster(*peer);
+                out.put_varint(*mesh);
             }
             SourceRequest::Slots { cut, slots } => {
                 out.put_u8(2);
@@ -222,6 +226,7 @@ impl SourceRequest {
                 after: from.log_id()?,
                 keep: from.bool()?,
                 peer: from.cluster()?,
+                mesh: from.varint()?,
             },
             2 => SourceRequest::Slots { cut: from.u64()?, slots: from.slots()? },
             3 => SourceRequest::Keys { cut: from.u64()?, slot: from.slot()? },
@@ -320,6 +325,7 @@ mod tests {
                 after: LogId { term: 1, index: 9 },
                 keep: true,
                 peer: ClusterId(2),
+                mesh: 300,
             },
             SourceRequest::Slots { cut: 5, slots },
             SourceRequest::Keys { cut: 5, slot: Slot(9) },
