@@ -205,9 +205,14 @@ impl Demo {
         Redis::new(cluster["nodes"][node]["resp"].as_str().expect("an address"))
     }
 
+    /// A command to the demo.
+    pub fn try_ctl(&self, words: &[&str]) -> Output {
+        flotilla(&[&["demo-ctl", "--state", &self.state], words].concat())
+    }
+
     /// A command to the demo; must succeed.
     pub fn ctl(&self, words: &[&str]) -> String {
-        let output = flotilla(&[&["demo-ctl", "--state", &self.state], words].concat());
+        let output = self.try_ctl(words);
         assert!(output.status.success(), "demo-ctl {words:?}: {}", said(&output));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }

@@ -1,6 +1,6 @@
 //! A cluster is fenced, both sides go on, and it comes back with its data.
 
-use crate::harness::{Demo, alone, eventually, said};
+use crate::harness::{Demo, alone, eventually, runs, said};
 use serde_json::Value as Json;
 
 fn does(demo: &Demo, words: &[&str]) {
@@ -8,7 +8,8 @@ fn does(demo: &Demo, words: &[&str]) {
     assert!(output.status.success(), "{words:?}: {}", said(&output));
 }
 
-/// Raises the incarnation in the configuration of a cluster's PD and starts all of it again.
+/// Raises the incarnation in the configuration of a cluster's PD and starts that again. What runs in
+/// the former life ends when it hears of the new one; [`supervise`] starts it again.
 fn begins_another_life(demo: &Demo, cluster: &str) {
     let names: Vec<String> = demo.pids().into_iter().map(|(name, _)| name).collect();
     let mine = |name: &&String| name.starts_with(&format!("{cluster}-"));
@@ -20,13 +21,22 @@ fn begins_another_life(demo: &Demo, cluster: &str) {
     for name in names.iter().filter(mine) {
         demo.ctl(&["kill", name]);
     }
-    for name in names.iter().filter(mine) {
-        demo.ctl(&["restart", name]);
+    demo.ctl(&["restart", pd]);
+}
+
+/// Starts again what has ended in a cluster, as a supervisor does.
+fn supervise(demo: &Demo, cluster: &str) {
+    for (name, pid) in demo.pids() {
+        if name.starts_with(&format!("{cluster}-")) && !runs(pid) {
+            // It may end once more, with a map of the former life in its directory.
+            demo.try_ctl(&["restart", &name]);
+        }
     }
 }
 
 fn links_are(demo: &Demo, state: &str) {
     eventually(&format!("all links are {state}"), || {
+        supervise(demo, "west");
         let output = demo.tool(&["link", "list", "--json"]);
         let links: Json = serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())?;
         let all = links.as_array().expect("links");

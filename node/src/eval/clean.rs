@@ -253,7 +253,9 @@ impl Cleaner<'_, '_> {
             merges: self.rules.merges,
             after: Bytes::new(),
         };
-        if let Some(after) = self.walk(&mut key, &whole, lapse.as_ref(), value)? {
+        let hides = lapse.is_some() || !key.head.floor.is_none();
+        let rest = if hides { self.walk(&mut key, &whole, lapse.as_ref(), value)? } else { None };
+        if let Some(after) = rest {
             self.txn.put_row(row.clone(), Walk { after, ..whole }.encode(), Parts::NONE);
             self.txn.save(key);
             self.done.more = true;
@@ -284,8 +286,8 @@ impl Cleaner<'_, '_> {
         }
         let waits = key.head.garbage().zip(at).is_some_and(|(stamp, at)| stamp.hlc <= at);
         self.done.collected += u64::from(key.head != before);
-        self.finish(key)?;
-        Ok(waits)
+        let bare = self.finish(key)?;
+        Ok(waits || (at.is_some() && bare))
     }
 
     /// The expiry, if it can go: nothing stamped before its end can come any more.
@@ -330,7 +332,8 @@ impl Cleaner<'_, '_> {
     }
 
     /// Saves a head, or drops it when nothing of the key is left and everybody knows its claim.
-    fn finish(&mut self, key: Key) -> io::Result<()> {
+    /// Whether it waits for that.
+    fn finish(&mut self, key: Key) -> io::Result<bool> {
         let elements = keys::elements(key.slot, &key.name);
         let bare =
             key.head.is_bare() && self.txn.view.scan(elements, false).next().transpose()?.is_none();
@@ -339,16 +342,12 @@ impl Cleaner<'_, '_> {
         if bare && known {
             self.done.collected += 1;
             self.txn.drop_head(&key);
-            return Ok(());
+            return Ok(false);
         }
         if bare {
-            self.txn.put_row(
-                keys::garbage(claim.hlc, key.slot, &key.name, None),
-                Bytes::new(),
-                Parts::NONE,
-            );
+            self.txn.queue_bare(&key);
         }
         self.txn.save(key);
-        Ok(())
+        Ok(bare)
     }
 }

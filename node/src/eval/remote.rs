@@ -165,9 +165,14 @@ fn join_head(txn: &mut Txn<'_>, mut key: Key, theirs: &Head, judge: &mut Judge<'
     judge.head_arrived(&key, theirs);
     judge.head_replaced(&key, &before);
     key.head.trim();
-    if key.head != before {
-        txn.save(key);
+    if key.head == before {
+        return;
     }
+    if judge.is_state() && key.head.is_bare() {
+        // Of a full state it may be all that is left of the key: the cleaner will see.
+        txn.queue_bare(&key);
+    }
+    txn.save(key);
 }
 
 fn join_field(
@@ -197,6 +202,11 @@ struct Judge<'s> {
 }
 
 impl Judge<'_> {
+    /// Whether effects are rows of a full state.
+    fn is_state(&self) -> bool {
+        !self.seen.is_empty()
+    }
+
     fn add(
         &mut self,
         kind: LoserKind,

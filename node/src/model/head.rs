@@ -177,14 +177,17 @@ impl Head {
     }
 
     /// The latest stamp of what in it waits to be collected, or makes rows wait: a floor, an expiry
-    /// that was taken back, what the string has absorbed. None if nothing does. The floor that every
+    /// that was taken back, what the string has absorbed, a claim of a string that is not there. None if nothing does. The floor that every
     /// overwrite of a string leaves under the string's own stamp costs nothing and stays.
     pub fn garbage(&self) -> Option<Stamp> {
         let claim = self.claim.map_or(Stamp::ZERO, |claim| claim.stamp);
+        let string = self.ty() == Some(Type::String);
+        let dead = string && self.string.is_empty() && !claim.is_zero();
         let floor = match self.floor {
+            floor if dead => Some(floor.stamp.max(claim)),
             floor if floor.is_none() => None,
             floor if floor.hides(claim) || claim.is_zero() => Some(floor.stamp.max(claim)),
-            floor if self.ty() == Some(Type::String) && floor == Floor::below(claim) => None,
+            floor if string && floor == Floor::below(claim) => None,
             floor => Some(floor.stamp),
         };
         let void = self.expiry.filter(|expiry| expiry.at == 0);

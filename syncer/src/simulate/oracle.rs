@@ -7,6 +7,7 @@ use super::world::{Broken, Step, World};
 use flotilla_node::engine::keys;
 use flotilla_node::engine::view::{Overlay, Rows, View};
 use flotilla_node::eval::{self, EvalContext, SlotDigest, Txn};
+use flotilla_node::group::census;
 use flotilla_node::group::cursor;
 use flotilla_node::group::entry::{Entry, Fence, RowOp};
 use flotilla_node::model::{
@@ -283,9 +284,10 @@ impl World {
                 let rows = &group.state.rows;
                 let waits = Rows::scan(rows, keys::of_kind(keys::GARBAGE), false).count();
                 let lapsed = Rows::scan(rows, keys::expiries_until(self.now_ms), false).count();
-                if waits + lapsed > 0 {
+                let census = census::count(rows, self.now_ms).expect("rows in memory");
+                if waits + lapsed > 0 || census.garbage() > 0 {
                     let what = format!(
-                        "cluster {place}, group {}: {waits} pieces of garbage, {lapsed} lapsed\n{}",
+                        "cluster {place}, group {}: {waits} wait, {lapsed} lapsed, {census:?}\n{}",
                         group.context.group,
                         dump(rows)
                     );
