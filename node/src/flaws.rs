@@ -67,16 +67,18 @@ pub enum Flaw {
     ShipsNoOps,
     /// A survivor keeps what it had of a fenced cluster to itself.
     NoLevel,
-    /// Levelled rows travel without the header of their key.
-    LevelBareRows,
-    /// What a returning cluster lacks is dropped by coverage, floors and expiries too.
+    /// Chunks of a fenced cluster's state that was being merged are still taken.
+    MergesOnFenced,
+    /// A returning cluster joins what others have, and drops nothing.
+    NoCover,
+    /// A returning cluster drops removals too that only it has.
     CoverageOfAll,
-    /// The first entry of a new life already counts for its closed stamp.
-    ClosedEarly,
+    /// A returning cluster gives its state away before it has that of all others.
+    GivenEarly,
     /// A returning cluster keeps what only it has to itself.
     NoReissue,
-    /// What a returning cluster alone has is shipped under new stamps.
-    NewStamps,
+    /// What a cluster that went on has heard of a fenced one is not told with its state.
+    LevelUntold,
 }
 
 thread_local! {

@@ -202,7 +202,7 @@ fn take(
     });
     // What the cursor itself says is true of all slots.
     let closed = levelled.closed(wanted);
-    if closed > cursor.closed {
+    if closed > cursor.closed && !flaws::has(Flaw::LevelUntold) {
         cursor.closed = closed;
         view.put(row, cursor.encode(), Parts::NONE);
     }

@@ -8,6 +8,7 @@
 use crate::codec::{DecodeError, Decoder, Encoder, unseal};
 use crate::engine::keys;
 use crate::engine::view::View;
+use crate::flaws::{self, Flaw};
 use crate::group::GroupContext;
 use crate::group::live::LiveSet;
 use crate::group::state::StateCut;
@@ -74,6 +75,9 @@ impl Life {
     /// Why no other cluster is given the state of a group in this life; none if it is. A replica
     /// that lags may not have come to it yet.
     pub fn refuses_cut(&self, life: Incarnation) -> Option<String> {
+        if flaws::has(Flaw::GivenEarly) {
+            return None;
+        }
         if self.life < life {
             return Some(format!("this replica is not in life {life} of the cluster yet"));
         }
@@ -101,6 +105,9 @@ pub(super) fn follow(view: &mut View<'_>, context: &GroupContext, set: &LiveSet)
     let known = Life::read(view)?;
     let mut life = match known.clone() {
         None => Life { life: incarnation, owed: BTreeMap::new() },
+        Some(life) if life.life < incarnation && flaws::has(Flaw::NoCover) => {
+            Life { life: incarnation, ..life }
+        }
         Some(life) if life.life < incarnation => {
             let owed = set.live.iter().map(|cluster| (*cluster, vec![context.slots]));
             Life { life: incarnation, owed: owed.collect() }

@@ -213,6 +213,9 @@ pub(super) fn refused_now(view: &mut View<'_>, set: &LiveSet) -> io::Result<()> 
         let RowKey::Merge { origin, .. } = keys::decode(&row).map_err(io::Error::other)? else {
             continue;
         };
+        if flaws::has(Flaw::MergesOnFenced) {
+            continue;
+        }
         if set.fenced.contains(&origin.cluster) || !set.live.contains(&origin.cluster) {
             ended(view, row)?;
         }

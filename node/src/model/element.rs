@@ -195,7 +195,8 @@ impl Element {
     /// that they have deleted would bring back what was deleted.
     pub fn next_to(&self, theirs: &Element, had: impl Fn(Stamp) -> bool) -> Element {
         let register = self.register.as_ref().filter(|register| {
-            register.value.is_none() || theirs.register.is_some() || !had(register.stamp)
+            let removal = register.value.is_none() && !flaws::has(Flaw::CoverageOfAll);
+            removal || theirs.register.is_some() || !had(register.stamp)
         });
         let shared = |sum: &Sum| theirs.sums.iter().any(|other| other.slot == sum.slot);
         let sums = self.sums.iter().filter(|sum| shared(sum) || !had(sum.start));

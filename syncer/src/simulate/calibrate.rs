@@ -30,6 +30,12 @@ pub const FLAWS: &[Flaw] = &[
     Flaw::LateChunk,
     Flaw::LapsedLeftOut,
     Flaw::NoLevel,
+    Flaw::LevelUntold,
+    Flaw::MergesOnFenced,
+    Flaw::NoCover,
+    Flaw::CoverageOfAll,
+    Flaw::GivenEarly,
+    Flaw::NoReissue,
     Flaw::FenceByTerm,
     Flaw::ShipsNoOps,
 ];

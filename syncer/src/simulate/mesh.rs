@@ -222,7 +222,8 @@ impl World {
                 self.enter(cluster, Phase::Covering, pairs);
             }
             Phase::Covering => {
-                let pairs = self.pairs(&[cluster], &others);
+                let gives = !flaws::has(Flaw::NoReissue);
+                let pairs = if gives { self.pairs(&[cluster], &others) } else { BTreeSet::new() };
                 self.enter(cluster, Phase::Giving, pairs);
             }
             Phase::Levelling => self.mesh.moving = None,
