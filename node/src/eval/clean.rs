@@ -22,7 +22,7 @@ use crate::codec::{Decoder, Encoder};
 use crate::engine::keys::{self, RowKey};
 use crate::flaws::{self, Flaw};
 use crate::model::{
-    Element, Expiry, Floor, Parts, Stability, Type, decode_element, encode_element,
+    Element, Expiry, Floor, Head, Parts, Stability, Type, decode_element, encode_element,
 };
 use bytes::Bytes;
 use flotilla_topology::slot::Slot;
@@ -193,13 +193,13 @@ impl Cleaner<'_, '_> {
         let Some(value) = self.txn.view.get(&row)? else { return Ok(false) };
         let before = decode_element(&value).map_err(corrupt)?;
         let after = self.collected(&key, ty, &before, None);
-        let count = key.head.count;
+        let loaded = key.head.clone();
         let waits = after.garbage().is_some_and(|stamp| stamp.hlc <= at);
         let gone = after.is_empty();
         self.replace(&mut key, row, ty, &before, after);
         if gone {
-            self.finish(key)?;
-        } else if key.head.count != count {
+            self.finish(key, &loaded)?;
+        } else if key.head.count != loaded.count {
             self.txn.save(key);
         }
         Ok(waits)
@@ -241,6 +241,7 @@ impl Cleaner<'_, '_> {
         value: &Bytes,
     ) -> io::Result<bool> {
         let mut key = self.txn.load_unseen(slot, name)?;
+        let loaded = key.head.clone();
         let lapse = self.lapse(&key);
         if at.is_none() && lapse.is_none() {
             // The end was changed, or not all clusters have passed it.
@@ -286,7 +287,7 @@ impl Cleaner<'_, '_> {
         }
         let waits = key.head.garbage().zip(at).is_some_and(|(stamp, at)| stamp.hlc <= at);
         self.done.collected += u64::from(key.head != before);
-        let bare = self.finish(key)?;
+        let bare = self.finish(key, &loaded)?;
         Ok(waits || (at.is_some() && bare))
     }
 
@@ -332,8 +333,9 @@ impl Cleaner<'_, '_> {
     }
 
     /// Saves a head, or drops it when nothing of the key is left and everybody knows its claim.
-    /// Whether it waits for that.
-    fn finish(&mut self, key: Key) -> io::Result<bool> {
+    /// Whether it waits for that. One that is still as it was `loaded` is left alone: what waits is
+    /// looked at every second.
+    fn finish(&mut self, key: Key, loaded: &Head) -> io::Result<bool> {
         let elements = keys::elements(key.slot, &key.name);
         let bare =
             key.head.is_bare() && self.txn.view.scan(elements, false).next().transpose()?.is_none();
@@ -344,10 +346,14 @@ impl Cleaner<'_, '_> {
             self.txn.drop_head(&key);
             return Ok(false);
         }
-        if bare {
+        let changed = key.head != *loaded;
+        let queued = keys::garbage(claim.hlc, key.slot, &key.name, None);
+        if bare && self.txn.view.get(&queued)?.is_none() {
             self.txn.queue_bare(&key);
         }
-        self.txn.save(key);
+        if changed {
+            self.txn.save(key);
+        }
         Ok(bare)
     }
 }

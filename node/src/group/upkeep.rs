@@ -58,16 +58,18 @@ impl Upkeep {
             return expire_due(context, run, rows, clock);
         }
         let due = |at: Option<Instant>, interval| at.is_none_or(|at| clock.now >= at + interval);
-        if self.clean_more || due(self.cleaned, CLEAN_INTERVAL) {
-            self.cleaned = Some(clock.now);
-            self.clean(context, run, rows, clock)?;
-        }
         let busy = self.waits || self.moved;
         let interval = if busy { TICK_INTERVAL } else { TICK_INTERVAL_IDLE };
-        if self.linked && due(self.ticked, interval) && run.entry_is_empty() {
+        // First, by what the cleaner said last: one that always finds something may not keep others
+        // from hearing how far this group is.
+        if self.linked && due(self.ticked, interval) {
             self.ticked = Some(clock.now);
             self.moved = false;
             tick(run, clock);
+        }
+        if self.clean_more || due(self.cleaned, CLEAN_INTERVAL) {
+            self.cleaned = Some(clock.now);
+            self.clean(context, run, rows, clock)?;
         }
         Ok(())
     }

@@ -155,6 +155,9 @@ pub fn dump(rows: &MemoryRows) -> String {
             Ok(RowKey::Element { key, name, .. }) => {
                 format!("{key:?}.{name:?}: {:?}", flotilla_node::model::decode_element(value))
             }
+            Ok(other @ RowKey::Cursor { .. }) => {
+                format!("{other:?}: {:?}", cursor::Cursor::decode(value))
+            }
             Ok(other) => format!("{other:?}"),
             Err(error) => error.to_string(),
         };
@@ -287,8 +290,9 @@ impl World {
                 let census = census::count(rows, self.now_ms).expect("rows in memory");
                 if waits + lapsed > 0 || census.garbage() > 0 {
                     let what = format!(
-                        "cluster {place}, group {}: {waits} wait, {lapsed} lapsed, {census:?}\n{}",
+                        "cluster {place}, group {}: {waits} wait, {lapsed} lapsed, {census:?}\n{}\n{}",
                         group.context.group,
+                        self.links_text(),
                         dump(rows)
                     );
                     return Err(Broken { invariant: "collected", what });
