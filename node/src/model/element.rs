@@ -190,16 +190,22 @@ impl Element {
     }
 
     /// What is left of it in a cluster that comes back from a fence, next to the state of a cluster
-    /// that went on: a value or a sum that only this side has was deleted and forgotten there, if
-    /// they ever `had` it. Removals and resets stay. A sum is judged by its start: going on with one
-    /// that they have deleted would bring back what was deleted.
+    /// that went on: a value or a sum that they `had` once and do not have any more was deleted and
+    /// forgotten there. An older state that they have is no sign of it: another cluster may have
+    /// brought that back with it. Removals and resets stay. A sum that they do not have at all is judged
+    /// by its start: going on with one that they have deleted would bring back what was deleted.
     pub fn next_to(&self, theirs: &Element, had: impl Fn(Stamp) -> bool) -> Element {
+        let newest = theirs.register.as_ref().map_or(Stamp::ZERO, |register| register.stamp);
         let register = self.register.as_ref().filter(|register| {
             let removal = register.value.is_none() && !flaws::has(Flaw::CoverageOfAll);
-            removal || theirs.register.is_some() || !had(register.stamp)
+            removal || register.stamp <= newest || !had(register.stamp)
         });
-        let shared = |sum: &Sum| theirs.sums.iter().any(|other| other.slot == sum.slot);
-        let sums = self.sums.iter().filter(|sum| shared(sum) || !had(sum.start));
+        let sums = self.sums.iter().filter(|sum| {
+            match theirs.sums.iter().find(|other| other.slot == sum.slot) {
+                Some(other) => sum.stamp <= other.stamp || !had(sum.stamp),
+                None => !had(sum.start),
+            }
+        });
         Element {
             register: register.cloned(),
             resets: self.resets.clone(),
