@@ -16,8 +16,12 @@ BENCH_ARGS ?=
 MINUTES ?= 30
 SEED ?=
 SEEDS ?= 100000
+KEYS ?=
+CUT ?= 600s
+# Limits for what is large on purpose, in MiB.
+LARGE = --data-max 32768 --log-max 16384 --memory-max 4096 $(if $(SEED),--seed $(SEED))
 
-.PHONY: help setup setup-clients build demo test bench chaos simulate calibrate fmt lint
+.PHONY: help setup setup-clients build demo test bench chaos hunt join outage overrun collect simulate calibrate fmt lint
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +51,21 @@ bench: build ## three synced nodes against redis-server, interleaved, as ratios
 
 chaos: build ## breaks real clusters for MINUTES, from SEED
 	@$(BINARY) chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+hunt: build ## the same over three clusters with two syncers each: everything there is to break
+	@$(BINARY) chaos --minutes $(MINUTES) --datacenters a,b,c --syncers 2 $(if $(SEED),--seed $(SEED))
+
+join: build ## a cluster joins two that hold KEYS keys, under load, with five kills
+	@$(BINARY) chaos --scenario join --keys $(or $(KEYS),5000000) $(LARGE)
+
+outage: build ## a cluster is cut off for CUT, within the backlog budget
+	@$(BINARY) chaos --scenario outage --cut $(CUT) $(LARGE)
+
+overrun: build ## a cluster is cut off for CUT at least, beyond the backlog budget
+	@$(BINARY) chaos --scenario overrun --cut $(CUT) $(LARGE)
+
+collect: build ## KEYS keys of three clusters end, and nothing may be left of them
+	@$(BINARY) chaos --scenario collect --keys $(or $(KEYS),1000000) $(LARGE)
 
 simulate: build ## SEEDS histories of clusters without processes, on the real merge code
 	@$(BINARY) simulate --seeds $(SEEDS) --first $(or $(SEED),1)

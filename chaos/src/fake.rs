@@ -46,6 +46,11 @@ impl FakeRedis {
         address
     }
 
+    /// How many keys there are.
+    pub(crate) fn keys(&self) -> u64 {
+        self.data.lock().len() as u64
+    }
+
     /// Brings back everything that was ever deleted.
     pub(crate) fn revive(&self) {
         self.data.lock().extend(self.removed.lock().drain());
@@ -108,6 +113,10 @@ impl FakeRedis {
             "GET" => bulk(old.as_ref()),
             "SET" if condition == Some("NX") && old.is_some() => bulk(None),
             "SET" if condition == Some("XX") && old.is_none() => bulk(None),
+            "SET" if condition == Some("PX") => {
+                data.remove(key);
+                "+OK\r\n".into()
+            }
             "SET" => {
                 data.insert(key.clone(), Kept::Text(args[2].clone()));
                 "+OK\r\n".into()
@@ -121,6 +130,7 @@ impl FakeRedis {
                 bulk(old.as_ref())
             }
             // An expiry passes at once.
+            "EXISTS" => format!(":{}\r\n", u8::from(data.contains_key(key))),
             "DEL" | "PEXPIRE" => {
                 let removed = data.remove(key);
                 let reply = format!(":{}\r\n", u8::from(removed.is_some()));
@@ -130,9 +140,12 @@ impl FakeRedis {
             "HDEL" => {
                 let Some(Kept::Hash(fields)) = data.get_mut(key) else { return ":0\r\n".into() };
                 let whole = Kept::Hash(fields.clone());
-                let removed = fields.remove(&args[2]).is_some();
+                let removed = args[2..].iter().filter_map(|field| fields.remove(field)).count();
+                if fields.is_empty() {
+                    data.remove(key);
+                }
                 self.removed.lock().insert(key.clone(), whole);
-                format!(":{}\r\n", u8::from(removed))
+                format!(":{removed}\r\n")
             }
             "INCR" => {
                 let next = old.map_or(0, |text| text.parse::<i64>().unwrap()) + 1;

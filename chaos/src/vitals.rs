@@ -69,7 +69,7 @@ async fn watch(census: Census, peaks: &Arc<Mutex<Peaks>>) {
             // A walk that fails is a panic of ours; the next round walks again.
             let _ = tokio::task::spawn_blocking(move || {
                 for vital in &vitals {
-                    let bytes = directory_bytes(&vital.data, DEPTH_MAX);
+                    let bytes = data_bytes(vital);
                     peaks.lock().saw(&vital.name, Measure::Data, bytes);
                 }
             })
@@ -88,7 +88,7 @@ async fn look(vital: &Vital, peaks: &Mutex<Peaks>) {
     let Ok(answer) = http::get(&vital.http, "/metrics", PATIENCE).await else { return };
     let text = String::from_utf8_lossy(&answer.body);
     for measure in Measure::ALL {
-        if let Some(bytes) = measure.metric().and_then(|name| gauge(&text, name)) {
+        if let Some(bytes) = measure.metric().and_then(|name| metric(&text, name)) {
             peaks.lock().saw(&vital.name, measure, bytes);
         }
     }
@@ -100,8 +100,9 @@ fn resident_bytes(status: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// The sum of a gauge over all its labels, in the Prometheus text format; `None` where it is not.
-fn gauge(text: &str, name: &str) -> Option<u64> {
+/// The sum of a gauge or counter over all its labels, in the Prometheus text format; `None` where it
+/// is not told.
+pub fn metric(text: &str, name: &str) -> Option<u64> {
     let samples = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         let value = match rest.strip_prefix('{') {
@@ -112,6 +113,11 @@ fn gauge(text: &str, name: &str) -> Option<u64> {
     });
     let samples: Vec<f64> = samples.collect();
     (!samples.is_empty()).then(|| samples.iter().sum::<f64>().max(0.0) as u64)
+}
+
+/// What the data directory of a process takes, by a walk.
+pub fn data_bytes(vital: &Vital) -> u64 {
+    directory_bytes(&vital.data, DEPTH_MAX)
 }
 
 /// Files may come and go meanwhile: what cannot be read counts as nothing.
@@ -135,9 +141,9 @@ mod tests {
     fn gauges_are_summed_over_their_labels_and_not_mixed_up() {
         let text = "# TYPE a_bytes gauge\na_bytes{peer=\"w\",group=\"1\"} 10\n\
                     a_bytes{peer=\"}\",group=\"2\"} 2.5e1\na_bytes_total 7\nb 3\n";
-        assert_eq!(gauge(text, "a_bytes"), Some(35));
-        assert_eq!(gauge(text, "b"), Some(3));
-        assert_eq!(gauge(text, "a"), None);
+        assert_eq!(metric(text, "a_bytes"), Some(35));
+        assert_eq!(metric(text, "b"), Some(3));
+        assert_eq!(metric(text, "a"), None);
     }
 
     #[tokio::test]

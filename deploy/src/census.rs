@@ -2,7 +2,7 @@
 //! live, and what waits to be collected. Exit code 0 when nothing waits, 6 when something does.
 
 use crate::exit::{self, Exit};
-use crate::find::{self, Where};
+use crate::find::{self, Known, Where};
 use crate::serve;
 use crate::state::ClientFiles;
 use anyhow::{Context, bail};
@@ -44,27 +44,46 @@ pub fn run(args: CensusArgs) -> anyhow::Result<ExitCode> {
         (Some(ca), Some(cert), Some(key)) => Some(ClientFiles { ca, cert, key }),
         _ => None,
     };
-    let counts = serve::block_on(async {
-        let mut counts = Vec::new();
-        for told in find::ask_all(known).await.all()? {
-            let files = given.clone().or(told.known.client).ok_or_else(|| {
-                Exit::usage("nodes ask for a certificate: give --state, or --ca, --cert and --key")
-            })?;
-            let ClientFiles { ca, cert, key } = files;
-            let tls = Tls::load(&TlsFiles { ca, cert, key })?;
-            counts.extend(count(&tls, &told.status.map).await?);
-        }
-        Ok(counts)
-    })?;
+    let counts = serve::block_on(count_all(known, given.as_ref()))?;
     let headers = ["keys", "elements", "dead heads", "floors", "tombstones", "lapsed", "queued"];
     println!("{:<20} {}", "replica", headers.map(|header| format!("{header:>11}")).concat());
-    for (node, census) in &counts {
+    for Counted { node, census, .. } in &counts {
         let Census { keys, elements, dead_heads, floors, tombstones, lapsed, queued } = *census;
         let numbers = [keys, elements, dead_heads, floors, tombstones, lapsed, queued];
         println!("{node:<20} {}", numbers.map(|number| format!("{number:>11}")).concat());
     }
-    let waits: u64 = counts.iter().map(|(_, census)| census.garbage()).sum();
+    let waits: u64 = counts.iter().map(|one| one.census.garbage()).sum();
     Ok(if waits == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::MOVING) })
+}
+
+/// What a scan of a node has counted.
+pub struct Counted {
+    /// Name of its cluster.
+    pub cluster: String,
+    /// Its name.
+    pub node: String,
+    /// All its replicas of synced namespaces together.
+    pub census: Census,
+}
+
+/// Scans all replicas of these clusters. `given` goes before the certificates that are known of them.
+pub async fn count_all(
+    known: Vec<Known>,
+    given: Option<&ClientFiles>,
+) -> anyhow::Result<Vec<Counted>> {
+    let mut all = Vec::new();
+    for told in find::ask_all(known).await.all()? {
+        let files = given.or(told.known.client.as_ref()).ok_or_else(|| {
+            Exit::usage("nodes ask for a certificate: give --state, or --ca, --cert and --key")
+        })?;
+        let ClientFiles { ca, cert, key } = files.clone();
+        let tls = Tls::load(&TlsFiles { ca, cert, key })?;
+        let map = &told.status.map;
+        for (node, census) in count(&tls, map).await? {
+            all.push(Counted { cluster: map.name.clone(), node, census });
+        }
+    }
+    Ok(all)
 }
 
 /// The counts of every node of a cluster, over its groups of synced namespaces.

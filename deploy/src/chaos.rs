@@ -7,8 +7,9 @@ use crate::exit::{self, Exit};
 use crate::serve::{self, Stop};
 use clap::Args;
 use flotilla_chaos::checkers::bounded::Limits;
-use flotilla_chaos::scenario::{self, Cuts, Report, Scenario, Settings};
-use flotilla_chaos::wan::parse_duration;
+use flotilla_chaos::scenario::{self, Collect, Cuts, Join, Overrun, Report, Scenario, Settings};
+use flotilla_chaos::wan::{parse_duration, parse_rate};
+use flotilla_topology::api::BacklogBudget;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,6 +19,26 @@ const EACH: &str = "each";
 const STORM: &str = "storm";
 const LOCAL_NEVER_WAITS: &str = "local-never-waits";
 const SYNCER_TAKEOVER: &str = "syncer-takeover";
+const JOIN: &str = "join";
+const OUTAGE: &str = "outage";
+const COLLECT: &str = "collect";
+const ALONE: [&str; 7] = [EACH, STORM, LOCAL_NEVER_WAITS, SYNCER_TAKEOVER, JOIN, OUTAGE, COLLECT];
+/// The scenario that can be made larger than a hunt's.
+const OVERRUN: &str = "overrun";
+/// Keys of each scenario unless told otherwise.
+const JOIN_KEYS: u64 = 5_000_000;
+const COLLECT_KEYS: u64 = 1_000_000;
+const OVERRUN_KEYS: u64 = 4000;
+/// A hunt exceeds it, so it must be little: the least that PD takes.
+const SMALL_BUDGET_MIB: u64 = 64;
+/// Kills of a storm, and of a join, unless told otherwise.
+const STORM_KILLS: usize = 100;
+const JOIN_KILLS: usize = 5;
+/// A comparison of millions of keys takes its time.
+const LONG_VERIFY: Duration = Duration::from_secs(120);
+/// So many keys that join are worth a second of measuring clients before.
+const JOIN_KEYS_PER_SECOND: u64 = 100_000;
+const JOIN_BEFORE_MAX: u64 = 30;
 const MIB: u64 = 1 << 20;
 
 /// What `flotilla chaos` takes.
@@ -30,17 +51,18 @@ pub struct ChaosArgs {
     #[arg(long)]
     seed: Option<u64>,
     /// Run one scenario once instead: kill-leader, kill-follower, kill-syncer, kill-pd,
-    /// kill-cluster, kill-datacenter, pause-leader, cut-one-way, long-cut, bad-wan, clock-jump,
-    /// storm, local-never-waits, syncer-takeover; or each, for one after the other.
+    /// kill-cluster, kill-datacenter, pause-leader, pause-syncer, cut-one-way, long-cut, bad-wan,
+    /// clock-jump, link-ops, overrun, fence-return, storm, local-never-waits, syncer-takeover, join,
+    /// outage, collect; or each, for one after the other.
     #[arg(long)]
     scenario: Option<String>,
-    /// Kills of a storm.
-    #[arg(long, default_value_t = 100)]
-    kills: usize,
+    /// Kills of a storm, or of a join. Default: 100, or 5.
+    #[arg(long)]
+    kills: Option<usize>,
     /// Acknowledged writes of a storm.
     #[arg(long, default_value_t = 100_000)]
     writes: u64,
-    /// How long local-never-waits cuts the WAN, three times.
+    /// How long local-never-waits cuts the WAN, three times; how long outage and overrun do at least.
     #[arg(long, default_value = "60s", value_parser = parse_duration)]
     cut: Duration,
     /// Acknowledged writes of each cluster before, during and after a fault.
@@ -55,10 +77,42 @@ pub struct ChaosArgs {
     /// How often syncer-takeover kills a syncer.
     #[arg(long, default_value_t = 20)]
     rounds: usize,
+    /// Keys of join, collect and overrun. Default: 5000000, 1000000, 4000.
+    #[arg(long)]
+    keys: Option<u64>,
+    /// Bytes of each value of join and overrun. Default: 64, 32768.
+    #[arg(long)]
+    value_bytes: Option<usize>,
+    /// Keys that overrun deletes.
+    #[arg(long, default_value_t = 20_000)]
+    deletes: u64,
+    /// How many times the backlog budget overrun writes.
+    #[arg(long, default_value_t = 6.0)]
+    times: f64,
+    /// The network to the cluster that joins, each way, as long as it merges: 100mbit. Default:
+    /// without a limit.
+    #[arg(long, value_parser = parse_bits)]
+    rate: Option<u64>,
+    /// How long clients may be without an acknowledged write while another cluster joins.
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    silence_max: Duration,
+    /// How long links may take to be live, clusters to be equal, and rows to be collected, in
+    /// seconds. Default: 30; 300 in a hunt, whose state grows; 3600 for join, outage, overrun and
+    /// collect.
+    #[arg(long)]
+    settle: Option<u64>,
+    /// Log that each group keeps for a peer that lags, in MiB. Default: 64 in a hunt and for overrun,
+    /// else as PD has it.
+    #[arg(long, value_name = "MIB")]
+    backlog_budget: Option<u64>,
+    /// How old that gets, in seconds. Default: as PD has it.
+    #[arg(long, value_name = "SECONDS")]
+    backlog_age: Option<u64>,
     /// A cluster in each datacenter with links between all, or one cluster over all.
     #[arg(long, default_value = "async")]
     mode: Mode,
-    /// Names of the datacenters. Default: east,west, or a,b,c when stretched.
+    /// Names of the datacenters. Default: east,west, or a,b,c when stretched and for join, outage,
+    /// overrun and collect. The last one joins.
     #[arg(long, value_delimiter = ',')]
     datacenters: Option<Vec<String>>,
     /// Syncers of each cluster that has links. Default: 1, and 2 for syncer-takeover.
@@ -87,16 +141,77 @@ pub struct ChaosArgs {
 impl ChaosArgs {
     fn wish(&self) -> Wish {
         let usual: &[&str] = match self.mode {
-            Mode::Async => &["east", "west"],
-            Mode::Stretched => &["a", "b", "c"],
+            Mode::Async if !self.is_long() => &["east", "west"],
+            _ => &["a", "b", "c"],
         };
         let usual = || usual.iter().map(|name| (*name).to_owned()).collect();
-        let takeover = self.scenario.as_deref() == Some(SYNCER_TAKEOVER);
+        let datacenters: Vec<String> = self.datacenters.clone().unwrap_or_else(usual);
+        let joins = datacenters.last().filter(|_| self.is(JOIN)).cloned();
         Wish {
             mode: self.mode,
-            datacenters: self.datacenters.clone().unwrap_or_else(usual),
-            syncers: self.syncers.unwrap_or(if takeover { 2 } else { 1 }),
+            syncers: self.syncers.unwrap_or(if self.is(SYNCER_TAKEOVER) { 2 } else { 1 }),
+            apart: joins.into_iter().collect(),
+            backlog: self.backlog(),
+            datacenters,
             ..Wish::default()
+        }
+    }
+
+    fn is(&self, scenario: &str) -> bool {
+        self.scenario.as_deref() == Some(scenario)
+    }
+
+    /// One that takes as long as it is made large.
+    fn is_long(&self) -> bool {
+        [JOIN, OUTAGE, COLLECT, OVERRUN].into_iter().any(|name| self.is(name))
+    }
+
+    fn backlog(&self) -> Option<BacklogBudget> {
+        let small = (self.scenario.is_none() || self.is(OVERRUN)).then_some(SMALL_BUDGET_MIB);
+        let bytes = self.backlog_budget.or(small).map(|mib| mib.saturating_mul(MIB));
+        let usual = BacklogBudget::default();
+        (bytes.is_some() || self.backlog_age.is_some()).then(|| BacklogBudget {
+            bytes: bytes.unwrap_or(usual.bytes),
+            age_seconds: self.backlog_age.unwrap_or(usual.age_seconds),
+        })
+    }
+
+    /// What `--settle` says, or what is usual.
+    fn settle(&self) -> Duration {
+        match self.settle {
+            Some(seconds) => Duration::from_secs(seconds),
+            None if self.is_long() => Duration::from_secs(3600),
+            None if self.scenario.is_none() => Duration::from_secs(300),
+            None => Settings::default().settle,
+        }
+    }
+
+    fn overrun(&self) -> Overrun {
+        let value_bytes = self.value_bytes.unwrap_or(Overrun::default().value_bytes);
+        match self.is(OVERRUN) {
+            true => Overrun {
+                keys: self.keys.unwrap_or(OVERRUN_KEYS),
+                value_bytes,
+                deletes: self.deletes,
+                times: self.times,
+                hold: self.cut,
+            },
+            false => Overrun::default(),
+        }
+    }
+
+    fn join(&self) -> Join {
+        let keys = self.keys.unwrap_or(JOIN_KEYS);
+        let before = (keys / JOIN_KEYS_PER_SECOND).clamp(1, JOIN_BEFORE_MAX);
+        Join {
+            keys,
+            value_bytes: self.value_bytes.unwrap_or(64),
+            newcomer: self.wish().apart.pop().unwrap_or_default(),
+            kills: self.kills.unwrap_or(JOIN_KILLS),
+            rate: self.rate,
+            before: Duration::from_secs(before),
+            patience: self.settle(),
+            silence_max: self.silence_max,
         }
     }
 
@@ -114,18 +229,28 @@ impl ChaosArgs {
             fault: self.fault,
             long_cut: self.long_cut,
             limits,
+            settle: self.settle(),
+            overrun: self.overrun(),
             ..Settings::default()
         }
     }
 }
 
+/// A rate that is a limit.
+fn parse_bits(text: &str) -> Result<u64, String> {
+    let rate = parse_rate(text).map_err(|error| error.to_string())?;
+    rate.ok_or_else(|| "leave it out for a network without a limit".to_owned())
+}
+
 /// Runs `flotilla chaos`.
 pub fn run(args: ChaosArgs) -> anyhow::Result<ExitCode> {
     let wanted = match args.scenario.as_deref() {
-        None | Some(EACH | STORM | LOCAL_NEVER_WAITS | SYNCER_TAKEOVER) => None,
-        Some(name) => Some(name.parse::<Scenario>().map_err(|error| {
-            Exit::usage(format!("{error}, {STORM}, {LOCAL_NEVER_WAITS}, {SYNCER_TAKEOVER}, {EACH}"))
-        })?),
+        None => None,
+        Some(name) if ALONE.contains(&name) => None,
+        Some(name) => Some(
+            name.parse::<Scenario>()
+                .map_err(|error| Exit::usage(format!("{error}, {}", ALONE.join(", "))))?,
+        ),
     };
     let temporary = args.dir.is_none();
     let name = format!("flotilla-chaos-{}", std::process::id());
@@ -144,7 +269,10 @@ async fn hunt(args: &ChaosArgs, wanted: Option<Scenario>, dir: &Path) -> anyhow:
     let mut stop = Stop::listen()?;
     let seed = args.seed.unwrap_or_else(rand::random);
     println!("starting the clusters; seed {seed}, logs in {}", dir.join("logs").display());
-    let world = DemoWorld::start(args.wish(), args.rtt, dir).await?;
+    let mut world = DemoWorld::start(args.wish(), args.rtt, dir).await?;
+    if args.is_long() {
+        world.verify_patience = LONG_VERIFY;
+    }
     let passed = tokio::select! {
         passed = work(args, wanted, seed, &world) => passed,
         signal = stop.asked() => {
@@ -174,7 +302,17 @@ async fn work(args: &ChaosArgs, wanted: Option<Scenario>, seed: u64, world: &Dem
             }
             return passed;
         }
-        (_, Some(STORM)) => scenario::storm(world, seed, args.kills, args.writes, &settings).await,
+        (_, Some(STORM)) => {
+            let kills = args.kills.unwrap_or(STORM_KILLS);
+            scenario::storm(world, seed, kills, args.writes, &settings).await
+        }
+        (_, Some(JOIN)) => scenario::join(world, seed, &args.join(), &settings).await,
+        (_, Some(OUTAGE)) => scenario::outage(world, seed, args.cut, &settings).await,
+        (_, Some(COLLECT)) => {
+            let keys = args.keys.unwrap_or(COLLECT_KEYS);
+            let size = Collect { keys, patience: args.settle() };
+            scenario::collect(world, seed, &size, &settings).await
+        }
         (_, Some(LOCAL_NEVER_WAITS)) => {
             let cuts = Cuts { duration: args.cut, ..Cuts::default() };
             scenario::local_never_waits(world, seed, &cuts, &settings).await

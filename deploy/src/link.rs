@@ -173,24 +173,33 @@ fn table(all: &[LinkSummary]) -> String {
 fn operate(args: PeerArgs, op: LinkOp) -> anyhow::Result<ExitCode> {
     let PeerArgs { peer, operator } = args;
     let (addresses, files) = operator.find(&peer)?;
-    let ClientFiles { ca, cert, key } = files;
-    let tls = Tls::load(&TlsFiles { ca, cert, key }).map_err(Exit::usage)?;
     let request = PdRequest::Link { peer, op, dry_run: operator.dry_run };
-    let answer = serve::block_on(async {
-        let pd = PdClient::new(addresses, tls);
-        pd.call(request).await.map_err(|error| match error {
-            PdError::Refused(reason) => Exit::error(exit::FAILED, reason),
-            error @ PdError::Unavailable(_) => Exit::error(exit::CANNOT_CONNECT, error.to_string()),
-        })
-    })?;
-    let PdResponse::LinkPlan { lines, done } = answer else {
-        anyhow::bail!("PD answers something else: is it of the same version?");
-    };
+    let (lines, done) = serve::block_on(ask(addresses, files, request))?;
     lines.iter().for_each(|line| println!("{line}"));
     if !done {
         println!("dry run: nothing was done");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the PDs of a cluster for an operation on a link. Returns what it tells, and whether it was
+/// done.
+pub async fn ask(
+    addresses: Vec<String>,
+    files: ClientFiles,
+    request: PdRequest,
+) -> anyhow::Result<(Vec<String>, bool)> {
+    let ClientFiles { ca, cert, key } = files;
+    let tls = Tls::load(&TlsFiles { ca, cert, key }).map_err(Exit::usage)?;
+    let answer =
+        PdClient::new(addresses, tls).call(request).await.map_err(|error| match error {
+            PdError::Refused(reason) => Exit::error(exit::FAILED, reason),
+            error @ PdError::Unavailable(_) => Exit::error(exit::CANNOT_CONNECT, error.to_string()),
+        })?;
+    let PdResponse::LinkPlan { lines, done } = answer else {
+        anyhow::bail!("PD answers something else: is it of the same version?");
+    };
+    Ok((lines, done))
 }
 
 impl Operator {

@@ -5,7 +5,7 @@
 
 use super::{Finals, Violation, shown};
 
-const INVARIANT: &str = "converge";
+pub(crate) const INVARIANT: &str = "converge";
 /// Differences that are told one by one; the rest is counted.
 const TOLD_MAX: usize = 10;
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Keys, each in another part of the slots: as many groups of equal size are told apart.
-const KEYS: u32 = 16;
+pub(super) const KEYS: u32 = 16;
 /// Pause between two looks.
 const PERIOD: Duration = Duration::from_millis(10);
 /// How long one exchange may take.
@@ -21,15 +21,28 @@ pub(super) async fn both_ways(
     prefix: &str,
     patience: Duration,
 ) -> Result<(Instant, Instant), String> {
-    let others = || clusters.keys().filter(|other| *other != cluster);
-    let out = others().map(|other| cross(clusters, cluster, other, prefix, patience));
-    let back = others().map(|other| cross(clusters, other, cluster, prefix, patience));
-    let (out, back) = tokio::join!(futures::future::join_all(out), futures::future::join_all(back));
-    let last = |seen: Vec<Result<Instant, String>>| -> Result<Instant, String> {
-        let seen: Result<Vec<Instant>, String> = seen.into_iter().collect();
-        seen?.into_iter().max().ok_or_else(|| "there is no other cluster".to_owned())
-    };
-    Ok((last(out)?, last(back)?))
+    let others = clusters.keys().filter(|other| *other != cluster);
+    let back = others.map(|other| cross(clusters, other, cluster, prefix, patience));
+    let out = out_of(clusters, cluster, prefix, patience);
+    let (out, back) = tokio::join!(out, futures::future::join_all(back));
+    Ok((out?, last(back)?))
+}
+
+/// Writes in `cluster` and waits until all others have it. Returns when that was seen.
+pub(super) async fn out_of(
+    clusters: &BTreeMap<String, Vec<String>>,
+    cluster: &str,
+    prefix: &str,
+    patience: Duration,
+) -> Result<Instant, String> {
+    let others = clusters.keys().filter(|other| *other != cluster);
+    let out = others.map(|other| cross(clusters, cluster, other, prefix, patience));
+    last(futures::future::join_all(out).await)
+}
+
+fn last(seen: Vec<Result<Instant, String>>) -> Result<Instant, String> {
+    let seen: Result<Vec<Instant>, String> = seen.into_iter().collect();
+    seen?.into_iter().max().ok_or_else(|| "there is no other cluster".to_owned())
 }
 
 async fn cross(

@@ -4,9 +4,14 @@
 //! one: keys of each trial are its own. The seed decides the victims and what the clients do; time
 //! and the network decide the rest, so a replay is likely to show the same, not certain.
 
+mod collect;
 mod crossing;
 mod finish;
+mod join;
 mod local_never_waits;
+mod meters;
+mod operator;
+mod outage;
 mod probes;
 mod report;
 mod strike;
@@ -17,11 +22,14 @@ mod world;
 #[cfg(test)]
 mod tests;
 
+pub use collect::{Collect, collect};
+pub use join::{Join, join};
 pub use local_never_waits::{Cuts, local_never_waits};
+pub use outage::{Overrun, outage, overrun};
 pub use report::{Report, SERVES};
 pub use takeover::syncer_takeover;
 pub use trial::{Settings, Trial};
-pub use world::{Member, World};
+pub use world::{Backlog, LinkView, Member, Rows, World};
 
 use flotilla_topology::ids::Role;
 use rand::rngs::SmallRng;
@@ -49,6 +57,8 @@ pub enum Scenario {
     KillDatacenter,
     /// SIGSTOP of the node that leads most groups: it wakes up as a stale leader.
     PauseLeader,
+    /// SIGSTOP of a syncer: another one takes over, and it wakes up with tenures that have ended.
+    PauseSyncer,
     /// The WAN is cut in one direction between two datacenters, and then in the other.
     CutOneWay,
     /// One datacenter is cut off from all others, both ways, for `Settings::long_cut`.
@@ -57,11 +67,17 @@ pub enum Scenario {
     BadWan,
     /// The clock of a node, or those of a cluster's nodes, jump by seconds, and back.
     ClockJump,
+    /// An operator pauses a link, resumes it, rewinds it, and has all rows compared.
+    LinkOps,
+    /// One datacenter is cut off until the others' logs no longer reach back to it.
+    Overrun,
+    /// A cluster dies and is given up by all others; later it returns, empty.
+    FenceReturn,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Scenario; 11] = [
+    pub const ALL: [Scenario; 15] = [
         Scenario::KillLeader,
         Scenario::KillFollower,
         Scenario::KillSyncer,
@@ -69,10 +85,14 @@ impl Scenario {
         Scenario::KillCluster,
         Scenario::KillDatacenter,
         Scenario::PauseLeader,
+        Scenario::PauseSyncer,
         Scenario::CutOneWay,
         Scenario::LongCut,
         Scenario::BadWan,
         Scenario::ClockJump,
+        Scenario::LinkOps,
+        Scenario::Overrun,
+        Scenario::FenceReturn,
     ];
     /// Those that a storm adds to its kills: nobody dies of them.
     const SQUALLS: [Scenario; 3] = [Scenario::CutOneWay, Scenario::BadWan, Scenario::ClockJump];
@@ -87,10 +107,14 @@ impl Scenario {
             Scenario::KillCluster => "kill-cluster",
             Scenario::KillDatacenter => "kill-datacenter",
             Scenario::PauseLeader => "pause-leader",
+            Scenario::PauseSyncer => "pause-syncer",
             Scenario::CutOneWay => "cut-one-way",
             Scenario::LongCut => "long-cut",
             Scenario::BadWan => "bad-wan",
             Scenario::ClockJump => "clock-jump",
+            Scenario::LinkOps => "link-ops",
+            Scenario::Overrun => "overrun",
+            Scenario::FenceReturn => "fence-return",
         }
     }
 
@@ -102,13 +126,16 @@ impl Scenario {
             Scenario::KillLeader | Scenario::KillFollower | Scenario::PauseLeader => {
                 !world::clusters_with_quorum(&members).is_empty()
             }
-            Scenario::KillSyncer => has(Role::Syncer),
+            Scenario::KillSyncer | Scenario::PauseSyncer => has(Role::Syncer),
             Scenario::KillPd => has(Role::Pd),
             Scenario::KillCluster | Scenario::ClockJump => has(Role::Node),
             Scenario::KillDatacenter => !world::spanning_clusters(&members).is_empty(),
             Scenario::CutOneWay | Scenario::BadWan => world::datacenters(&members).len() > 1,
             // A part of a spanning cluster has no quorum of its own: that is another promise.
-            Scenario::LongCut => world::clusters(&members).len() > 1,
+            Scenario::LongCut | Scenario::LinkOps | Scenario::FenceReturn => {
+                world::clusters(&members).len() > 1
+            }
+            Scenario::Overrun => world::clusters(&members).len() > 1 && world.backlog().is_some(),
         }
     }
 }

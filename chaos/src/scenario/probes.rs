@@ -5,7 +5,7 @@ use super::world::World;
 use crate::checkers::Violation;
 use crate::checkers::bounded::Peaks;
 use crate::vitals::Watch;
-use crate::workload::{Graves, GravesRan, Pairs, PairsRan};
+use crate::workload::{Doorway, Graves, GravesRan, Pairs, PairsRan};
 use std::collections::BTreeMap;
 
 /// Under way.
@@ -34,13 +34,13 @@ pub(super) struct Checked {
 impl Probes {
     pub(super) fn start(
         world: &dyn World,
-        addresses: &BTreeMap<String, Vec<String>>,
+        doors: &BTreeMap<String, Doorway>,
         mark: &str,
         seed: u64,
     ) -> Probes {
         Probes {
-            pairs: Pairs::start(addresses, format!("pair:{mark}"), seed),
-            graves: Graves::start(addresses, format!("grave:{mark}"), seed),
+            pairs: Pairs::start(doors, format!("pair:{mark}"), seed),
+            graves: Graves::start(doors, format!("grave:{mark}"), seed),
             watch: Watch::start(world.census()),
         }
     }

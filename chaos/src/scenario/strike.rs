@@ -46,27 +46,45 @@ impl Trial<'_> {
                     self.strike_syncer(&name).await;
                 }
             }
+            Scenario::PauseSyncer => {
+                if let Some(name) = pick(of_role(Role::Syncer), dice) {
+                    self.pause_and_resume(&name).await;
+                }
+            }
             Scenario::KillPd => {
                 if let Some(name) = pick(of_role(Role::Pd), dice) {
                     self.kill_and_restart(&[name]).await;
                 }
             }
-            Scenario::KillCluster => {
-                let cluster = pick(self.clusters(), dice);
-                let victims = members.iter().filter(|one| Some(&one.cluster) == cluster.as_ref());
-                let victims: Vec<String> = victims.map(|one| one.name.clone()).collect();
+            Scenario::KillCluster | Scenario::KillDatacenter => {
+                let victims = self.whole_victims(scenario, dice);
                 self.kill_and_restart(&victims).await;
             }
-            Scenario::KillDatacenter => {
-                let cluster = pick(world::spanning_clusters(&members), dice);
-                let inside = members.iter().filter(|one| Some(&one.cluster) == cluster.as_ref());
-                let inside: Vec<_> = inside.cloned().collect();
-                let datacenter = pick(world::datacenters(&inside), dice);
-                let victims =
-                    inside.iter().filter(|one| Some(&one.datacenter) == datacenter.as_ref());
-                let victims: Vec<String> = victims.map(|one| one.name.clone()).collect();
-                self.kill_and_restart(&victims).await;
-            }
+            _ => self.strike_links(scenario, dice).await,
+        }
+    }
+
+    /// All processes of a cluster, or of a cluster in one of its datacenters.
+    fn whole_victims(&self, scenario: Scenario, dice: &mut SmallRng) -> Vec<String> {
+        let members = self.world.members();
+        let clusters = match scenario {
+            Scenario::KillDatacenter => world::spanning_clusters(&members),
+            _ => self.clusters(),
+        };
+        let cluster = clusters.choose(dice);
+        let inside = members.iter().filter(|one| Some(&one.cluster) == cluster);
+        let mut victims: Vec<_> = inside.cloned().collect();
+        if scenario == Scenario::KillDatacenter {
+            let datacenter = world::datacenters(&victims).choose(dice).cloned();
+            victims.retain(|one| Some(&one.datacenter) == datacenter.as_ref());
+        }
+        victims.into_iter().map(|one| one.name).collect()
+    }
+
+    /// What breaks between clusters, and clocks.
+    async fn strike_links(&mut self, scenario: Scenario, dice: &mut SmallRng) {
+        let members = self.world.members();
+        match scenario {
             Scenario::CutOneWay => {
                 if let Some((from, to)) = world::directions(&members).choose(dice) {
                     self.cut_and_heal(&[(from.clone(), to.clone())], self.settings.fault).await;
@@ -74,19 +92,31 @@ impl Trial<'_> {
                 }
             }
             Scenario::LongCut => {
-                if let Some(one) = pick(world::datacenters(&members), dice) {
+                if let Some(one) = world::datacenters(&members).choose(dice) {
                     let around = world::directions(&members).into_iter();
                     let around: Vec<_> =
-                        around.filter(|(from, to)| *from == one || *to == one).collect();
+                        around.filter(|(from, to)| from == one || to == one).collect();
                     self.cut_and_heal(&around, self.settings.long_cut).await;
                     self.settle_and_tell().await;
                 }
             }
             Scenario::BadWan => self.bad_wan().await,
+            Scenario::LinkOps => self.operate_link(dice).await,
+            Scenario::Overrun => {
+                let overrun = self.settings.overrun;
+                self.strike_overrun(&overrun, dice).await;
+            }
+            Scenario::FenceReturn => {
+                if let Some(cluster) = self.clusters().choose(dice).cloned() {
+                    self.fence_and_return(&cluster).await;
+                }
+            }
             Scenario::ClockJump => {
-                let cluster = pick(self.clusters(), dice);
+                let cluster = self.clusters().choose(dice).cloned();
                 self.jump_clocks(cluster, dice).await;
             }
+            // Those of processes.
+            _ => {}
         }
     }
 
@@ -103,14 +133,7 @@ impl Trial<'_> {
         };
         match scenario {
             Scenario::KillLeader => self.kill_and_restart(&[leader]).await,
-            Scenario::PauseLeader => {
-                self.tell(format!("pause {leader}"));
-                self.done(self.world.pause(&leader));
-                self.hold(&self.clusters()).await;
-                self.tell(format!("resume {leader}"));
-                self.done(self.world.resume(&leader));
-                self.more_writes(&self.clusters(), self.settings.writes).await;
-            }
+            Scenario::PauseLeader => self.pause_and_resume(&leader).await,
             _ => {
                 let members = self.world.members();
                 let others = members.iter().filter(|one| {
@@ -121,6 +144,15 @@ impl Trial<'_> {
                 self.kill_and_restart(victim.as_slice()).await;
             }
         }
+    }
+
+    async fn pause_and_resume(&mut self, name: &str) {
+        self.tell(format!("pause {name}"));
+        self.done(self.world.pause(name));
+        self.hold(&self.clusters()).await;
+        self.tell(format!("resume {name}"));
+        self.done(self.world.resume(name));
+        self.more_writes(&self.clusters(), self.settings.writes).await;
     }
 
     /// Kills processes, waits for writes where a quorum is left, starts them again, and waits for
@@ -140,7 +172,11 @@ impl Trial<'_> {
         self.more_writes(&self.clusters(), self.settings.writes).await;
     }
 
-    async fn cut_and_heal(&mut self, directions: &[(String, String)], duration: Duration) {
+    pub(super) async fn cut_and_heal(
+        &mut self,
+        directions: &[(String, String)],
+        duration: Duration,
+    ) {
         let told = directions.iter().map(|(from, to)| format!("{from} {to}"));
         self.tell(format!("cut {}", told.collect::<Vec<_>>().join(", ")));
         for (from, to) in directions {
@@ -255,7 +291,7 @@ impl Trial<'_> {
     }
 
     /// Lets a fault last, and waits for writes in the clusters that must serve meanwhile.
-    async fn hold(&mut self, serving: &[String]) {
+    pub(super) async fn hold(&mut self, serving: &[String]) {
         self.hold_for(serving, self.settings.fault).await;
     }
 

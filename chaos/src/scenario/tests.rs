@@ -5,20 +5,24 @@ use crate::checkers::converge::Verified;
 use crate::fake::FakeRedis;
 use crate::wan::Path;
 use anyhow::Result;
+use flotilla_topology::api::{LinkOp, LinkState, PeerCluster};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-struct FakeWorld {
+pub(super) struct FakeWorld {
     redis: BTreeMap<String, FakeRedis>,
     members: Vec<Member>,
     log: Mutex<Vec<String>>,
     paths: Mutex<BTreeMap<(String, String), Path>>,
+    states: Mutex<BTreeMap<(String, String), LinkState>>,
+    garbage: AtomicU64,
 }
 
 impl FakeWorld {
-    async fn new(equal: bool) -> FakeWorld {
+    pub(super) async fn new(equal: bool) -> FakeWorld {
         FakeWorld::with_syncers(equal, 1).await
     }
 
@@ -41,7 +45,14 @@ impl FakeWorld {
             add(Role::Pd, 0, None);
             redis.insert(cluster.to_owned(), server);
         }
-        FakeWorld { redis, members, log: Mutex::default(), paths: Mutex::default() }
+        FakeWorld {
+            redis,
+            members,
+            log: Mutex::default(),
+            paths: Mutex::default(),
+            states: Mutex::default(),
+            garbage: AtomicU64::new(0),
+        }
     }
 
     fn note(&self, what: String) -> Result<()> {
@@ -95,6 +106,41 @@ impl World for FakeWorld {
     fn carried(&self, _: &str) -> BoxFuture<'_, Result<usize>> {
         done(Ok(2))
     }
+    fn links(&self) -> BoxFuture<'_, Vec<LinkView>> {
+        let view = |(from, to): (&str, &str)| {
+            let state = self.states.lock().get(&(from.to_owned(), to.to_owned())).copied();
+            let states = vec![state.unwrap_or(LinkState::Live)];
+            LinkView { from: from.into(), to: to.into(), states, wanted: 1, backlog: 0 }
+        };
+        done([("east", "west"), ("west", "east")].into_iter().map(view).collect())
+    }
+    fn operate(&self, cluster: &str, peer: &str, op: LinkOp) -> BoxFuture<'_, Result<Vec<String>>> {
+        let state = match op {
+            LinkOp::Pause => LinkState::Paused,
+            LinkOp::Fence => LinkState::Fenced,
+            _ => LinkState::Live,
+        };
+        self.states.lock().insert((cluster.to_owned(), peer.to_owned()), state);
+        done(self.note(format!("{op:?} {cluster} {peer}")).map(|()| vec![]))
+    }
+    fn as_seen(&self, _: &str, cluster: &str) -> Result<PeerCluster> {
+        Ok(PeerCluster { name: cluster.to_owned(), ..PeerCluster::default() })
+    }
+    fn begin_anew(&self, cluster: &str) -> Result<()> {
+        self.note(format!("anew {cluster}"))
+    }
+    fn rows(&self) -> BoxFuture<'_, Result<Vec<Rows>>> {
+        let nodes = self.members.iter().filter(|member| member.role == Role::Node);
+        let rows = nodes.map(|node| Rows {
+            cluster: node.cluster.clone(),
+            node: node.name.clone(),
+            keys: self.redis[&node.cluster].keys(),
+            elements: 0,
+            garbage: self.garbage.load(Relaxed),
+            told: "rows".into(),
+        });
+        done(Ok(rows.collect()))
+    }
     fn verify(&self) -> BoxFuture<'_, Result<Verified>> {
         done(Ok(Verified::Equal))
     }
@@ -103,7 +149,7 @@ impl World for FakeWorld {
     }
 }
 
-fn quick() -> Settings {
+pub(super) fn quick() -> Settings {
     let (fault, long_cut) = (Duration::ZERO, Duration::ZERO);
     Settings { writes: 50, fault, long_cut, clients: 2, ..Settings::default() }
 }
@@ -187,6 +233,37 @@ async fn a_syncer_is_taken_over_by_another_and_the_times_are_told() {
     let alone = FakeWorld::new(true).await;
     let report = syncer_takeover(&alone, 3, 5, &quick()).await;
     assert!(report.to_string().contains("give --syncers 2"), "{report}");
+}
+
+#[tokio::test]
+async fn operators_do_what_they_say() {
+    let world = FakeWorld::new(true).await;
+    let report = run(&world, Scenario::LinkOps, 3, &quick()).await;
+    assert!(report.passed(), "{report}");
+    let log: Vec<String> = std::mem::take(&mut *world.log.lock());
+    let words: Vec<&str> = log.iter().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(words, ["Pause", "Resume", "Rewind", "Merge"]);
+    let report = run(&world, Scenario::FenceReturn, 3, &quick()).await;
+    assert!(report.passed(), "{report}");
+    let log: Vec<String> = std::mem::take(&mut *world.log.lock());
+    let words: Vec<&str> = log.iter().filter_map(|line| line.split(' ').next()).collect();
+    let steps = [&["kill"; 5][..], &["Fence", "Return", "anew"], &["restart"; 5]].concat();
+    assert_eq!(words, steps, "{log:?}");
+}
+
+#[tokio::test]
+async fn what_is_never_collected_is_told() {
+    let world = FakeWorld::new(true).await;
+    let size = Collect { keys: 600, patience: Duration::ZERO };
+    let report = collect(&world, 3, &size, &quick()).await;
+    assert!(report.passed(), "{report}");
+    world.garbage.store(1, Relaxed);
+    let report = collect(&world, 3, &size, &quick()).await;
+    assert_eq!(report.violations.len(), 6, "each node: {report}");
+    world.garbage.store(0, Relaxed);
+    world.redis["east"].forget_every.store(7, Relaxed);
+    let report = collect(&world, 3, &size, &quick()).await;
+    assert!(report.to_string().contains("keys should be left"), "{report}");
 }
 
 #[tokio::test]

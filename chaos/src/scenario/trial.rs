@@ -5,12 +5,14 @@
 //! linearizable there, and a light one on keys that all clusters write at once, which must only
 //! become equal everywhere. Besides them run the probes, which check while they run.
 
+use super::crossing;
+use super::outage::Overrun;
 use super::probes::Probes;
 use super::report::{Report, SERVES};
 use super::world::{self, World};
 use crate::checkers::Violation;
 use crate::checkers::bounded::Limits;
-use crate::workload::{Config, Family, Latency, Load};
+use crate::workload::{Bulk, Config, Doorway, Family, Gate, Latency, Load};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -38,6 +40,8 @@ pub struct Settings {
     pub long_cut: Duration,
     /// How much memory and disk a process may take.
     pub limits: Limits,
+    /// What a scenario writes beyond a backlog budget.
+    pub overrun: Overrun,
 }
 
 impl Default for Settings {
@@ -51,6 +55,7 @@ impl Default for Settings {
             fault: Duration::from_secs(2),
             long_cut: Duration::from_secs(20),
             limits: Limits::default(),
+            overrun: Overrun::default(),
         }
     }
 }
@@ -67,11 +72,27 @@ pub struct Trial<'a> {
     pub(super) loads: BTreeMap<String, (Load, Load)>,
     pub(super) probes: Option<Probes>,
     pub(super) addresses: BTreeMap<String, Vec<String>>,
+    /// What holds back all clients of a cluster.
+    pub(super) gates: BTreeMap<String, Gate>,
+    /// Keys that were written to see them arrive.
+    pub(super) crossed: u64,
 }
 
 impl<'a> Trial<'a> {
-    /// Waits until the world is at rest, and starts the load.
+    /// Waits until the world is at rest, and starts the load in all clusters.
     pub async fn begin(
+        world: &'a dyn World,
+        scenario: &str,
+        seed: u64,
+        settings: &Settings,
+    ) -> Trial<'a> {
+        let mut trial = Trial::idle(world, scenario, seed, settings).await;
+        trial.start_loads().await;
+        trial
+    }
+
+    /// Waits until the world is at rest.
+    pub(super) async fn idle(
         world: &'a dyn World,
         scenario: &str,
         seed: u64,
@@ -97,33 +118,63 @@ impl<'a> Trial<'a> {
             mark: format!("{now:x}"),
             loads: BTreeMap::new(),
             probes: None,
+            crossed: 0,
+            gates: addresses.keys().map(|name| (name.clone(), Gate::default())).collect(),
             addresses,
         };
         trial.settle().await;
-        trial.start_loads();
-        let clusters = trial.clusters();
-        trial.more_writes(&clusters, trial.settings.writes).await;
         trial
     }
 
-    fn start_loads(&mut self) {
+    /// Starts the load in all clusters that there are addresses of, and waits for its first writes.
+    pub(super) async fn start_loads(&mut self) {
         let (seed, mark) = (self.report.seed, &self.mark);
+        let gate = |cluster: &String| self.gates.get(cluster).cloned().unwrap_or_default();
+        let mut doors = BTreeMap::new();
         for (number, (cluster, addresses)) in self.addresses.iter().enumerate() {
             let seed = seed.wrapping_add(number as u64);
+            let addresses = addresses.clone();
+            let door = Doorway { addresses: addresses.clone(), gate: gate(cluster) };
+            doors.insert(cluster.clone(), door);
             let own = Config {
+                gate: gate(cluster),
                 clients: self.settings.clients,
                 pause: self.settings.pause,
                 ..Config::new(seed, addresses.clone(), format!("{cluster}:{mark}"))
             };
             let shared = Config {
+                gate: gate(cluster),
                 clients: SHARED_CLIENTS,
                 pause: SHARED_PAUSE,
                 families: vec![Family::Register, Family::Counter, Family::Hash],
-                ..Config::new(seed, addresses.clone(), format!("shared:{mark}"))
+                ..Config::new(seed, addresses, format!("shared:{mark}"))
             };
             self.loads.insert(cluster.clone(), (Load::start(own), Load::start(shared)));
         }
-        self.probes = Some(Probes::start(self.world, &self.addresses, mark, seed));
+        self.probes = Some(Probes::start(self.world, &doors, mark, seed));
+        self.more_writes(&self.clusters(), self.settings.writes).await;
+    }
+
+    /// For many commands to a cluster.
+    pub(super) fn bulk(&self, cluster: &str) -> Bulk {
+        Bulk::new(&self.addresses[cluster], self.settings.patience)
+    }
+
+    /// Waits until all that was written in each of these clusters is in all others of them: what is
+    /// written now in every group is seen there.
+    pub(super) async fn await_crossing(&mut self, clusters: &[String], patience: Duration) {
+        let mut these = self.addresses.clone();
+        these.retain(|cluster, _| clusters.contains(cluster));
+        if these.len() < 2 {
+            return;
+        }
+        for cluster in clusters {
+            let prefix = format!("crossing:{}:{}", self.mark, self.began.elapsed().as_micros());
+            self.crossed += 2 * (clusters.len() as u64 - 1) * u64::from(crossing::KEYS);
+            if let Err(why) = crossing::both_ways(&these, cluster, &prefix, patience).await {
+                return self.violated(why);
+            }
+        }
     }
 
     /// All clusters that are under load.
@@ -185,6 +236,22 @@ impl<'a> Trial<'a> {
         if let Err(error) = result {
             self.violated(format!("{error:#}"));
         }
+    }
+
+    /// The same after a full state had to travel, which takes the longer the more there is.
+    pub(super) async fn settle_merged(&mut self) {
+        let (began, patience) = (Instant::now(), self.settings.settle);
+        loop {
+            let left = patience.saturating_sub(began.elapsed());
+            match tokio::time::timeout(left, self.world.settled()).await {
+                Ok(Ok(())) => break,
+                // The world has a patience of its own.
+                Ok(Err(_)) if began.elapsed() < patience => {}
+                Ok(Err(error)) => return self.violated(format!("{error:#}")),
+                Err(_) => return self.violated(format!("not at rest within {patience:?}")),
+            }
+        }
+        self.tell(format!("at rest {:.1?} after that", began.elapsed()));
     }
 
     /// Waits until all groups have leaders and all links are live; a violation when they have not.

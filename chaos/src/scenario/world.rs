@@ -5,9 +5,11 @@ use crate::checkers::replicas_equal::ReplicaDigest;
 use crate::vitals::Census;
 use crate::wan::Path;
 use anyhow::Result;
+use flotilla_topology::api::{LinkOp, LinkState, PeerCluster};
 use flotilla_topology::ids::Role;
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// A process of the world.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,62 @@ pub struct Member {
     pub datacenter: String,
     /// `host:port` where clients reach it; nodes only.
     pub resp: Option<String>,
+}
+
+/// A link as its sender tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkView {
+    /// The sending cluster.
+    pub from: String,
+    /// The receiving cluster.
+    pub to: String,
+    /// Each group that reports.
+    pub states: Vec<LinkState>,
+    /// Groups that should report.
+    pub wanted: usize,
+    /// What waits, in bytes.
+    pub backlog: u64,
+}
+
+impl LinkView {
+    /// Whether all groups report, and all are in this state.
+    pub fn is_all(&self, state: LinkState) -> bool {
+        self.states.len() >= self.wanted && self.states.iter().all(|one| *one == state)
+    }
+
+    /// Whether the full state of any group travels, or must.
+    pub fn merges(&self) -> bool {
+        let merging = [LinkState::Merging, LinkState::NeedsMerge];
+        self.states.iter().any(|state| merging.contains(state))
+    }
+}
+
+/// What groups keep of their logs for a peer that lags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// Bytes of each group.
+    pub bytes: u64,
+    /// How old it gets.
+    pub age: Duration,
+    /// Groups of each cluster.
+    pub groups: u64,
+}
+
+/// What a scan of all replicas on a node counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rows {
+    /// The cluster.
+    pub cluster: String,
+    /// The node.
+    pub node: String,
+    /// Keys that are visible.
+    pub keys: u64,
+    /// Elements that are visible.
+    pub elements: u64,
+    /// Rows and parts of rows that wait to be collected.
+    pub garbage: u64,
+    /// All counts, for people.
+    pub told: String,
 }
 
 /// Clusters that can be broken.
@@ -65,6 +123,27 @@ pub trait World: Send + Sync {
 
     /// How many groups a syncer carries, by its PD's word.
     fn carried(&self, syncer: &str) -> BoxFuture<'_, Result<usize>>;
+
+    /// All links, as far as their senders can be asked.
+    fn links(&self) -> BoxFuture<'_, Vec<LinkView>>;
+
+    /// An operator does something with the link from a cluster to a peer. Returns what PD answers.
+    fn operate(&self, cluster: &str, peer: &str, op: LinkOp) -> BoxFuture<'_, Result<Vec<String>>>;
+
+    /// A cluster as another one must be told of it.
+    fn as_seen(&self, viewer: &str, cluster: &str) -> Result<PeerCluster>;
+
+    /// Takes all data from the processes of a cluster, which must be dead, and gives it a higher
+    /// incarnation.
+    fn begin_anew(&self, cluster: &str) -> Result<()>;
+
+    /// What groups keep for a peer that lags, where that is little enough to be exceeded.
+    fn backlog(&self) -> Option<Backlog> {
+        None
+    }
+
+    /// Scans all replicas.
+    fn rows(&self) -> BoxFuture<'_, Result<Vec<Rows>>>;
 
     /// Where the processes can be looked at; empty where they cannot.
     fn census(&self) -> Census {
@@ -129,6 +208,21 @@ pub(super) fn syncers(members: &[Member]) -> BTreeMap<String, Vec<String>> {
         syncers.entry(member.cluster.clone()).or_default().push(member.name.clone());
     }
     syncers
+}
+
+/// Names of the processes of these clusters in a role.
+pub(super) fn of_role(members: &[Member], role: Role, clusters: &[String]) -> Vec<String> {
+    let found = members.iter().filter(|one| one.role == role && clusters.contains(&one.cluster));
+    found.map(|one| one.name.clone()).collect()
+}
+
+/// All directions from and to the datacenters of a cluster that stands in no other one.
+pub(super) fn around(members: &[Member], cluster: &str) -> Vec<(String, String)> {
+    let inside: Vec<Member> =
+        members.iter().filter(|one| one.cluster == cluster).cloned().collect();
+    let own = datacenters(&inside);
+    let crosses = |(from, to): &(String, String)| own.contains(from) != own.contains(to);
+    directions(members).into_iter().filter(crosses).collect()
 }
 
 /// All ordered pairs of datacenters.

@@ -27,6 +27,7 @@ pub(super) async fn run(shared: Arc<Shared>, number: u32, stop: CancellationToke
     let mut chooser = Chooser::new(SmallRng::seed_from_u64(seed), number);
     let mut connection = None;
     while !stop.is_cancelled() {
+        let _inside = config.gate.pass().await;
         if chooser.dice.random_ratio(1, OPERATIONS_PER_NODE) {
             connection = None;
         }

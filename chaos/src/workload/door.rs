@@ -2,6 +2,7 @@
 //! and then by itself.
 
 use super::client::{Outcome, error_means};
+use super::gate::Gate;
 use crate::resp::{Client, RespError, Value};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -12,10 +13,20 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Exchanges with one node on average.
 const EXCHANGES_PER_NODE: u32 = 50;
 
+/// Where a cluster is reached, and what holds its clients back.
+#[derive(Debug, Clone, Default)]
+pub struct Doorway {
+    /// `host:port` of its nodes.
+    pub addresses: Vec<String>,
+    /// Passed for each exchange.
+    pub gate: Gate,
+}
+
 /// See the module.
 pub(super) struct Door {
     addresses: Vec<String>,
     client: Option<Client>,
+    pub(super) gate: Gate,
     pub(super) dice: SmallRng,
 }
 
@@ -28,9 +39,9 @@ pub(super) enum Closed {
 }
 
 impl Door {
-    pub(super) fn new(addresses: Vec<String>, seed: u64) -> Door {
+    pub(super) fn new(addresses: Vec<String>, gate: Gate, seed: u64) -> Door {
         assert!(!addresses.is_empty(), "a cluster has nodes");
-        Door { addresses, client: None, dice: SmallRng::seed_from_u64(seed) }
+        Door { addresses, client: None, gate, dice: SmallRng::seed_from_u64(seed) }
     }
 
     /// Sends several commands at once and waits for all replies.

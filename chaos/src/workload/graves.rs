@@ -6,7 +6,7 @@
 //! a subject is given up. A deletion may be repeated as often as it takes.
 
 use super::client::Outcome;
-use super::door::{Closed, Door, meaning, words};
+use super::door::{Closed, Door, Doorway, meaning, words};
 use super::finals;
 use crate::checkers::Violation;
 use crate::checkers::no_resurrection::{Deaths, Subject};
@@ -107,7 +107,7 @@ struct Yard {
 impl Graves {
     /// Starts a task in each cluster. Must be called inside a tokio runtime.
     pub fn start(
-        clusters: &BTreeMap<String, Vec<String>>,
+        clusters: &BTreeMap<String, Doorway>,
         prefix: impl Into<String>,
         seed: u64,
     ) -> Graves {
@@ -126,8 +126,12 @@ impl Graves {
         });
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        for (number, (cluster, addresses)) in clusters.iter().enumerate() {
-            let door = Door::new(addresses.clone(), seed.wrapping_add(number as u64));
+        for (number, (cluster, way)) in clusters.iter().enumerate() {
+            let door = Door::new(
+                way.addresses.clone(),
+                way.gate.clone(),
+                seed.wrapping_add(number as u64),
+            );
             tasks.spawn(run(shared.clone(), cluster.clone(), door, stop.clone()));
         }
         Graves { shared, tasks, stop }
@@ -187,6 +191,7 @@ impl GravesRan {
 
 async fn run(shared: Arc<Shared>, cluster: String, mut door: Door, stop: CancellationToken) {
     while !stop.is_cancelled() {
+        let inside = door.gate.pass().await;
         shared.give_birth(&cluster, &mut door);
         let tasks = shared.tasks(&cluster);
         let commands: Vec<Vec<String>> = tasks.iter().map(command).collect();
@@ -205,6 +210,7 @@ async fn run(shared: Arc<Shared>, cluster: String, mut door: Door, stop: Cancell
                 }
             }
         }
+        drop(inside);
         door.pause(PAUSE).await;
     }
 }

@@ -9,18 +9,23 @@
 //!
 //! The seed decides what each client does next; the threads and the network decide when.
 
+mod bulk;
 mod choice;
 mod client;
 mod finals;
 
 mod door;
+mod gate;
 mod graves;
 mod pairs;
 
 #[cfg(test)]
 mod tests;
 
+pub use bulk::{Bulk, text};
 pub use choice::Family;
+pub use door::Doorway;
+pub use gate::{Gate, Pass, Shut};
 pub use graves::{Graves, GravesRan};
 pub use pairs::{Pairs, PairsRan};
 
@@ -56,6 +61,8 @@ pub struct Config {
     pub pause: Duration,
     /// Families to use, each as often as the others.
     pub families: Vec<Family>,
+    /// Holds all clients back while it is shut.
+    pub gate: Gate,
 }
 
 impl Config {
@@ -69,6 +76,7 @@ impl Config {
             patience: Duration::from_secs(10),
             pause: Duration::ZERO,
             families: Family::ALL.to_vec(),
+            gate: Gate::default(),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! in the end.
 
 use super::client::Outcome;
-use super::door::{Door, words};
+use super::door::{Door, Doorway, words};
 use super::finals;
 use crate::checkers::Violation;
 use crate::checkers::origin_order::{self, Progress, Seen};
@@ -71,7 +71,7 @@ struct Shared {
 impl Pairs {
     /// Starts writers and readers in all clusters. Must be called inside a tokio runtime.
     pub fn start(
-        clusters: &BTreeMap<String, Vec<String>>,
+        clusters: &BTreeMap<String, Doorway>,
         prefix: impl Into<String>,
         seed: u64,
     ) -> Pairs {
@@ -86,14 +86,14 @@ impl Pairs {
         });
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        for (number, (cluster, addresses)) in clusters.iter().enumerate() {
+        for (number, (cluster, way)) in clusters.iter().enumerate() {
             let seed = |task: usize| seed.wrapping_add((number * 100 + task) as u64);
             for place in 0..PAIRS_PER_CLUSTER {
                 shared.renew(cluster, place);
-                let door = Door::new(addresses.clone(), seed(place));
+                let door = Door::new(way.addresses.clone(), way.gate.clone(), seed(place));
                 tasks.spawn(write(shared.clone(), cluster.clone(), place, door, stop.clone()));
             }
-            let door = Door::new(addresses.clone(), seed(PAIRS_PER_CLUSTER));
+            let door = Door::new(way.addresses.clone(), way.gate.clone(), seed(PAIRS_PER_CLUSTER));
             tasks.spawn(read(shared.clone(), cluster.clone(), door, stop.clone()));
         }
         Pairs { shared, tasks, stop }
@@ -205,6 +205,7 @@ async fn write(
     stop: CancellationToken,
 ) {
     while !stop.is_cancelled() {
+        let inside = door.gate.pass().await;
         let pair = shared.current.lock()[&(cluster.clone(), place)].clone();
         for side in ['x', 'y'] {
             if !write_one(&shared, &pair, side, &mut door, &stop).await {
@@ -214,6 +215,7 @@ async fn write(
         if pair.progress.lock().open {
             shared.renew(&cluster, place);
         }
+        drop(inside);
         door.pause(PAUSE).await;
     }
 }
@@ -253,10 +255,12 @@ async fn write_one(
 async fn read(shared: Arc<Shared>, cluster: String, mut door: Door, stop: CancellationToken) {
     let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
     while !stop.is_cancelled() {
+        let inside = door.gate.pass().await;
         let pairs = shared.foreign(&cluster);
         // Read again under another name only: a pair that left never comes back.
         seen.retain(|name, _| pairs.iter().any(|pair| pair.name == *name));
         shared.keep(look(&shared, &cluster, &pairs, &mut seen, &mut door).await);
+        drop(inside);
         door.pause(PAUSE).await;
     }
 }

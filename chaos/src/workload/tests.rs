@@ -67,10 +67,11 @@ async fn a_server_that_is_away_leaves_no_history() {
 }
 
 /// Two clusters in front of one server: what is written in one is in the other at once.
-async fn two_clusters(redis: &FakeRedis) -> BTreeMap<String, Vec<String>> {
+async fn two_clusters(redis: &FakeRedis) -> BTreeMap<String, Doorway> {
     let mut clusters = BTreeMap::new();
     for cluster in ["east", "west"] {
-        clusters.insert(cluster.to_owned(), vec![redis.listen().await, redis.listen().await]);
+        let addresses = vec![redis.listen().await, redis.listen().await];
+        clusters.insert(cluster.to_owned(), Doorway { addresses, gate: Gate::default() });
     }
     clusters
 }
@@ -97,8 +98,8 @@ async fn pairs_stay_in_order_on_an_honest_server_however_often_connections_end()
     redis.refuse_every.store(0, Relaxed);
     assert_eq!(ran.violations, vec![]);
     assert!(ran.writes > 50 && ran.looks >= 500, "{} writes, {} looks", ran.writes, ran.looks);
-    for (cluster, addresses) in &clusters {
-        assert_eq!(ran.check_finals(cluster, addresses, PATIENCE).await, Ok(vec![]));
+    for (cluster, door) in &clusters {
+        assert_eq!(ran.check_finals(cluster, &door.addresses, PATIENCE).await, Ok(vec![]));
     }
 }
 
@@ -128,7 +129,7 @@ async fn graves_stay_closed_on_an_honest_server_and_what_comes_back_is_caught() 
     redis.drop_every.store(0, Relaxed);
     redis.refuse_every.store(0, Relaxed);
     assert_eq!(ran.violations, vec![]);
-    assert_eq!(ran.check_finals("east", &clusters["east"], PATIENCE).await, Ok(vec![]));
+    assert_eq!(ran.check_finals("east", &clusters["east"].addresses, PATIENCE).await, Ok(vec![]));
 
     let graves = Graves::start(&clusters, "other", 4);
     reaches(|| graves.buried(), 10).await;
@@ -138,7 +139,7 @@ async fn graves_stay_closed_on_an_honest_server_and_what_comes_back_is_caught() 
     let again = graves.stop().await;
     assert!(!again.violations.is_empty(), "it is seen while they run");
     for ran in [ran, again] {
-        let found = ran.check_finals("west", &clusters["west"], PATIENCE).await.unwrap();
+        let found = ran.check_finals("west", &clusters["west"].addresses, PATIENCE).await.unwrap();
         assert!(!found.is_empty() && found[0].what.starts_with("in the end, "), "{found:?}");
         assert!(found.iter().all(|one| one.invariant == "no_resurrection"));
     }

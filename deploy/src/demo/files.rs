@@ -14,6 +14,7 @@ use crate::state::ClientFiles;
 use anyhow::Context;
 use flotilla_node::tls::TlsFiles;
 use flotilla_node::tls::dev::{Authority, Request};
+use flotilla_topology::api::BacklogBudget;
 use flotilla_topology::duration::Ms;
 use flotilla_topology::file::{self, Datacenter, Mode, Rtt, TopologyFile};
 use flotilla_topology::ids::{ClusterId, Identity, Role};
@@ -26,6 +27,9 @@ use std::time::Duration;
 const NODE_MEMORY: u64 = 128 << 20;
 /// Memory of a syncer, for what peers have not acknowledged.
 const SYNCER_MEMORY: u64 = 256 << 20;
+/// The same where groups keep little of their logs: what a syncer has read and holds for a peer needs
+/// no log, so it must be less than what a test writes to exceed that.
+const SYNCER_MEMORY_SMALL: u64 = 64 << 20;
 /// The demo's certificates outlive any demo.
 const CERTIFICATE_DAYS: u32 = 365;
 /// Names the demo that a directory belongs to.
@@ -94,6 +98,25 @@ pub fn data(dir: &Path, name: &str) -> PathBuf {
 /// How far the clock of a process is shifted; no file: not at all.
 pub fn clock(dir: &Path, name: &str) -> PathBuf {
     dir.join("clocks").join(name)
+}
+
+/// Gives a cluster whose processes are dead an empty life of a higher incarnation: their data goes,
+/// and the configuration of its PD says so.
+pub fn begin_anew(dir: &Path, cluster: &Cluster) -> anyhow::Result<()> {
+    let nodes = cluster.nodes.iter().map(|node| &node.name);
+    let syncers = cluster.syncers.iter().map(|syncer| &syncer.name);
+    for name in nodes.chain(syncers).chain([&cluster.pd.name]) {
+        let data = data(dir, name);
+        if data.exists() {
+            std::fs::remove_dir_all(&data)
+                .with_context(|| format!("cannot remove {}", data.display()))?;
+        }
+    }
+    let path = config(dir, &cluster.pd.name);
+    let mut table: toml::Table = std::fs::read_to_string(&path)?.parse()?;
+    let before = table.get("incarnation").and_then(toml::Value::as_integer).unwrap_or(1);
+    table.insert("incarnation".to_owned(), toml::Value::Integer(before + 1));
+    Ok(std::fs::write(&path, toml::to_string(&table)?)?)
 }
 
 /// Writes everything; returns the command line's certificate for each cluster.
@@ -188,10 +211,10 @@ impl Writer<'_> {
             .layout
             .clusters
             .iter()
-            .filter(|peer| peer.id != cluster.id)
+            .filter(|peer| peer.id != cluster.id && self.layout.knows(cluster, peer))
             .map(|peer| (&peer.name, [self.roads.seen_from(&pd.datacenter, &peer.pd.http)]))
             .collect();
-        Ok(json!({
+        let mut config = json!({
             "name": pd.name,
             "cluster": cluster.id,
             "cluster_name": cluster.name,
@@ -205,7 +228,12 @@ impl Writer<'_> {
                 "replicas": if cluster.nodes.len() >= 3 { 3 } else { 1 },
             },
             "peers": peers,
-        }))
+        });
+        if let Some(BacklogBudget { bytes, age_seconds }) = self.layout.backlog {
+            config["backlog_budget_bytes"] = json!(bytes);
+            config["backlog_budget_seconds"] = json!(age_seconds);
+        }
+        Ok(config)
     }
 
     fn syncer(&self, cluster: &Cluster, syncer: &Syncer) -> anyhow::Result<Value> {
@@ -215,7 +243,7 @@ impl Writer<'_> {
             "datacenter": syncer.datacenter,
             "dir": self.data(&syncer.name),
             "pd": [self.roads.seen_from(&syncer.datacenter, &cluster.pd.rpc)],
-            "memory": SYNCER_MEMORY,
+            "memory": if self.layout.backlog.is_some() { SYNCER_MEMORY_SMALL } else { SYNCER_MEMORY },
             "listen": { "rpc": syncer.rpc, "link": syncer.link, "http": syncer.http },
             "tls": tls_table(&self.tls(cluster.id, Role::Syncer, &syncer.name)?),
         }))
@@ -224,9 +252,12 @@ impl Writer<'_> {
     /// The topology as one cluster's PD is told: peers behind the relay.
     fn topology(&self, viewer: &Cluster) -> TopologyFile {
         let here = &viewer.pd.datacenter;
-        let names = &self.layout.datacenters;
+        let known = self.layout.clusters.iter().filter(|other| self.layout.knows(viewer, other));
+        let known: Vec<&Cluster> = known.collect();
+        let stands = |name: &&String| known.iter().any(|one| one.datacenters.contains(name));
+        let names: Vec<&String> = self.layout.datacenters.iter().filter(stands).collect();
         let pairs = names.iter().enumerate();
-        let pairs = pairs.flat_map(|(n, a)| names[n + 1..].iter().map(move |b| (a, b)));
+        let pairs = pairs.flat_map(|(n, a)| names[n + 1..].iter().map(move |b| (*a, *b)));
         let rtt = Ms::new(self.rtt.as_secs_f64() * 1e3).unwrap_or_default();
         let cluster = |cluster: &Cluster| file::Cluster {
             id: cluster.id,
@@ -248,10 +279,10 @@ impl Writer<'_> {
             },
             datacenters: names
                 .iter()
-                .map(|name| Datacenter { name: name.clone(), region: None })
+                .map(|name| Datacenter { name: (*name).clone(), region: None })
                 .collect(),
             rtts: pairs.map(|(a, b)| Rtt { between: [a.clone(), b.clone()], rtt }).collect(),
-            clusters: self.layout.clusters.iter().map(cluster).collect(),
+            clusters: known.iter().map(|one| cluster(one)).collect(),
             ..TopologyFile::default()
         }
     }
@@ -318,6 +349,32 @@ mod tests {
                 assert!(text.contains(&syncer.link), "{} in {text}", syncer.name);
             }
         }
+    }
+
+    #[test]
+    fn who_is_apart_is_told_to_no_other_and_who_begins_anew_is_empty() {
+        let datacenters = ["a", "b", "c"].map(str::to_owned).into();
+        let apart = vec!["c".to_owned()];
+        let backlog = Some(BacklogBudget { bytes: 64 << 20, age_seconds: 7 });
+        let wish = Wish { datacenters, apart, backlog, ..Wish::default() };
+        let layout = Layout::new(&wish).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        prepare(dir, &layout).unwrap();
+        write(dir, &layout, &Roads::default(), Duration::from_millis(60)).unwrap();
+        let settings =
+            |name: &str| flotilla_pd::Config::load(&config(dir, name)).unwrap().settings().unwrap();
+        let peers = |name: &str| settings(name).peers.into_iter().map(|peer| peer.name);
+        assert_eq!(peers("a-pd").collect::<Vec<_>>(), ["b"]);
+        assert_eq!(peers("c-pd").collect::<Vec<_>>(), ["a", "b"], "else nothing of it is synced");
+        assert_eq!(settings("c-pd").backlog_budget_seconds, 7);
+
+        std::fs::create_dir_all(data(dir, "c-n1").join("rows")).unwrap();
+        for incarnation in [1, 2] {
+            assert_eq!(settings("c-pd").incarnation.0, incarnation);
+            begin_anew(dir, &layout.clusters[2]).unwrap();
+        }
+        assert!(!data(dir, "c-n1").exists());
     }
 
     #[test]

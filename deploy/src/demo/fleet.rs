@@ -14,7 +14,7 @@ use flotilla_chaos::process::{Death, HeldPort, Plan, ProcessError, Runner, State
 use flotilla_chaos::vitals::{Census, Vital};
 use flotilla_chaos::wan::Relay;
 use flotilla_node::clock::OFFSET_FILE_VARIABLE;
-use flotilla_topology::api::ClusterStatus;
+use flotilla_topology::api::{ClusterStatus, PeerCluster};
 use flotilla_topology::ids::{ClusterId, Role};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -35,6 +35,8 @@ pub struct Fleet {
     pub dir: PathBuf,
     /// The emulated network.
     pub relay: Relay,
+    roads: Roads,
+    rtt: Duration,
     runner: Runner,
     clients: BTreeMap<ClusterId, ClientFiles>,
 }
@@ -66,7 +68,7 @@ impl Fleet {
         for process in layout.processes() {
             runner.start(plan(&process, dir, &program))?;
         }
-        Ok((Fleet { layout, dir: dir.to_owned(), relay, runner, clients }, deaths))
+        Ok((Fleet { layout, dir: dir.to_owned(), relay, roads, rtt, runner, clients }, deaths))
     }
 
     /// Waits until all is at rest; exit code 5 with what is missing when it takes too long.
@@ -88,13 +90,22 @@ impl Fleet {
     /// What keeps the clusters from being at rest: processes that are not heard of, groups without
     /// a leader, links that are not live.
     pub async fn missing(&self) -> Vec<String> {
-        let asked = self.layout.clusters.iter().map(|cluster| async {
-            match find::status_of(std::slice::from_ref(&cluster.pd.http)).await {
-                Ok(status) => missing_in(&status, cluster.nodes.len(), cluster.syncers.len()),
-                Err(error) => vec![error.to_string()],
+        let asked =
+            self.layout.clusters.iter().map(|cluster| async {
+                find::status_of(std::slice::from_ref(&cluster.pd.http)).await
+            });
+        let answers = futures::future::join_all(asked).await;
+        let told: Vec<&ClusterStatus> = answers.iter().flatten().collect();
+        let mut missing = Vec::new();
+        for (cluster, answer) in self.layout.clusters.iter().zip(&answers) {
+            match answer {
+                Ok(status) => {
+                    let sizes = (cluster.nodes.len(), cluster.syncers.len());
+                    missing.extend(missing_in(status, sizes, &told));
+                }
+                Err(error) => missing.push(error.to_string()),
             }
-        });
-        let mut missing = futures::future::join_all(asked).await.concat();
+        }
         for process in self.layout.processes() {
             if missing.is_empty() && process.role == Role::Node {
                 let ready = self.runner.ready(&process.name, Duration::ZERO).await;
@@ -170,6 +181,32 @@ impl Fleet {
         // In one step: half a number is another number.
         std::fs::rename(&beside, &path)?;
         Ok(())
+    }
+
+    /// A cluster as another one must be told of it: behind the relay.
+    pub fn as_seen(&self, viewer: &str, cluster: &str) -> anyhow::Result<PeerCluster> {
+        let here = &self.layout.cluster(viewer)?.pd.datacenter;
+        let seen = self.layout.cluster(cluster)?;
+        let links = seen.syncers.iter().map(|syncer| self.roads.seen_from(here, &syncer.link));
+        Ok(PeerCluster {
+            id: seen.id,
+            name: seen.name.clone(),
+            syncers: links.collect(),
+            rtt_ms: Some(self.rtt.as_secs_f64() * 1e3),
+            ..PeerCluster::default()
+        })
+    }
+
+    /// Takes all data from a cluster whose processes are dead, and gives it a higher incarnation.
+    pub fn begin_anew(&self, cluster: &str) -> anyhow::Result<()> {
+        let cluster = self.layout.cluster(cluster)?;
+        let states = self.runner.states();
+        for process in self.layout.processes().iter().filter(|one| one.cluster == cluster.id) {
+            if let Some(State::Running { pid }) = states.get(&process.name) {
+                anyhow::bail!("{} still runs (pid {pid}): kill it first", process.name);
+            }
+        }
+        files::begin_anew(&self.dir, cluster)
     }
 
     /// Where each process can be looked at, now and later.
@@ -290,7 +327,17 @@ fn plan(process: &Process, dir: &Path, program: &Path) -> Plan {
     }
 }
 
-fn missing_in(status: &ClusterStatus, nodes: usize, syncers: usize) -> Vec<String> {
+/// Whether a cluster says that it has no peer of that name: then no link to it can live.
+fn is_stranger(told: &[&ClusterStatus], name: &str, to: &str) -> bool {
+    let other = told.iter().find(|status| status.map.name == to);
+    other.is_some_and(|status| status.map.peers.iter().all(|peer| peer.name != name))
+}
+
+fn missing_in(
+    status: &ClusterStatus,
+    (nodes, syncers): (usize, usize),
+    told: &[&ClusterStatus],
+) -> Vec<String> {
     let map = &status.map;
     let name = &map.name;
     let mut missing = Vec::new();
@@ -318,7 +365,7 @@ fn missing_in(status: &ClusterStatus, nodes: usize, syncers: usize) -> Vec<Strin
         }
     }
     for link in links::outgoing(status) {
-        if !link.is_live() {
+        if !link.is_live() && !is_stranger(told, name, &link.to) {
             missing.push(format!(
                 "link {} -> {} is {} in {} of {} groups ({})",
                 link.from,

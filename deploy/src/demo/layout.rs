@@ -15,7 +15,7 @@
 //! | + 91 .. 93, + 94 .. 96, + 97 .. 99 | the fourth, fifth and sixth |
 
 use crate::exit::Exit;
-use flotilla_topology::api::NodeAddresses;
+use flotilla_topology::api::{BacklogBudget, NodeAddresses};
 use flotilla_topology::ids::{ClusterId, Role};
 use std::collections::BTreeSet;
 
@@ -54,13 +54,25 @@ pub struct Wish {
     pub syncers: usize,
     /// First port.
     pub port: u16,
+    /// Clusters that no other one is told of at first.
+    pub apart: Vec<String>,
+    /// What groups keep of their logs for peers that lag, if not what PD keeps by itself.
+    pub backlog: Option<BacklogBudget>,
 }
 
 impl Default for Wish {
     /// Two clusters, as `flotilla demo` starts them.
     fn default() -> Self {
         let datacenters = ["east", "west"].map(str::to_owned).into();
-        Wish { mode: Mode::Async, datacenters, nodes: None, syncers: 1, port: 7000 }
+        Wish {
+            mode: Mode::Async,
+            datacenters,
+            nodes: None,
+            syncers: 1,
+            port: 7000,
+            apart: vec![],
+            backlog: None,
+        }
     }
 }
 
@@ -73,6 +85,10 @@ pub struct Layout {
     pub datacenters: Vec<String>,
     /// All clusters.
     pub clusters: Vec<Cluster>,
+    /// As in the wish.
+    pub apart: Vec<String>,
+    /// As in the wish.
+    pub backlog: Option<BacklogBudget>,
 }
 
 /// A cluster.
@@ -193,7 +209,19 @@ impl Layout {
             (_, true) => "stretched",
             (_, false) => "async",
         };
-        Ok(Layout { mode, datacenters: wish.datacenters.clone(), clusters })
+        let (datacenters, apart) = (wish.datacenters.clone(), wish.apart.clone());
+        Ok(Layout { mode, datacenters, clusters, apart, backlog: wish.backlog })
+    }
+
+    /// A cluster by its name.
+    pub fn cluster(&self, name: &str) -> anyhow::Result<&Cluster> {
+        let found = self.clusters.iter().find(|cluster| cluster.name == name);
+        found.ok_or_else(|| Exit::usage(format!("there is no cluster `{name}`")))
+    }
+
+    /// Whether a cluster is told of another one from the beginning.
+    pub fn knows(&self, viewer: &Cluster, other: &Cluster) -> bool {
+        viewer.id == other.id || !self.apart.contains(&other.name)
     }
 
     /// All processes, cluster by cluster.

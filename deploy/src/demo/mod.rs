@@ -107,6 +107,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         nodes: args.nodes,
         syncers: args.syncers,
         port: args.port,
+        ..Wish::default()
     })?;
     let place = Place::of(&args)?;
     let result = serve::block_on(serve_demo(&args, layout, &place));

@@ -1,17 +1,23 @@
 //! The demo as a world that chaos can break.
 
 use super::fleet::Fleet;
-use super::layout::{Layout, PORTS, Wish};
+use super::layout::{Layout, PARTITIONS, PORTS, Wish};
+use crate::census::{self, Counted};
 use crate::exit::{self, Exit};
 use crate::find::{self, Known};
+use crate::link;
+use crate::links;
 use crate::verify;
 use anyhow::{Context, Result};
 use flotilla_chaos::checkers::converge::Verified;
 use flotilla_chaos::checkers::replicas_equal::ReplicaDigest;
 use flotilla_chaos::process::{Death, HeldPort};
-use flotilla_chaos::scenario::{Member, World};
+use flotilla_chaos::scenario::{Backlog, LinkView, Member, Rows, World};
 use flotilla_chaos::vitals::Census;
 use flotilla_chaos::wan;
+use flotilla_topology::api::{
+    BacklogBudget, ClusterStatus, LinkOp, LinkState, PdRequest, PeerCluster,
+};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::Rng;
@@ -23,7 +29,7 @@ use tokio::sync::mpsc;
 
 /// How long a world may take to be at rest, if nobody else limits it.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
-/// How long one comparison of the clusters may take: long enough to see a difference twice.
+/// How long one comparison of the clusters may take, unless told otherwise: long enough to see a difference twice.
 const VERIFY_PATIENCE: Duration = Duration::from_secs(2);
 /// Where worlds look for free ports: below those that Linux gives to outgoing connections.
 const PORT_RANGE: Range<u16> = 10_000..31_000;
@@ -34,6 +40,8 @@ const PLACES_MAX: usize = 50;
 pub struct DemoWorld {
     /// What runs.
     pub fleet: Fleet,
+    /// How long one comparison of the clusters may take.
+    pub verify_patience: Duration,
     deaths: Mutex<mpsc::Receiver<Death>>,
 }
 
@@ -42,7 +50,8 @@ impl DemoWorld {
     pub async fn start(wish: Wish, rtt: Duration, dir: &Path) -> Result<DemoWorld> {
         let layout = free_layout(wish)?;
         let (fleet, deaths) = Fleet::start(layout, dir, rtt).await?;
-        let world = DemoWorld { fleet, deaths: Mutex::new(deaths) };
+        let world =
+            DemoWorld { fleet, verify_patience: VERIFY_PATIENCE, deaths: Mutex::new(deaths) };
         if let Err(error) = world.settled().await {
             let deaths = world.unexpected_deaths();
             world.fleet.stop().await;
@@ -78,6 +87,13 @@ fn free_layout(wish: Wish) -> Result<Layout> {
         }
     }
     Err(Exit::error(exit::FAILED, format!("no free ports between {PORT_RANGE:?}")))
+}
+
+/// The state of each group's link to a peer.
+fn states(status: &ClusterStatus, peer: &str) -> Vec<LinkState> {
+    let id = status.map.peers.iter().find(|known| known.name == peer).map(|known| known.id);
+    let links = status.links.iter().filter(|link| Some(link.peer) == id);
+    links.map(|link| link.state).collect()
 }
 
 impl World for DemoWorld {
@@ -162,6 +178,72 @@ impl World for DemoWorld {
         })
     }
 
+    fn links(&self) -> BoxFuture<'_, Vec<LinkView>> {
+        Box::pin(async move {
+            let statuses = self.fleet.statuses().await;
+            let views = statuses.iter().flat_map(|status| {
+                links::outgoing(status).into_iter().map(|link| LinkView {
+                    states: states(status, &link.to),
+                    from: link.from,
+                    to: link.to,
+                    wanted: link.groups_wanted,
+                    backlog: link.backlog_bytes,
+                })
+            });
+            views.collect()
+        })
+    }
+
+    fn operate(&self, cluster: &str, peer: &str, op: LinkOp) -> BoxFuture<'_, Result<Vec<String>>> {
+        let (cluster, peer) = (cluster.to_owned(), peer.to_owned());
+        Box::pin(async move {
+            let cluster = self.fleet.layout.cluster(&cluster)?;
+            let files = self.fleet.client(cluster.id).context("no certificate of a client")?;
+            let request = PdRequest::Link { peer, op, dry_run: false };
+            Ok(link::ask(vec![cluster.pd.rpc.clone()], files, request).await?.0)
+        })
+    }
+
+    fn as_seen(&self, viewer: &str, cluster: &str) -> Result<PeerCluster> {
+        self.fleet.as_seen(viewer, cluster)
+    }
+
+    fn begin_anew(&self, cluster: &str) -> Result<()> {
+        self.fleet.begin_anew(cluster)
+    }
+
+    fn backlog(&self) -> Option<Backlog> {
+        let BacklogBudget { bytes, age_seconds } = self.fleet.layout.backlog?;
+        let age = Duration::from_secs(age_seconds);
+        Some(Backlog { bytes, age, groups: u64::from(PARTITIONS) })
+    }
+
+    fn rows(&self) -> BoxFuture<'_, Result<Vec<Rows>>> {
+        let known = self.known();
+        Box::pin(async move {
+            let counted = census::count_all(known, None).await?.into_iter();
+            let rows = counted.map(|Counted { cluster, node, census }| Rows {
+                cluster,
+                node,
+                keys: census.keys,
+                elements: census.elements,
+                garbage: census.garbage(),
+                told: format!(
+                    "{} keys, {} elements; waiting: {} dead heads, {} floors, {} tombstones, {} \
+                     lapsed, {} queued",
+                    census.keys,
+                    census.elements,
+                    census.dead_heads,
+                    census.floors,
+                    census.tombstones,
+                    census.lapsed,
+                    census.queued
+                ),
+            });
+            Ok(rows.collect())
+        })
+    }
+
     fn census(&self) -> Census {
         self.fleet.census()
     }
@@ -174,7 +256,7 @@ impl World for DemoWorld {
     fn verify(&self) -> BoxFuture<'_, Result<Verified>> {
         let known = self.known();
         Box::pin(async move {
-            Ok(verify::verify(&known, &BTreeMap::new(), VERIFY_PATIENCE).await.verified())
+            Ok(verify::verify(&known, &BTreeMap::new(), self.verify_patience).await.verified())
         })
     }
 

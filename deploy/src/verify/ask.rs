@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A group reads all it has to answer.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(120);
 /// Nodes that are asked for one group before it is given up for this round.
 const TRIES_MAX: usize = 6;
 

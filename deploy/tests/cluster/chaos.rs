@@ -6,7 +6,8 @@ use crate::harness::{alone, flotilla, said};
 fn promises_hold_while_each_process_dies_and_the_wan_is_cut() {
     let _alone = alone();
     let mut args = vec!["chaos", "--scenario", "each", "--seed", "1", "--load", "100"];
-    args.extend(["--fault", "1s", "--long-cut", "3s"]);
+    // A cluster that returns is sent everything, which takes longer than the rest.
+    args.extend(["--fault", "1s", "--long-cut", "3s", "--settle", "90"]);
     let output = flotilla(&args);
     assert!(output.status.success(), "{}", said(&output));
 }
@@ -27,6 +28,18 @@ fn three_clusters_survive_a_one_way_cut_between_any_two() {
     args.extend(["--seed", "1", "--load", "100", "--fault", "1s"]);
     let output = flotilla(&args);
     assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
+fn a_cluster_joins_under_load_though_syncers_die() {
+    let _alone = alone();
+    let mut args = vec!["chaos", "--scenario", "join", "--keys", "3000", "--kills", "2"];
+    args.extend(["--rate", "1mbit", "--seed", "1", "--load", "50", "--fault", "500ms"]);
+    args.extend(["--silence-max", "10s", "--settle", "90"]);
+    let output = flotilla(&args);
+    let told = said(&output);
+    assert!(output.status.success(), "{told}");
+    assert_eq!(told.matches("while it merges").count(), 2, "{told}");
 }
 
 #[test]

@@ -25,8 +25,9 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Entries kept behind the applied position, so that a replica that was away for a moment is
 /// served from the log and needs no snapshot.
 const KEPT_ENTRIES: u64 = 10_000;
-/// Purging is worth its flush only from so many entries on.
+/// Purging is worth its flush only from so many entries on, or so many bytes.
 const PURGE_STEP: u64 = 10_000;
+const PURGE_STEP_BYTES: u64 = 16 << 20;
 /// Logs of this size on one node make the purge floor of lagging peers give way.
 const BACKLOG_BYTES_MAX: usize = 8 << 30;
 
@@ -114,9 +115,10 @@ fn follow_mesh(keeper: &GroupKeeper, group: &Arc<Group>) {
 
 async fn purge(keeper: &GroupKeeper, group: &Group, over_budget: bool, backlog: &Backlog) {
     let (applied, label) = (group.applied(), group.context.group.to_string());
-    let kept = applied.log_id.index.saturating_sub(KEPT_ENTRIES);
     let budget = keeper.places.map().map(|map| map.backlog).unwrap_or_default();
     let beyond = backlog.beyond(Instant::now(), applied.bytes, budget);
+    // Entries may be large: what is kept in case some replica was away has the same budget.
+    let kept = applied.log_id.index.saturating_sub(KEPT_ENTRIES).max(beyond);
     let upto = match floor(keeper, group) {
         Ok(Some(floor)) if !over_budget => {
             let behind = backlog.bytes_behind(floor, applied.bytes) as f64;
@@ -129,7 +131,10 @@ async fn purge(keeper: &GroupKeeper, group: &Group, over_budget: bool, backlog: 
             return;
         }
     };
-    if upto < group.raft.status().purged.index + PURGE_STEP {
+    let purged = group.raft.status().purged.index;
+    let bytes = |index| backlog.bytes_behind(index, applied.bytes);
+    let few = upto < purged + PURGE_STEP;
+    if few && bytes(purged).saturating_sub(bytes(upto)) < PURGE_STEP_BYTES {
         return;
     }
     if let Err(error) = group.raft.purge(upto).await {
