@@ -174,7 +174,7 @@ impl History {
         &mut self,
         at: At,
         entry: &Entry,
-        mut told: Vec<Told>,
+        told: Vec<Told>,
         command: Option<&Command>,
     ) -> Verdict<Option<Answer>> {
         let group = self.groups.get_mut(&at).expect("entries are of groups that were added");
@@ -186,7 +186,7 @@ impl History {
             if !told.is_empty() {
                 group.check_stamp(entry)?;
             }
-            answer = Some(group.command(entry, &mut told, command)?);
+            answer = Some(group.command(entry, &told, command)?);
         } else if let Some(told) = told.first() {
             return Err(format!("an entry without a command says {:?}", told.written.said));
         }
@@ -270,9 +270,8 @@ impl History {
 }
 
 impl Group {
-    /// Judges what an entry says for a command. What it says from here on is that and what the
-    /// rules say, which may be more where the product has forgotten something.
-    fn command(&self, entry: &Entry, told: &mut Vec<Told>, command: &Command) -> Verdict<Answer> {
+    /// Judges what an entry says for a command.
+    fn command(&self, entry: &Entry, told: &[Told], command: &Command) -> Verdict<Answer> {
         let now = if told.is_empty() { command.now } else { entry.last.ms() };
         let place = Place { stamp: entry.last, now, counter: self.is.counter };
         let (before, said, answer) = self.carry_out(command, place)?;
@@ -291,7 +290,6 @@ impl Group {
                 entry.last
             ));
         }
-        told.iter_mut().for_each(|told| told.written.said.join(&said));
         Ok(answer)
     }
 }

@@ -3,7 +3,9 @@
 //! It must be that, word for word, with these liberties, which come from what a cluster may have
 //! forgotten by then and a checker has not:
 //! * A register need not take in sums that are gone where it was written, if they counted for
-//!   nothing any more.
+//!   nothing any more, nor sums of which more was taken in before, by a register that is known there.
+//!   It may say the latter again. A cluster that lacks that other register, or the floor under which
+//!   the sums went, shows them on top of this one until that arrives, too.
 //! * The floor that a lost claim leaves may be said or not: everybody works it out from the claims.
 //! * `low` may be higher than the rule says, as long as that hides nothing that is seen.
 
@@ -81,13 +83,23 @@ impl Case<'_> {
         if rules.sums != entry.sums {
             return Some(format!("{:?}, not {:?}", entry.sums, rules.sums));
         }
-        let more = entry.resets.iter().find(|(who, reset)| rules.resets.get(who) != Some(reset));
+        let before = self.before.elements.get(name);
+        let known = |who: &Counter| before.and_then(|element| element.resets.get(who));
+        let mut said = entry.resets.iter();
+        let more = said.find(|(who, reset)| {
+            let rule = rules.resets.get(who);
+            let again = known(who) == Some(*reset) && rule.is_none_or(|rule| rule.loses_to(reset));
+            rule != Some(*reset) && !again
+        });
         if let Some((who, reset)) = more {
             return Some(format!("takes in {reset:?}, not {:?}", rules.resets.get(who)));
         }
-        let absent = rules.resets.keys().filter(|who| !entry.resets.contains_key(who));
-        let mut missed = absent.filter(|who| self.holds(name, **who) || self.counts(name, **who));
-        missed.next().map(|who| format!("does not take in {:?}", rules.resets[who]))
+        let mut missed = rules.resets.iter().filter(|(who, rule)| {
+            let taken = known(who).is_some_and(|before| rule.loses_to(before));
+            let here = self.holds(name, **who) || self.counts(name, **who);
+            !entry.resets.contains_key(who) && here && !taken
+        });
+        missed.next().map(|(_, rule)| format!("does not take in {rule:?}"))
     }
 
     fn holds(&self, name: &(Kind, Text), who: Counter) -> bool {

@@ -133,6 +133,13 @@ pub struct Reset {
     pub by: Stamp,
 }
 
+impl Reset {
+    /// Whether the other one speaks of more of the sum, or of as much and was written later.
+    pub fn loses_to(&self, other: &Reset) -> bool {
+        (other.stamp, other.by, other.sum) > (self.stamp, self.by, self.sum)
+    }
+}
+
 /// An element.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Element {
@@ -158,7 +165,7 @@ impl Element {
         }
         for (who, reset) in &other.resets {
             let mine = self.resets.entry(*who).or_insert(*reset);
-            if (reset.stamp, reset.by, reset.sum) > (mine.stamp, mine.by, mine.sum) {
+            if mine.loses_to(reset) {
                 *mine = *reset;
             }
         }
