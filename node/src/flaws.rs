@@ -33,6 +33,8 @@ pub enum Flaw {
     SumByLast,
     /// An expiry register forgets what had ended under the one that it replaces.
     NoLow,
+    /// Once an end is collected, a later expiry register knows nothing of it.
+    LowForgotten,
     /// A key that is created again inherits the end of the one that was emptied.
     TtlInherited,
     /// The stamp of a command need not lie above what was merged.

@@ -12,6 +12,7 @@
 //! | 0x63 live set | | which clusters count |
 //! | 0x64 open merge | origin, source group | the full state that is being merged |
 //! | 0x65 merges | | how many full states were merged |
+//! | 0x66 forgotten | | up to when ends may have been collected (8) |
 //! | 0x70 loser | number (8) | a write that lost against another cluster's |
 //!
 //! Numbers are big-endian. A key is escaped (0x00 becomes 0x00 0xFF) and ends with 0x00 0x01, so
@@ -47,6 +48,8 @@ pub const LIVE: u8 = 0x63;
 pub const MERGE: u8 = 0x64;
 /// The number of merged states, one row.
 pub const MERGES: u8 = 0x65;
+/// Up to when ends may have been collected, one row.
+pub const FORGOTTEN: u8 = 0x66;
 /// Rows of the log of losers, local upkeep.
 pub const LOSER: u8 = 0x70;
 

@@ -13,6 +13,8 @@
 //! * A floor or a passed expiry goes only after a whole walk under it found and removed what it
 //!   hides. A walk that was interrupted begins anew when floor or end have changed since, or when a
 //!   full state was merged in between: that may have brought back what the walk had removed.
+//! * A collected end is remembered, in the head and, for keys of which nothing is left, in the group:
+//!   a later expiry must go on hiding what it hid ([`Head::forgotten`](crate::model::Head::forgotten)).
 //! * Never while a full state is being merged into the group; who calls sees to that.
 
 use super::txn::{Key, Txn, corrupt};
@@ -54,6 +56,8 @@ pub struct Cleaned {
     pub waiting: u64,
     /// Whether there is more to do at once.
     pub more: bool,
+    /// The latest end that was collected, in milliseconds since 1970; 0 for none.
+    pub forgotten_ms: u64,
 }
 
 /// How far the walk over a key's elements has come, in the value of its index row.
@@ -261,6 +265,11 @@ impl Cleaner<'_, '_> {
             if lapses(lapse, Type::String) {
                 key.head.string.trim(Floor::below(Stamp::floor_at_ms(end)));
             }
+            if key.head.ty() == Some(lapse.ty) {
+                // Rows of another type are hidden by the floor of their own claim.
+                key.head.forget(end);
+            }
+            self.done.forgotten_ms = self.done.forgotten_ms.max(end);
             key.head.expiry = None;
         }
         let rules = self.rules;

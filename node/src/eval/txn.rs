@@ -36,6 +36,9 @@ pub struct EvalContext {
     pub now_ms: u64,
     /// The group's clock as applied: keys that ended up to here have ended for good.
     pub applied_clock_ms: u64,
+    /// Up to when ends may have been collected in the group, and their keys with them. Of a key that is
+    /// not here now, everything stamped before has come and is gone.
+    pub forgotten_ms: u64,
 }
 
 /// Evaluates one command.
@@ -134,7 +137,8 @@ impl<'a> Txn<'a> {
     fn open_unseen(&self, name: Bytes, slot: Slot, head: Option<Head>) -> Key {
         let now = self.context.now_ms;
         let stored = head.is_some();
-        let head = head.unwrap_or_default();
+        let forgotten = if self.context.synced { self.context.forgotten_ms } else { 0 };
+        let head = head.unwrap_or_else(|| Head { forgotten, ..Head::default() });
         if head.due(self.context.applied_clock_ms, now) {
             self.needs_tick.set(true);
         }

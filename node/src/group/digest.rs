@@ -370,7 +370,15 @@ mod tests {
         let origin = Origin { cluster: ClusterId(1), incarnation: Incarnation(1) };
         let stamp = Stamp { hlc: Hlc::from_ms(ms), cluster: origin.cluster };
         let slots = SlotRange::ALL;
-        EvalContext { origin, slots, synced: true, stamp, now_ms: ms, applied_clock_ms: ms }
+        EvalContext {
+            origin,
+            slots,
+            synced: true,
+            stamp,
+            now_ms: ms,
+            applied_clock_ms: ms,
+            forgotten_ms: 0,
+        }
     }
 
     /// Page by page a slot gives all its visible keys once, in order, and their digests are together

@@ -206,7 +206,8 @@ impl Leader {
             true => run.next_stamp(clock.wall_ms),
             false => self.context.stamp(run.clock_at(clock.wall_ms)),
         };
-        let at = eval_context(&self.context, stamp, stamp.hlc.ms(), clock.applied.ms());
+        let mut at = eval_context(&self.context, stamp, stamp.hlc.ms(), clock.applied.ms());
+        at.forgotten_ms = run.forgotten_ms(rows)?;
         let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
         let reply = eval::command(&mut txn, command)?;
         let (tick, wrote) = (txn.needs_tick(), txn.wrote());
@@ -309,7 +310,8 @@ impl Leader {
     }
 }
 
-/// What a command may know of the group and of time.
+/// What a command may know of the group and of time. One that writes must also be told what the
+/// group has forgotten ([`Run::forgotten_ms`]).
 pub(crate) fn eval_context(
     context: &GroupContext,
     stamp: Stamp,
@@ -317,5 +319,5 @@ pub(crate) fn eval_context(
     applied_clock_ms: u64,
 ) -> EvalContext {
     let GroupContext { origin, slots, synced, .. } = *context;
-    EvalContext { origin, slots, synced, stamp, now_ms, applied_clock_ms }
+    EvalContext { origin, slots, synced, stamp, now_ms, applied_clock_ms, forgotten_ms: 0 }
 }

@@ -145,7 +145,8 @@ pub(super) fn join(
     seen: &Closed,
 ) -> io::Result<()> {
     let now = run.clock_at(wall_ms);
-    let at = eval_context(context, context.stamp(now), now.ms(), now.ms());
+    let mut at = eval_context(context, context.stamp(now), now.ms(), now.ms());
+    at.forgotten_ms = run.forgotten_ms(rows)?;
     let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
     let losers = eval::remote_state(&mut txn, effects, seen)?;
     losers::record(&mut View::new(rows, &mut run.overlay), now, &losers.told)?;

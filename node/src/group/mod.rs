@@ -12,6 +12,8 @@ pub mod exec;
 
 pub mod digest;
 
+pub mod forgotten;
+
 pub mod remote;
 
 pub mod run;

@@ -4,8 +4,8 @@
 //! A state digest covers everything that a join looks at, hidden or not: tombstones, floors, claims
 //! and sums too. If two groups have the same digest of a slot, joining one into the other changes
 //! nothing, so nothing of that slot needs to travel; if they differ only in what one of them has
-//! collected already, the rows travel in vain and change nothing either. Counts are not covered:
-//! they are each cluster's own.
+//! collected already, the rows travel in vain and change nothing either. Counts and what was forgotten
+//! are not covered: they are each cluster's own.
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::engine::keys::{self, RowKey};
@@ -167,7 +167,9 @@ fn row_digest(effect: &Effect) -> u64 {
     let mut mix = Mix::new(SEED);
     mix.bytes(effect.key());
     match effect {
-        Effect::Head { head, .. } => mix.bytes(&encode_head(head)),
+        Effect::Head { head, .. } => {
+            mix.bytes(&encode_head(&Head { forgotten: 0, ..head.clone() }));
+        }
         Effect::Element { ty, name, element, .. } => {
             mix.number(u64::from(ty.number()));
             mix.bytes(name);

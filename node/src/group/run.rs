@@ -9,9 +9,10 @@
 //!   it saw in the overlay is then true.
 //! * Every job is answered exactly once: done, not applied, or unknown.
 
-use crate::engine::view::{Batch, Overlay};
+use crate::engine::view::{Batch, Overlay, Rows, View};
 use crate::group::entry::{Entry, Evaluation, Fence, Header, RowOp};
 use crate::group::exec::Outcome;
+use crate::group::forgotten;
 use crate::group::remote::Answer;
 use crate::resp::Reply;
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use flotilla_topology::ids::{LogId, Origin};
 use flotilla_topology::slot::{Slot, SlotRange};
 use flotilla_topology::stamp::{Hlc, Stamp};
 use std::collections::VecDeque;
+use std::io;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -109,6 +111,7 @@ pub struct Run {
     jobs: VecDeque<Waiting>,
     next_job: JobId,
     stopped: bool,
+    forgotten_ms: Option<u64>,
 }
 
 impl Run {
@@ -128,6 +131,7 @@ impl Run {
             jobs: VecDeque::new(),
             next_job: 1,
             stopped: false,
+            forgotten_ms: None,
         }
     }
 
@@ -171,6 +175,25 @@ impl Run {
     /// A remote effect was evaluated: later stamps of this group must beat it.
     pub fn observe(&mut self, stamp: Stamp) {
         self.clock = self.clock.max(stamp.hlc);
+    }
+
+    /// Up to when ends may have been collected in the group.
+    pub fn forgotten_ms(&mut self, rows: &dyn Rows) -> io::Result<u64> {
+        if let Some(known) = self.forgotten_ms {
+            return Ok(known);
+        }
+        let known = forgotten::read(&View::new(rows, &mut self.overlay))?;
+        self.forgotten_ms = Some(known);
+        Ok(known)
+    }
+
+    /// An end at `ms` is collected in the open entry.
+    pub fn forget(&mut self, rows: &dyn Rows, ms: u64) -> io::Result<()> {
+        if ms > self.forgotten_ms(rows)? {
+            forgotten::write(&mut View::new(rows, &mut self.overlay), ms);
+            self.forgotten_ms = Some(ms);
+        }
+        Ok(())
     }
 
     /// Registers a job whose commands are evaluated next.

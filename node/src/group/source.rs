@@ -17,6 +17,7 @@ use crate::engine::rows::FrozenRows;
 use crate::engine::view::{Overlay, View};
 use crate::group::Group;
 use crate::group::cursor::{self, closed_vector};
+use crate::group::forgotten;
 use crate::group::live::LiveSet;
 use crate::group::rows::{
     Resume, Units, differing_keys, differing_slots, encode_effect, key_hash, key_states,
@@ -79,7 +80,9 @@ impl Cuts {
             return Err(format!("this replica is at {}, {after} is needed", meta.applied));
         }
         let mut overlay = Overlay::new();
-        let set = LiveSet::read(&View::new(&rows, &mut overlay)).map_err(|e| unreadable(&e))?;
+        let view = View::new(&rows, &mut overlay);
+        let set = LiveSet::read(&view).map_err(|e| unreadable(&e))?;
+        let forgotten_ms = forgotten::read(&view).map_err(|e| unreadable(&e))?;
         if peer != ClusterId(0) && !set.is_some_and(|set| set.live.contains(&peer)) {
             return Err(format!("the group does not count cluster {peer} as live yet"));
         }
@@ -93,6 +96,7 @@ impl Cuts {
             fence: meta.fence,
             closed: meta.own,
             vector: closed_vector(&cursors, context.slots),
+            forgotten_ms,
         };
         if !keep {
             return Ok(SourceAnswer::Cut { cut: 0, state });

@@ -3,7 +3,7 @@
 //!
 //! A merge opens by an entry in the target group, which stops collection there; its chunks count
 //! only as long as it is open; and only its end moves the target's cursor, closed stamp and vector
-//! to those of the cut, never back. So a merge may be given up at any time and begun anew.
+//! to those of the cut, never back. What the source has forgotten counts here from the end on. So a merge may be given up at any time and begun anew.
 
 use crate::codec::{DecodeError, Decoder, Encoder, unseal};
 use crate::group::entry::Fence;
@@ -36,6 +36,8 @@ pub struct StateCut {
     pub closed: Stamp,
     /// What the group had of every other cluster.
     pub vector: Vector,
+    /// Up to when it may have collected ends, in milliseconds since 1970.
+    pub forgotten_ms: u64,
 }
 
 impl StateCut {
@@ -48,6 +50,7 @@ impl StateCut {
         self.fence.encode(out);
         out.put_stamp(self.closed);
         put_vector(out, &self.vector);
+        out.put_varint(self.forgotten_ms);
     }
 
     /// Reads it.
@@ -60,6 +63,7 @@ impl StateCut {
             fence: Fence::decode(from)?,
             closed: from.stamp()?,
             vector: take_vector(from)?,
+            forgotten_ms: from.varint()?,
         })
     }
 }
@@ -248,6 +252,7 @@ mod tests {
             fence: Fence { term: 2, next_seq: 3 },
             closed: stamp,
             vector: vec![(ClusterId(1), stamp)],
+            forgotten_ms: 77,
         };
         let effects = vec![Bytes::from_static(b"one"), Bytes::new()];
         let steps = [

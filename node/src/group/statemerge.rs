@@ -71,6 +71,8 @@ pub(super) fn evaluate(
                 Cursor { position: cut.position, closed, slots: cut.slots, vector: cut.vector };
             let next = merge::advanced(cursor, to);
             view.put(key, next.encode(), Parts::NONE);
+            // What the source knew of keys that it forgot is here now, or gone.
+            run.forget(rows, cut.forgotten_ms)?;
             run.observe(closed);
             Ok(StateEnd::Entry { origin: *origin, last: closed })
         }

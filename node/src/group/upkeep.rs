@@ -94,6 +94,7 @@ impl Upkeep {
         let rules = CleanRules { stability: &stability, merges, budget: CLEAN_ROWS };
         let done = eval::clean(&mut txn, &mut self.from, &rules)?;
         let wrote = txn.wrote();
+        run.forget(rows, done.forgotten_ms)?;
         self.clean_more = done.more && wrote;
         if wrote {
             // What was seen to have ended has ended for every later leader too.

@@ -66,13 +66,14 @@ pub fn effect_of(
 }
 
 fn cut_head(head: Head, origin: Origin, parts: Parts) -> Head {
-    let Head { claim, floor, expiry, string, count: _ } = head;
+    let Head { claim, floor, expiry, string, count: _, forgotten: _ } = head;
     Head {
         claim: claim.filter(|_| parts.contains(Parts::CLAIM)),
         floor: if parts.contains(Parts::FLOOR) { floor } else { Default::default() },
         expiry: expiry.filter(|_| parts.contains(Parts::EXPIRY)),
         string: cut_element(string, origin, parts),
         count: None,
+        forgotten: 0,
     }
 }
 

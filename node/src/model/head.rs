@@ -40,6 +40,11 @@ pub struct Count {
 }
 
 /// All of a key that is not an element row.
+///
+/// What was written before an end that has passed is collected, and then the expiry itself, once every
+/// live cluster has seen it. Others may be slower: they still hold those rows, hidden by the expiry,
+/// which any later one replaces. So a later one must go on hiding what this cluster does not have
+/// any more, and `forgotten` remembers up to when that may be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Head {
     /// What type the key has.
@@ -52,6 +57,10 @@ pub struct Head {
     pub string: Element,
     /// How many elements there are, if the type has elements.
     pub count: Option<Count>,
+    /// Milliseconds since 1970: whatever of this key was stamped before and is not here any more was
+    /// hidden by an end, and must stay hidden elsewhere too. 0 if nothing was forgotten that the
+    /// floor does not hide. Each cluster's own memory: full states carry it, logs do not.
+    pub forgotten: u64,
 }
 
 impl Head {
@@ -98,12 +107,24 @@ impl Head {
 
     /// The end that a new expiry register at time `ms` must go on hiding.
     pub fn low(&self, ms: u64) -> u64 {
-        let Some(expiry) = self.standing_expiry() else { return 0 };
+        let forgotten = if flaws::has(Flaw::LowForgotten) { 0 } else { self.unhidden_forgotten() };
+        let Some(expiry) = self.standing_expiry() else { return forgotten };
         if flaws::has(Flaw::NoLow) {
             return 0;
         }
         let passed = if expiry.at <= ms { expiry.at } else { 0 };
-        passed.max(expiry.low)
+        passed.max(expiry.low).max(forgotten)
+    }
+
+    /// What was forgotten, unless the floor hides it: that one is nowhere taken back.
+    fn unhidden_forgotten(&self) -> u64 {
+        let covered = Floor::below(expiry_stamp(self.forgotten)) <= self.floor;
+        if covered { 0 } else { self.forgotten }
+    }
+
+    /// An end is collected, and what it hid.
+    pub fn forget(&mut self, end: u64) {
+        self.forgotten = self.forgotten.max(end);
     }
 
     /// The number of elements at time `ms`, if it is known without counting.
@@ -126,6 +147,7 @@ impl Head {
         }
         self.expiry = self.expiry.max(other.expiry);
         self.string = self.string.join(other.string);
+        self.forget(other.forgotten);
         self
     }
 
@@ -149,6 +171,7 @@ impl Head {
         if floor.is_none() {
             return;
         }
+        self.forgotten = self.unhidden_forgotten();
         self.expiry = self.expiry.filter(|expiry| !floor.hides(expiry.stamp));
         self.string.trim(floor);
     }
@@ -169,7 +192,7 @@ impl Head {
         floor.max(void).max(self.string.garbage())
     }
 
-    /// Whether nothing is left but the claim.
+    /// Whether nothing is left but the claim, and what the group remembers too.
     pub fn is_bare(&self) -> bool {
         self.floor.is_none() && self.expiry.is_none() && self.string.is_empty()
     }

@@ -5,11 +5,12 @@
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version |
-//! | 1 | type number, 0 for none |
+//! | 1 | type number, 0 for none; plus 128 if something was forgotten |
 //! | 1 | flags: which parts follow, see [`head_flag`] |
 //! | 9 | stamp of the claim, if it has one: the *base*, which other stamps may refer to |
 //! | 9 | stamp of the floor, if there is one that is not the base |
 //! | 9 + 1 + n | expiry: stamp if not the base, type number if not the head's, end, low (varints) |
+//! | n | what was forgotten, if anything (varint) |
 //! | n | count: number (varint), how its floor is given (1 byte), that floor's stamp if explicit |
 //! | rest | the string's element |
 //!
@@ -25,6 +26,9 @@ use flotilla_topology::stamp::Stamp;
 
 /// The format that is written.
 const VERSION: u8 = 1;
+
+/// Stands in the type byte of a head row: what was forgotten follows.
+const FORGOTTEN: u8 = 128;
 
 /// Most sums or resets that one element may have: one per life of a cluster.
 const SLOTS_MAX: usize = 4096;
@@ -83,7 +87,8 @@ pub fn encode_head(head: &Head) -> Bytes {
     let mut out = Encoder::with_capacity(64 + value);
     let base = head.claim.map_or(Stamp::ZERO, |claim| claim.stamp);
     out.put_u8(VERSION);
-    out.put_u8(head.ty().map_or(0, Type::number));
+    let forgotten = if head.forgotten == 0 { 0 } else { FORGOTTEN };
+    out.put_u8(head.ty().map_or(0, Type::number) | forgotten);
     out.put_u8(head_flags(head, base));
     if !base.is_zero() {
         out.put_stamp(base);
@@ -100,6 +105,9 @@ pub fn encode_head(head: &Head) -> Bytes {
         }
         out.put_varint(expiry.at);
         out.put_varint(expiry.low);
+    }
+    if head.forgotten != 0 {
+        out.put_varint(head.forgotten);
     }
     if let Some(count) = &head.count {
         put_count(&mut out, count, head.floor);
@@ -142,7 +150,8 @@ fn put_count(out: &mut Encoder, count: &Count, floor: Floor) {
 pub fn decode_head(row: &Bytes) -> Result<Head, DecodeError> {
     let mut input = Decoder::shared(row);
     input.version(VERSION)?;
-    let ty = match input.u8()? {
+    let first = input.u8()?;
+    let ty = match first & !FORGOTTEN {
         0 => None,
         number => Some(type_of(&input, number)?),
     };
@@ -160,6 +169,9 @@ pub fn decode_head(row: &Bytes) -> Result<Head, DecodeError> {
         let named = number.map(|number| type_of(&input, number)).transpose()?;
         let ty = named.or(ty).ok_or(input.error("the type of an expiry"))?;
         head.expiry = Some(Expiry { stamp, ty, at: input.varint()?, low: input.varint()? });
+    }
+    if first & FORGOTTEN != 0 {
+        head.forgotten = input.varint()?;
     }
     if has(head_flag::COUNT) {
         head.count = Some(take_count(&mut input, head.floor)?);

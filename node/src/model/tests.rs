@@ -88,12 +88,14 @@ pub(crate) fn heads() -> impl Strategy<Value = Head> {
         low,
     });
     let (claim, expiry) = (proptest::option::of(claim), proptest::option::of(expiry));
-    (claim, floors(), expiry, elements()).prop_map(|(claim, floor, expiry, string)| Head {
+    let parts = (claim, floors(), expiry, elements(), 0u64..4);
+    parts.prop_map(|(claim, floor, expiry, string, forgotten)| Head {
         claim,
         floor,
         expiry,
         string,
         count: None,
+        forgotten,
     })
 }
 

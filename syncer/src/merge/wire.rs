@@ -185,6 +185,7 @@ mod tests {
             position: LogId { term: 2, index: 9 },
             fence: Fence { term: 2, next_seq: 3 },
             closed: stamp,
+            forgotten_ms: 77,
             vector: vec![(ClusterId(1), stamp)],
         };
         let state = SlotState { slot: Slot(7), sum: 1, rows: 2 };

@@ -16,6 +16,7 @@ pub const FLAWS: &[Flaw] = &[
     Flaw::ResetWithRegister,
     Flaw::SumByLast,
     Flaw::NoLow,
+    Flaw::LowForgotten,
     Flaw::TtlInherited,
     Flaw::ClockBehind,
     Flaw::GapTaken,

@@ -113,7 +113,8 @@ pub fn look_at(group: &mut SimGroup, key: &str, now_ms: u64) -> Seen {
     let context = group.context.clone();
     let stamp = context.stamp(Hlc::from_ms(now_ms));
     let (origin, slots, synced) = (context.origin, context.slots, context.synced);
-    let at = EvalContext { origin, slots, synced, stamp, now_ms, applied_clock_ms: now_ms };
+    let (applied_clock_ms, forgotten_ms) = (now_ms, 0);
+    let at = EvalContext { origin, slots, synced, stamp, now_ms, applied_clock_ms, forgotten_ms };
     let (rows, overlay) = (&group.state.rows, &mut group.leader.run.overlay);
     look(&mut |line| run(rows, overlay, at, line), key)
 }
@@ -134,6 +135,7 @@ pub fn expected(before: &Seen, ms: u64, key: &str, line: &str) -> Seen {
         stamp,
         now_ms,
         applied_clock_ms: now_ms,
+        forgotten_ms: 0,
     };
     let (rows, mut overlay) = (MemoryRows::new(), Overlay::new());
     overlay.begin(1);

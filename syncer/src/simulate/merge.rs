@@ -4,7 +4,9 @@
 use super::dice::Dice;
 use super::group::{Replica, SimGroup};
 use bytes::Bytes;
+use flotilla_node::engine::view::{Overlay, View};
 use flotilla_node::group::cursor::{self, closed_vector};
+use flotilla_node::group::forgotten;
 use flotilla_node::group::leader::{LeaderClock, Work};
 use flotilla_node::group::remote::Answer;
 use flotilla_node::group::rows::{self, Resume, Units};
@@ -54,6 +56,9 @@ impl Merge {
         }
         let context = &source.context;
         let cursors = cursor::read_all(&state.rows).expect("rows in memory can be read");
+        let mut overlay = Overlay::new();
+        let view = View::new(&state.rows, &mut overlay);
+        let forgotten_ms = forgotten::read(&view).expect("rows in memory can be read");
         let cut = StateCut {
             origin: context.origin,
             group: context.group,
@@ -62,6 +67,7 @@ impl Merge {
             fence: state.meta.fence,
             closed: state.meta.own,
             vector: closed_vector(&cursors, context.slots),
+            forgotten_ms,
         };
         let slots = SlotRange {
             first: slots.first.max(context.slots.first),

@@ -38,6 +38,7 @@ fn context(now_ms: u64) -> EvalContext {
         stamp: Stamp::floor_at_ms(now_ms),
         now_ms,
         applied_clock_ms: now_ms,
+        forgotten_ms: 0,
     }
 }
 

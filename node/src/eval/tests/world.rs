@@ -58,6 +58,7 @@ impl World {
             stamp: Stamp { hlc: self.clock, cluster: self.origin.cluster },
             now_ms,
             applied_clock_ms: self.applied_ms,
+            forgotten_ms: 0,
         }
     }
 
