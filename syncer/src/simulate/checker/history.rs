@@ -145,8 +145,8 @@ impl Group {
         if first == last && is_new && last.cluster == self.is.counter.0 {
             return Ok(());
         }
-        let (clock, highest) = (self.clock, self.highest);
-        Err(format!("stamps {first:?} to {last:?}, while {highest:?} was here, clock {clock}"))
+        let (ms, highest) = (self.clock >> 16, self.highest);
+        Err(format!("stamps {first:?} to {last:?}, while {highest:?} was here, at {ms}"))
     }
 }
 
@@ -204,7 +204,10 @@ impl History {
     pub fn idle(&self, at: At, command: &Command) -> Verdict<Answer> {
         let group = &self.groups[&at];
         let now = command.now;
-        let place = Place { stamp: Stamp::default(), now, counter: group.is.counter };
+        let counter = group.is.counter;
+        // Any stamp that it could have had; with none a delete would look like nothing.
+        let stamp = Stamp { clock: group.clock.max(now << 16) + 1, cluster: counter.0 };
+        let place = Place { stamp, now, counter };
         let (before, said, answer) = group.carry_out(command, place)?;
         if said != Key::default() {
             return Err(format!("{} said nothing, it should {said:?}", command.line()));
