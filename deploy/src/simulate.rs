@@ -27,6 +27,9 @@ pub struct SimulateArgs {
     /// Put one rule wrong after the other, and print how many histories it took to find it.
     #[arg(long)]
     calibrate: bool,
+    /// Look for one invariant only, and go on when another breaks.
+    #[arg(long)]
+    only: Option<String>,
     /// Tell what happens in the history of the first seed.
     #[arg(long)]
     trace: bool,
@@ -76,7 +79,7 @@ fn search(args: &SimulateArgs, flaw: Option<Flaw>) -> (u64, Option<(u64, simulat
                 break;
             }
             let seed = args.first + number;
-            if let Err(broken) = simulate::run(seed, flaw) {
+            if let Err(broken) = simulate::run_only(seed, flaw, args.only.as_deref()) {
                 stop.store(true, Ordering::Relaxed);
                 return Some((seed, broken));
             }

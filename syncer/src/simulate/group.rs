@@ -2,6 +2,7 @@
 //! memory. Raft itself is a list of proposals that get committed in order, refused, or lost with
 //! their leader.
 
+use super::checker::Heard;
 use super::dice::Dice;
 use flotilla_node::engine::meta::GroupMeta;
 use flotilla_node::engine::rocks::TabletId;
@@ -70,6 +71,8 @@ pub struct SimGroup {
     pub log: Vec<Committed>,
     /// The present leader.
     pub leader: Leader,
+    /// What its leaders have evaluated since the checker has looked.
+    pub heard: Vec<Heard>,
     /// How far its clock is off, in milliseconds.
     pub offset_ms: i64,
     term: u64,
@@ -90,6 +93,7 @@ impl SimGroup {
             state,
             lagging: Replica::new(),
             log: vec![blank],
+            heard: Vec::new(),
             offset_ms: 0,
             term: 1,
             flying: VecDeque::new(),
@@ -107,10 +111,16 @@ impl SimGroup {
         if self.leader.run.is_stopped() || !self.leader.run.can_take() {
             return work.refuse(None, self.term);
         }
+        let now = self.leader.run.clock_at(clock.wall_ms).ms();
+        let heard = Heard::of(&work, now, self.log.len());
         let evaluated = self.leader.evaluate(&self.state.rows, clock, work);
         evaluated.expect("rows in memory can be read");
         self.leader.close();
+        let under_way = self.flying.len();
         self.fly();
+        let newest = self.flying.back().map(|proposal| proposal.bytes.clone());
+        let heard = heard.map(|heard| heard.goes_into(newest, self.flying.len() > under_way));
+        self.heard.extend(heard);
     }
 
     /// Lets the leader do what is due by itself.

@@ -1,5 +1,6 @@
 //! Clusters, what happens to them, and how it ends.
 
+use super::checker::Checker;
 use super::commands::{self, KEYS, Mix};
 use super::dice::Dice;
 use super::group::SimGroup;
@@ -56,6 +57,7 @@ pub struct World {
     pub(super) merges: Vec<Merge>,
     pub(super) mesh: Mesh,
     pub(super) oracle: Oracle,
+    pub(super) checker: Checker,
     /// Wall time of a perfect clock, in milliseconds.
     pub(super) now_ms: u64,
     pub(super) instant: Instant,
@@ -108,6 +110,7 @@ impl World {
             merges: Vec::new(),
             mesh: Mesh::new(count),
             oracle: Oracle::default(),
+            checker: Checker::default(),
             now_ms: 10,
             instant: Instant::now(),
             faults: true,
@@ -127,6 +130,7 @@ impl World {
             };
             world.clusters.push((0..partitions).map(group).collect());
         }
+        world.checker = Checker::new(&world.clusters);
         world.link_all(count);
         world
     }
@@ -208,7 +212,8 @@ impl World {
             },
         }
         self.answers();
-        self.check_cursors()
+        self.check_cursors()?;
+        self.checker.found()
     }
 
     fn housekeep(&mut self, at: (usize, usize)) {
@@ -242,6 +247,7 @@ impl World {
     /// The oracle learns of everything that took effect, at once.
     pub(super) fn witness(&mut self, at: (usize, usize)) {
         self.oracle.witness(at, &self.clusters[at.0][at.1]);
+        self.checker.witness(at, &mut self.clusters[at.0][at.1]);
     }
 
     fn write(&mut self, cluster: usize) -> Step {
@@ -258,9 +264,12 @@ impl World {
         }
         let ms = group.leader.run.clock_at(clock.wall_ms).ms();
         let before = commands::look_at(group, key, ms);
-        let (answer, _) = oneshot::channel();
+        let (answer, reply) = oneshot::channel();
         let commands = vec![commands::parse(&line)];
         self.submit(at, Work::Exec { commands, answer });
+        if let Some(heard) = self.clusters[at.0][at.1].heard.last_mut() {
+            heard.with(before.clone(), reply);
+        }
         let after = commands::look_at(&mut self.clusters[at.0][at.1], key, ms);
         let want = commands::expected(&before, ms, key, &line);
         self.tell(|| format!("{at:?} at {ms}: {line}: {before:?} -> {after:?}"));
@@ -333,6 +342,7 @@ impl World {
             self.finish_merges();
             self.carry_everything();
             self.check_cursors()?;
+            self.checker.found()?;
         }
         Ok(())
     }
