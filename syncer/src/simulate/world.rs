@@ -213,7 +213,7 @@ impl World {
         }
         self.answers();
         self.check_cursors()?;
-        self.checker.found()
+        self.check_found()
     }
 
     fn housekeep(&mut self, at: (usize, usize)) {
@@ -342,7 +342,7 @@ impl World {
             self.finish_merges();
             self.carry_everything();
             self.check_cursors()?;
-            self.checker.found()?;
+            self.check_found()?;
         }
         Ok(())
     }
