@@ -55,7 +55,7 @@ pub fn cover(txn: &mut Txn<'_>, coverage: &Coverage<'_>) -> io::Result<Option<Co
     }
     let (elements, left) = rows(txn, &coverage.elements, coverage.budget)?;
     for (row, value) in elements {
-        let RowKey::Element { slot, key, ty, .. } = keys::decode(&row).map_err(corrupt)? else {
+        let RowKey::Element { slot, key, ty, name } = keys::decode(&row).map_err(corrupt)? else {
             continue;
         };
         let before = decode_element(&value).map_err(corrupt)?;
@@ -69,7 +69,10 @@ pub fn cover(txn: &mut Txn<'_>, coverage: &Coverage<'_>) -> io::Result<Option<Co
         }
         match after.is_empty() {
             true => txn.drop_row(row),
-            false => txn.put_row(row, encode_element(&after), Parts::NONE),
+            false => {
+                txn.put_row(row, encode_element(&after), Parts::NONE);
+                txn.queue_element(&key, ty, &name, &before, &after);
+            }
         }
         txn.queue_bare(&key);
         txn.save(key);

@@ -73,9 +73,21 @@ impl Txn<'_> {
         element.trim(key.head.floor);
         let row = keys::element(key.slot, &key.name, Type::Hash, name);
         self.put_row(row, encode_element(&element), parts);
-        let waits = element.garbage().filter(|_| self.context.synced);
+        self.queue_element(key, Type::Hash, name, before, &element);
+    }
+
+    /// Keeps the invariant: what can be collected of an element some day is in the garbage index.
+    pub(super) fn queue_element(
+        &mut self,
+        key: &Key,
+        ty: Type,
+        name: &[u8],
+        before: &Element,
+        after: &Element,
+    ) {
+        let waits = after.garbage().filter(|_| self.context.synced);
         if let Some(stamp) = waits.filter(|_| waits != before.garbage()) {
-            let row = keys::garbage(stamp.hlc, key.slot, &key.name, Some((Type::Hash, name)));
+            let row = keys::garbage(stamp.hlc, key.slot, &key.name, Some((ty, name)));
             self.put_row(row, Bytes::new(), Parts::NONE);
         }
     }
