@@ -139,7 +139,7 @@ fn number<T: std::str::FromStr>(word: &str) -> T {
     word.parse().unwrap_or_else(|_| panic!("{word} is a number"))
 }
 
-fn split<'t>(word: &'t str, by: char) -> (&'t str, &'t str) {
+fn split(word: &str, by: char) -> (&str, &str) {
     word.split_once(by).unwrap_or_else(|| panic!("{word} has a {by}"))
 }
 

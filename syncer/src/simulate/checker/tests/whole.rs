@@ -26,6 +26,11 @@ fn f2_finds_ends_that_forget_what_had_ended() {
 }
 
 #[test]
+fn f2_finds_ends_that_forget_what_was_collected() {
+    finds(Flaw::LowForgotten);
+}
+
+#[test]
 fn f3_finds_inherited_ends() {
     finds(Flaw::TtlInherited);
 }
