@@ -296,16 +296,26 @@ pub fn key_states(rows: &dyn Rows, slot: Slot) -> io::Result<Vec<KeyState>> {
     Ok(states)
 }
 
+/// A slot whose state is another at the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DifferentSlot {
+    /// Which.
+    pub slot: Slot,
+    /// The target has nothing there: keys need not be compared.
+    pub empty: bool,
+}
+
 /// Slots of `theirs` whose state is another here. One without rows has sum 0.
-pub fn differing_slots(rows: &dyn Rows, theirs: &[SlotState]) -> io::Result<Vec<Slot>> {
+pub fn differing_slots(rows: &dyn Rows, theirs: &[SlotState]) -> io::Result<Vec<DifferentSlot>> {
     let (Some(first), Some(last)) = (theirs.first(), theirs.last()) else { return Ok(Vec::new()) };
     let ours = slot_states(rows, SlotRange { first: first.slot, last: last.slot })?;
-    let same = |state: &&SlotState| {
+    let different = |state: &SlotState| {
         let at = ours.binary_search_by_key(&state.slot, |ours| ours.slot);
         let (sum, rows) = at.map_or((0, 0), |at| (ours[at].sum, ours[at].rows));
-        (sum, rows) == (state.sum, state.rows)
+        let differs = (sum, rows) != (state.sum, state.rows);
+        differs.then_some(DifferentSlot { slot: state.slot, empty: rows == 0 })
     };
-    Ok(theirs.iter().filter(|state| !same(state)).map(|state| state.slot).collect())
+    Ok(theirs.iter().filter_map(different).collect())
 }
 
 /// Keys of `theirs` (all of a slot, by hash) whose state is another here.
@@ -385,7 +395,13 @@ mod tests {
             .insert(keys::element(Slot(7), b"c", Type::Hash, b"z"), encode_element(&element("!")));
         theirs.insert(keys::head(Slot(8), b"new"), encode_head(&Head::default()));
         let other = slot_states(&theirs, SlotRange::ALL).unwrap();
-        assert_eq!(differing_slots(&ours, &other).unwrap(), [Slot(7), Slot(8)]);
+        assert_eq!(
+            differing_slots(&ours, &other).unwrap(),
+            [
+                DifferentSlot { slot: Slot(7), empty: false },
+                DifferentSlot { slot: Slot(8), empty: true },
+            ]
+        );
         let keys = key_states(&theirs, Slot(7)).unwrap();
         assert_eq!(differing_keys(&ours, Slot(7), &keys).unwrap(), [key_hash(b"c")]);
     }

@@ -9,8 +9,9 @@
 mod ask;
 
 pub use ask::{
-    KEYS_MAX, ROWS_MAX, SourceAnswer, SourceRequest, put_hashes, put_key_states, put_slot_states,
-    take_hashes, take_key_states, take_slot_states,
+    KEYS_MAX, ROWS_MAX, SourceAnswer, SourceRequest, put_different_slots, put_hashes,
+    put_key_states, put_slot_states, take_different_slots, take_hashes, take_key_states,
+    take_slot_states,
 };
 
 use crate::engine::rows::FrozenRows;

@@ -1,7 +1,7 @@
 //! The receiving side of a merge: carries each step to the leaders of the groups that own the slots
 //! here, and answers when they have committed it.
 
-use super::wire::MergeMessage;
+use super::wire::{MergeMessage, Part};
 use crate::batch::Message;
 use crate::inbound::targets;
 use crate::leaders::{Leaders, MapWatch};
@@ -9,12 +9,13 @@ use crate::link::LinkError;
 use crate::link::stream::Wire;
 use crate::receiver::{Failure, RETRY_FIRST, RETRY_LAST};
 use bytes::Bytes;
-use flotilla_node::group::rows::{KeyState, SlotState, Stretch};
+use flotilla_node::group::rows::{DifferentSlot, KeyState, SlotState, Stretch};
 use flotilla_node::group::source::{SourceAnswer, SourceRequest};
 use flotilla_node::group::state::{StateCut, StateRequest, StateStep, StateVerdict};
 use flotilla_node::transport::{Class, kinds};
 use flotilla_topology::ids::{GroupId, Identity, Origin};
 use flotilla_topology::slot::{Slot, SlotRange};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
@@ -118,8 +119,8 @@ impl Merging {
                     let keys = self.different_keys(slot, states).await?;
                     self.say(MergeMessage::DifferentKeys { slot, keys });
                 }
-                Message::Merge(MergeMessage::Chunk { slot, effects }) => {
-                    self.chunk(slot, effects).await?;
+                Message::Merge(MergeMessage::Chunk(parts)) => {
+                    self.chunk(parts).await?;
                     self.say(MergeMessage::Merged);
                 }
                 Message::Merge(MergeMessage::Cover { slot, stretch, effects }) => {
@@ -146,11 +147,18 @@ impl Merging {
         }
     }
 
-    async fn chunk(&mut self, slot: Slot, effects: Vec<Bytes>) -> Result<(), Ended> {
-        let target = self.owner(slot)?;
+    /// One entry for all that goes to the same group.
+    async fn chunk(&mut self, parts: Vec<Part>) -> Result<(), Ended> {
+        let mut by_target: BTreeMap<GroupId, Vec<Bytes>> = BTreeMap::new();
+        for Part { slot, effects } in parts {
+            by_target.entry(self.owner(slot)?).or_default().extend(effects);
+        }
         let (origin, group) = (self.origin, self.group);
-        metrics::counter!("flotilla_merge_received_rows_total").increment(effects.len() as u64);
-        self.step(target, StateStep::Chunk { origin, group, effects }).await.map(|_| ())
+        for (target, effects) in by_target {
+            metrics::counter!("flotilla_merge_received_rows_total").increment(effects.len() as u64);
+            self.step(target, StateStep::Chunk { origin, group, effects }).await?;
+        }
+        Ok(())
     }
 
     /// A stretch of a slot, in as many steps as the target wants.
@@ -227,7 +235,7 @@ impl Merging {
         }
     }
 
-    async fn different_slots(&self, states: Vec<SlotState>) -> Result<Vec<Slot>, Ended> {
+    async fn different_slots(&self, states: Vec<SlotState>) -> Result<Vec<DifferentSlot>, Ended> {
         let mut different = Vec::new();
         for (group, slots) in &self.targets {
             let mine = states.iter().filter(|state| slots.contains(state.slot));

@@ -1,7 +1,7 @@
 //! The sending side of a merge: cuts the group on one of its replicas, compares, sends what
 //! differs.
 
-use super::wire::MergeMessage;
+use super::wire::{MergeMessage, PARTS_MAX, Part};
 use crate::batch::Message;
 use crate::leaders::Leaders;
 use crate::link::LinkError;
@@ -11,8 +11,10 @@ use crate::outbound::Route;
 use crate::receiver::Failure;
 use bytes::Bytes;
 use flotilla_node::group::remote::LinkFloor;
-use flotilla_node::group::rows::{Resume, SlotState, Stretch};
-use flotilla_node::group::source::{KEYS_MAX, SourceAnswer, SourceRequest};
+use flotilla_node::group::rows::{DifferentSlot, Resume, SlotState, Stretch};
+use flotilla_node::group::source::{
+    KEYS_MAX, ROWS_BYTES_MAX, ROWS_MAX, SourceAnswer, SourceRequest,
+};
 use flotilla_node::group::state::StateCut;
 use flotilla_node::transport::{Class, kinds};
 use flotilla_topology::ids::{ClusterId, LogId};
@@ -67,8 +69,18 @@ pub async fn run(
         pin(&leaders, &floor).await?;
         let wire = open(&link, &route).await?;
         let (route, leaders, node, answers) = (&route, &leaders, &node, VecDeque::new());
-        let sending =
-            Sending { route, leaders, node, cut, wire, under_way: 0, answers, covers: false };
+        let sending = Sending {
+            route,
+            leaders,
+            node,
+            cut,
+            wire,
+            under_way: 0,
+            answers,
+            covers: false,
+            parts: Vec::new(),
+            parts_bytes: 0,
+        };
         let ended = sending.run(state, &progress).await;
         let drop = SourceRequest::Drop { cut };
         let _ = ask(leaders, node, drop).await; // it would be dropped by itself in a minute
@@ -166,6 +178,9 @@ struct Sending<'a> {
     answers: VecDeque<MergeMessage>,
     /// The peer comes back from a fence.
     covers: bool,
+    /// Rows that wait for company.
+    parts: Vec<Part>,
+    parts_bytes: usize,
 }
 
 impl Sending<'_> {
@@ -270,14 +285,18 @@ impl Sending<'_> {
             other => return Err(Ended::Failed(format!("an answer to slots: {other:?}"))),
         };
         if self.covers {
-            for slot in different {
+            for DifferentSlot { slot, .. } in different {
                 self.rows(slot, None, progress).await?;
             }
             return Ok(rows);
         }
         // All questions first: one round trip for the whole stripe.
         let mut asked = Vec::with_capacity(different.len());
-        for slot in different {
+        for DifferentSlot { slot, empty } in different {
+            if empty {
+                asked.push((slot, false));
+                continue;
+            }
             let states = match self.source(SourceRequest::Keys { cut: self.cut, slot }).await? {
                 SourceAnswer::Keys(states) => states,
                 other => return Err(Ended::Failed(format!("an answer to keys: {other:?}"))),
@@ -292,7 +311,38 @@ impl Sending<'_> {
             let keys = if compares { Some(self.different_keys(slot).await?) } else { None };
             self.rows(slot, keys, progress).await?;
         }
+        self.flush().await?;
         Ok(rows)
+    }
+
+    /// Sends a chunk once few enough are under way.
+    async fn chunk(&mut self, chunk: MergeMessage) -> Result<(), Ended> {
+        self.room(CHUNKS_MAX - 1).await?;
+        self.under_way += 1;
+        self.say(chunk);
+        Ok(())
+    }
+
+    /// Rows of slots that hold few travel together: each chunk is an entry, and a sync of disks.
+    async fn collect(&mut self, part: Part) -> Result<(), Ended> {
+        let size = |part: &Part| part.effects.iter().map(Bytes::len).sum::<usize>();
+        let rows = |parts: &[Part]| parts.iter().map(|part| part.effects.len()).sum::<usize>();
+        let more = rows(&self.parts) + part.effects.len();
+        if more > ROWS_MAX || self.parts_bytes + size(&part) > ROWS_BYTES_MAX {
+            self.flush().await?;
+        }
+        self.parts_bytes += size(&part);
+        self.parts.push(part);
+        if self.parts.len() == PARTS_MAX {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Ended> {
+        let parts = std::mem::take(&mut self.parts);
+        self.parts_bytes = 0;
+        if parts.is_empty() { Ok(()) } else { self.chunk(MergeMessage::Chunk(parts)).await }
     }
 
     async fn different_keys(&mut self, asked: Slot) -> Result<Vec<u64>, Ended> {
@@ -321,14 +371,12 @@ impl Sending<'_> {
                     now.rows += effects.len() as u64;
                     now.bytes += effects.iter().map(|e: &Bytes| e.len() as u64).sum::<u64>();
                 });
-                self.room(CHUNKS_MAX - 1).await?;
-                self.under_way += 1;
-                self.say(match self.covers {
-                    true => {
-                        MergeMessage::Cover { slot, stretch: stretch(slot, begin, &next), effects }
-                    }
-                    false => MergeMessage::Chunk { slot, effects },
-                });
+                if self.covers {
+                    let stretch = stretch(slot, begin, &next);
+                    self.chunk(MergeMessage::Cover { slot, stretch, effects }).await?;
+                } else {
+                    self.collect(Part { slot, effects }).await?;
+                }
             }
             match next {
                 Some(next) => from = Some(next),

@@ -5,16 +5,28 @@ use crate::batch::{put_body, take_body};
 use bytes::Bytes;
 use flotilla_node::codec::{DecodeError, Decoder, Encoder};
 use flotilla_node::group::remote::{EFFECT_BYTES_MAX, TEXT_BYTES_MAX};
-use flotilla_node::group::rows::{KeyState, SlotState, Stretch};
+use flotilla_node::group::rows::{DifferentSlot, KeyState, SlotState, Stretch};
 use flotilla_node::group::source::{
-    ROWS_MAX, put_hashes, put_key_states, put_slot_states, take_hashes, take_key_states,
-    take_slot_states,
+    ROWS_MAX, put_different_slots, put_hashes, put_key_states, put_slot_states,
+    take_different_slots, take_hashes, take_key_states, take_slot_states,
 };
 use flotilla_node::group::state::StateCut;
 use flotilla_topology::ids::LogId;
-use flotilla_topology::slot::{SLOT_COUNT, Slot};
+use flotilla_topology::slot::Slot;
 
 type Decoded<T> = Result<T, DecodeError>;
+
+/// Slots that one chunk holds rows of.
+pub const PARTS_MAX: usize = 512;
+
+/// Rows of a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The slot.
+    pub slot: Slot,
+    /// Encoded effects, of each key the head first.
+    pub effects: Vec<Bytes>,
+}
 
 /// What is said on the stream of a merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +54,7 @@ pub enum MergeMessage {
     /// States of slots, in order. Answered by `DifferentSlots`.
     Slots(Vec<SlotState>),
     /// Those that are another state there.
-    DifferentSlots(Vec<Slot>),
+    DifferentSlots(Vec<DifferentSlot>),
     /// States of the keys of a slot. Answered by `DifferentKeys`.
     Keys {
         /// The slot.
@@ -57,13 +69,8 @@ pub enum MergeMessage {
         /// By hash, in order.
         keys: Vec<u64>,
     },
-    /// Rows of a slot. Answered by `Merged`.
-    Chunk {
-        /// The slot.
-        slot: Slot,
-        /// Encoded effects.
-        effects: Vec<Bytes>,
-    },
+    /// Rows of some slots. Answered by `Merged`.
+    Chunk(Vec<Part>),
     /// All rows of a stretch of a slot. Answered by `Merged`.
     Cover {
         /// The slot.
@@ -110,8 +117,7 @@ impl MergeMessage {
             }
             MergeMessage::DifferentSlots(slots) => {
                 out.put_u8(5);
-                out.put_varint(slots.len() as u64);
-                slots.iter().for_each(|slot| out.put_slot(*slot));
+                put_different_slots(out, slots);
             }
             MergeMessage::Keys { slot, states } => {
                 out.put_u8(6);
@@ -123,10 +129,13 @@ impl MergeMessage {
                 out.put_slot(*slot);
                 put_hashes(out, keys);
             }
-            MergeMessage::Chunk { slot, effects } => {
+            MergeMessage::Chunk(parts) => {
                 out.put_u8(8);
-                out.put_slot(*slot);
-                put_effects(out, effects);
+                out.put_varint(parts.len() as u64);
+                for part in parts {
+                    out.put_slot(part.slot);
+                    put_effects(out, &part.effects);
+                }
             }
             MergeMessage::Cover { slot, stretch, effects } => {
                 out.put_u8(13);
@@ -156,14 +165,16 @@ impl MergeMessage {
             2 => MergeMessage::Opened { covers: from.bool()? },
             3 => MergeMessage::Older { cursor: from.log_id()? },
             4 => MergeMessage::Slots(take_slot_states(from)?),
-            5 => {
-                let count = from.count(usize::from(SLOT_COUNT), 2)?;
-                let slots = (0..count).map(|_| from.slot()).collect::<Decoded<_>>()?;
-                MergeMessage::DifferentSlots(slots)
-            }
+            5 => MergeMessage::DifferentSlots(take_different_slots(from)?),
             6 => MergeMessage::Keys { slot: from.slot()?, states: take_key_states(from)? },
             7 => MergeMessage::DifferentKeys { slot: from.slot()?, keys: take_hashes(from)? },
-            8 => MergeMessage::Chunk { slot: from.slot()?, effects: take_effects(from)? },
+            8 => {
+                let count = from.count(PARTS_MAX, 4)?;
+                let part = |from: &mut Decoder<'_>| -> Decoded<_> {
+                    Ok(Part { slot: from.slot()?, effects: take_effects(from)? })
+                };
+                MergeMessage::Chunk((0..count).map(|_| part(from)).collect::<Decoded<_>>()?)
+            }
             9 => MergeMessage::Merged,
             10 => MergeMessage::Parked { ahead_ms: from.varint()? },
             11 => MergeMessage::Close,
@@ -233,10 +244,10 @@ mod tests {
             },
             MergeMessage::Older { cursor: LogId { term: 1, index: 2 } },
             MergeMessage::Slots(vec![state]),
-            MergeMessage::DifferentSlots(vec![Slot(7)]),
+            MergeMessage::DifferentSlots(vec![DifferentSlot { slot: Slot(7), empty: false }]),
             MergeMessage::Keys { slot: Slot(7), states: vec![KeyState { key: 1, sum: 2 }] },
             MergeMessage::DifferentKeys { slot: Slot(7), keys: vec![1] },
-            MergeMessage::Chunk { slot: Slot(7), effects },
+            MergeMessage::Chunk(vec![Part { slot: Slot(7), effects }]),
             MergeMessage::Merged,
             MergeMessage::Parked { ahead_ms: 700 },
             MergeMessage::Close,

@@ -242,7 +242,7 @@ impl Merge {
         let theirs = rows::slot_states(&self.state.rows, self.slots).expect(readable);
         let ours = &target.state.rows;
         let slots = rows::differing_slots(ours, &theirs).expect(readable);
-        let keys = slots.into_iter().flat_map(|slot| {
+        let keys = slots.into_iter().map(|different| different.slot).flat_map(|slot| {
             let theirs = rows::key_states(&self.state.rows, slot).expect(readable);
             rows::differing_keys(ours, slot, &theirs).expect(readable)
         });

@@ -184,9 +184,9 @@ impl World {
             }
         }
         let last = self.clusters[cluster].iter().map(|group| group.state.meta.own).max();
-        let open = self.mesh.unseen.iter_mut().rev();
-        if let Some(open) = open.filter(|(from, _)| from.cluster == origin(cluster).cluster).next()
-        {
+        let mut unseen = self.mesh.unseen.iter_mut().rev();
+        let own = origin(cluster).cluster;
+        if let Some(open) = unseen.find(|(from, _)| from.cluster == own) {
             open.1 = last.unwrap_or_default();
         }
         self.tell(|| format!("cluster {cluster} returns"));

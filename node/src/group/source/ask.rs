@@ -2,7 +2,7 @@
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::group::remote::{EFFECT_BYTES_MAX, Outcome};
-use crate::group::rows::{KeyState, Resume, SlotState};
+use crate::group::rows::{DifferentSlot, KeyState, Resume, SlotState};
 use crate::group::state::StateCut;
 use bytes::Bytes;
 use flotilla_topology::ids::{ClusterId, GroupId, LogId};
@@ -104,7 +104,7 @@ pub enum SourceAnswer {
         next: Option<Resume>,
     },
     /// Slots that differ.
-    DifferentSlots(Vec<Slot>),
+    DifferentSlots(Vec<DifferentSlot>),
     /// Keys that differ, by hash.
     DifferentKeys(Vec<u64>),
     /// Dropped.
@@ -139,6 +139,21 @@ pub fn put_slot_states(out: &mut Encoder, states: &[SlotState]) {
 pub fn take_slot_states(from: &mut Decoder<'_>) -> Decoded<Vec<SlotState>> {
     take_list(from, usize::from(SLOT_COUNT), 11, |from| {
         Ok(SlotState { slot: from.slot()?, sum: from.u64()?, rows: from.varint()? })
+    })
+}
+
+/// Appends slots that differ.
+pub fn put_different_slots(out: &mut Encoder, slots: &[DifferentSlot]) {
+    put_list(out, slots, |out, different| {
+        out.put_slot(different.slot);
+        out.put_bool(different.empty);
+    });
+}
+
+/// Reads slots that differ.
+pub fn take_different_slots(from: &mut Decoder<'_>) -> Decoded<Vec<DifferentSlot>> {
+    take_list(from, usize::from(SLOT_COUNT), 3, |from| {
+        Ok(DifferentSlot { slot: from.slot()?, empty: from.bool()? })
     })
 }
 
@@ -276,7 +291,7 @@ impl Outcome for SourceAnswer {
             }
             SourceAnswer::DifferentSlots(slots) => {
                 out.put_u8(5);
-                put_list(out, slots, |out, slot| out.put_slot(*slot));
+                put_different_slots(out, slots);
             }
             SourceAnswer::DifferentKeys(keys) => {
                 out.put_u8(6);
@@ -296,12 +311,7 @@ impl Outcome for SourceAnswer {
                 effects: take_list(from, ROWS_MAX, 1, |from| from.bytes(EFFECT_BYTES_MAX))?,
                 next: from.option(Resume::take)?,
             },
-            5 => SourceAnswer::DifferentSlots(take_list(
-                from,
-                usize::from(SLOT_COUNT),
-                2,
-                Decoder::slot,
-            )?),
+            5 => SourceAnswer::DifferentSlots(take_different_slots(from)?),
             6 => SourceAnswer::DifferentKeys(take_hashes(from)?),
             7 => SourceAnswer::Dropped,
             _ => return Err(unknown),
@@ -351,7 +361,7 @@ mod tests {
             SourceAnswer::Slots(states),
             SourceAnswer::Keys(keys),
             SourceAnswer::Rows { effects: vec![Bytes::from_static(b"x")], next: from },
-            SourceAnswer::DifferentSlots(vec![Slot(1), Slot(9)]),
+            SourceAnswer::DifferentSlots(vec![DifferentSlot { slot: Slot(1), empty: true }]),
             SourceAnswer::DifferentKeys(vec![5]),
             SourceAnswer::Dropped,
         ];
