@@ -183,12 +183,6 @@ impl World {
                 self.begin_tenure(cluster, group, syncer);
             }
         }
-        let last = self.clusters[cluster].iter().map(|group| group.state.meta.own).max();
-        let mut unseen = self.mesh.unseen.iter_mut().rev();
-        let own = origin(cluster).cluster;
-        if let Some(open) = unseen.find(|(from, _)| from.cluster == own) {
-            open.1 = last.unwrap_or_default();
-        }
         self.tell(|| format!("cluster {cluster} returns"));
         self.enter(cluster, Phase::Returning, BTreeSet::new());
     }
@@ -228,6 +222,12 @@ impl World {
             }
             Phase::Levelling => self.mesh.moving = None,
             Phase::Giving => {
+                let last = self.clusters[cluster].iter().map(|group| group.state.meta.own).max();
+                let mut unseen = self.mesh.unseen.iter_mut().rev();
+                let own = origin(cluster).cluster;
+                if let Some(open) = unseen.find(|(from, _)| from.cluster == own) {
+                    open.1 = last.unwrap_or_default();
+                }
                 self.tell(|| format!("cluster {cluster} is back"));
                 self.mesh.moving = None;
                 for other in others {
