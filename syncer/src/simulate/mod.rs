@@ -13,7 +13,7 @@
 //! * `counter_back`: no counter shows more than what was added since its key was deleted last; this
 //!   is counted beside the rules, which may be wrong all alike.
 //! * `plain_rules`: commands and clusters do what a second, plain writing of the rules says, which
-//!   shares no code with the product ([`checker`]).
+//!   shares no code with the product (`checker`).
 //! * `collected`: after a while nothing waits to be collected.
 //!
 //! That these checks would notice is shown by [`calibrate`]: it puts one rule wrong at a time and
