@@ -4,6 +4,7 @@
 mod hold;
 mod merging;
 mod status;
+mod stream;
 
 pub use merging::Merger;
 
@@ -25,6 +26,7 @@ use merging::Merging;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use stream::{next, open, opened};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 
@@ -362,8 +364,6 @@ impl Outbound {
                 if self.shipper.state().0 == LinkState::NeedsMerge {
                     self.lost("needs-merge".into());
                 } else if cursor == LogId::default() && self.begins_with_state() {
-                    // It came after the others: what they deleted before may be forgotten here and
-                    // there, so a log alone would bring back what another one deleted.
                     self.merging.wanted = true;
                     self.lost("it begins with the full state".into());
                 }
@@ -391,8 +391,8 @@ impl Outbound {
         }
     }
 
-    /// Whether the log alone would bring back what was deleted and forgotten: the peer came later than
-    /// its cluster, or one of the two comes back.
+    /// A log alone would bring back what was deleted and forgotten: the peer came later, or one of
+    /// the two comes back.
     fn begins_with_state(&self) -> bool {
         self.told.borrow().merge_epoch > 0 || self.route.origin.incarnation.0 > 1
     }
@@ -472,32 +472,4 @@ impl Outbound {
 
 fn stage(name: &'static str, ms: u64) {
     metrics::histogram!("flotilla_link_stage_seconds", "stage" => name).record(ms as f64 / 1000.0);
-}
-
-async fn open(link: &Link, route: &Route) -> Result<(Wire, Message), LinkError> {
-    let lost = |error: quinn::ConnectionError| LinkError::Lost(error.to_string());
-    let (send, receive) = link.connection.open_bi().await.map_err(lost)?;
-    let bytes =
-        metrics::counter!("flotilla_link_sent_bytes_total", "peer" => route.peer_name.clone());
-    let mut wire = Wire::start(send, receive, move |sent| bytes.increment(sent as u64));
-    let Route { namespace, group, slots, .. } = route.clone();
-    wire.send(Message::Open { namespace, group, slots });
-    let first = wire.next().await?;
-    Ok((wire, first))
-}
-
-async fn opened(
-    opening: &mut Option<tokio::task::JoinHandle<Result<(Wire, Message), LinkError>>>,
-) -> Result<(Wire, Message), LinkError> {
-    match opening {
-        Some(task) => task.await.unwrap_or_else(|error| Err(LinkError::Lost(error.to_string()))),
-        None => std::future::pending().await,
-    }
-}
-
-async fn next(wire: &mut Option<Wire>) -> Result<Message, LinkError> {
-    match wire {
-        Some(wire) => wire.next().await,
-        None => std::future::pending().await,
-    }
 }
