@@ -71,6 +71,8 @@ pub enum Flaw {
     MergesOnFenced,
     /// A returning cluster joins what others have, and drops nothing.
     NoCover,
+    /// A merge that only joins, begun before a new life, counts as one that covers.
+    CoveredByJoin,
     /// A returning cluster drops removals too that only it has.
     CoverageOfAll,
     /// A returning cluster gives its state away before it has that of all others.

@@ -88,6 +88,10 @@ fn a_fenced_cluster_returns_with_its_data_and_nothing_deleted_comes_back() {
     links_are(&demo, "live");
     demo.verify_equal();
     for (name, redis) in [("east", &mut east), ("west", &mut west)] {
+        redis.becomes(&["PING"], "PONG");
+        let mut is_there = |number: &i32| redis.call(&["EXISTS", &format!("old:{number}")]) == "1";
+        let back: Vec<i32> = (0..100).filter(is_there).collect();
+        assert!(back.is_empty(), "deleted keys are in {name}: {back:?}");
         redis.becomes(&["DBSIZE"], "200");
         for number in [0, 20, 49] {
             redis.becomes(

@@ -157,7 +157,8 @@ impl Leader {
                             set
                         }
                     };
-                    statemerge::refused_now(&mut view, &set)?;
+                    let reborn = !life::is_current(&view, &context)?;
+                    statemerge::refused_now(&mut view, &set, reborn)?;
                     levelled::follow(&mut view, &set)?;
                     life::follow(&mut view, &context, &set)
                 })

@@ -205,18 +205,18 @@ fn ended(view: &mut View<'_>, row: Bytes) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends the merges of clusters whose states are not taken any more.
-pub(super) fn refused_now(view: &mut View<'_>, set: &LiveSet) -> io::Result<()> {
+/// Ends the merges of clusters whose states are not taken any more, and all when the group begins
+/// another life: one that was opened before would be taken for one that covers.
+pub(super) fn refused_now(view: &mut View<'_>, set: &LiveSet, reborn: bool) -> io::Result<()> {
     let open = view.scan(keys::of_kind(keys::MERGE), false);
     let rows: Vec<Bytes> = open.map(|row| row.map(|(row, _)| row)).collect::<io::Result<_>>()?;
     for row in rows {
         let RowKey::Merge { origin, .. } = keys::decode(&row).map_err(io::Error::other)? else {
             continue;
         };
-        if flaws::has(Flaw::MergesOnFenced) {
-            continue;
-        }
-        if set.fenced.contains(&origin.cluster) || !set.live.contains(&origin.cluster) {
+        let former = reborn && !flaws::has(Flaw::CoveredByJoin);
+        let refused = set.fenced.contains(&origin.cluster) || !set.live.contains(&origin.cluster);
+        if former || (refused && !flaws::has(Flaw::MergesOnFenced)) {
             ended(view, row)?;
         }
     }

@@ -33,6 +33,7 @@ pub const FLAWS: &[Flaw] = &[
     Flaw::LevelUntold,
     Flaw::MergesOnFenced,
     Flaw::NoCover,
+    Flaw::CoveredByJoin,
     Flaw::CoverageOfAll,
     Flaw::GivenEarly,
     Flaw::NoReissue,

@@ -85,6 +85,16 @@ impl Mesh {
         self.unseen.iter().any(unseen)
     }
 
+    /// Whether states go from one cluster to another: also to one that returns, as soon as it counts
+    /// again and before it knows that it is in another life.
+    pub(super) fn may_merge(&self, from: usize, to: usize) -> bool {
+        let returns = self.moving.as_ref().is_some_and(|moving| {
+            moving.cluster == to && matches!(moving.phase, Phase::Returning | Phase::Covering)
+        });
+        let live = self.standing[from] == Standing::Live && returns;
+        live || !self.is_blocked(from, to)
+    }
+
     fn live(&self) -> Vec<usize> {
         (0..self.standing.len()).filter(|at| self.standing[*at] == Standing::Live).collect()
     }

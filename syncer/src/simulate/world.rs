@@ -284,7 +284,7 @@ impl World {
 
     fn begin_merge(&mut self, from: (usize, usize)) {
         let to = self.dice.roll(self.clusters.len());
-        if to == from.0 || self.mesh.is_blocked(from.0, to) {
+        if to == from.0 || !self.mesh.may_merge(from.0, to) {
             return;
         }
         let slots = self.clusters[from.0][from.1].context.slots;
