@@ -89,7 +89,7 @@ fn a_fenced_cluster_returns_with_its_data_and_nothing_deleted_comes_back() {
     demo.verify_equal();
     for (name, redis) in [("east", &mut east), ("west", &mut west)] {
         redis.becomes(&["PING"], "PONG");
-        let mut is_there = |number: &i32| redis.call(&["EXISTS", &format!("old:{number}")]) == "1";
+        let is_there = |number: &i32| redis.call(&["EXISTS", &format!("old:{number}")]) == "1";
         let back: Vec<i32> = (0..100).filter(is_there).collect();
         assert!(back.is_empty(), "deleted keys are in {name}: {back:?}");
         redis.becomes(&["DBSIZE"], "200");
