@@ -58,6 +58,8 @@ pub struct Target {
     sealed: bool,
     /// Valid encodings, without seal.
     corpus: Vec<Bytes>,
+    /// The encoding of a value that is not read as that value, if there is one.
+    lost: Option<Bytes>,
     probe: Box<Probe>,
 }
 
@@ -69,9 +71,12 @@ impl Target {
         decode: impl Fn(&Bytes) -> Result<T, DecodeError> + Send + Sync + 'static,
         encode: impl Fn(&T) -> Bytes + Send + Sync + 'static,
     ) -> Target {
-        let corpus = values.iter().map(&encode).collect();
+        let corpus: Vec<Bytes> = values.iter().map(&encode).collect();
+        let mut pairs = corpus.iter().zip(&values);
+        let lost = pairs.find(|(bytes, value)| decode(bytes).ok().as_ref() != Some(*value));
+        let lost = lost.map(|(bytes, _)| bytes.clone());
         let probe = move |input: &Bytes| probe(input, &decode, &encode);
-        Target { name, sealed: false, corpus, probe: Box::new(probe) }
+        Target { name, sealed: false, corpus, lost, probe: Box::new(probe) }
     }
 
     /// A format whose values cannot be compared: `read` reads and writes again, and the bytes that
@@ -212,12 +217,17 @@ impl Fuzzer {
     /// Over these targets, whose valid encodings are read once: each must be its value's encoding.
     pub fn new(targets: Vec<Target>) -> Result<Fuzzer, Finding> {
         for target in &targets {
+            let invalid = |fault, input| Finding { target: target.name, at: None, fault, input };
+            if let Some(input) = &target.lost {
+                let fault = "a value is not read from its encoding".to_owned();
+                return Err(invalid(fault, input.clone()));
+            }
             for entry in &target.corpus {
                 let input = target.seal(entry.to_vec());
                 let read = examine(target, None, &input)?.0;
                 if read != (Read::Value { respelled: false }) {
                     let fault = format!("a valid encoding is read as {read:?}");
-                    return Err(Finding { target: target.name, at: None, fault, input });
+                    return Err(invalid(fault, input));
                 }
             }
         }
