@@ -16,12 +16,13 @@ BENCH_ARGS ?=
 MINUTES ?= 30
 SEED ?=
 SEEDS ?= 100000
+FUZZ_SECONDS ?= 60
 KEYS ?=
 CUT ?= 600s
 # Limits for what is large on purpose, in MiB.
 LARGE = --data-max 32768 --log-max 16384 --memory-max 4096 $(if $(SEED),--seed $(SEED))
 
-.PHONY: help setup setup-clients build demo test bench chaos hunt join outage overrun collect simulate calibrate fmt lint
+.PHONY: help setup setup-clients build demo test bench chaos hunt join outage overrun collect simulate calibrate fuzz fmt lint
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -72,6 +73,9 @@ simulate: build ## SEEDS histories of clusters without processes, on the real me
 
 calibrate: build ## puts one rule wrong at a time, and counts histories until that is found
 	@$(BINARY) simulate --calibrate --seeds $(SEEDS)
+
+fuzz: build ## gives damaged bytes to every decoder for FUZZ_SECONDS, from SEED
+	@$(BINARY) fuzz --seconds $(FUZZ_SECONDS) $(if $(SEED),--seed $(SEED))
 
 fmt: ## formats the code
 	cargo fmt --all

@@ -7,6 +7,7 @@ mod chaos;
 mod demo;
 mod exit;
 mod find;
+mod fuzz;
 mod lag;
 mod link;
 mod links;
@@ -64,6 +65,8 @@ enum Command {
     Chaos(chaos::ChaosArgs),
     /// Run histories of clusters without processes, and check that all come to the same.
     Simulate(simulate::SimulateArgs),
+    /// Give damaged bytes to every decoder of what arrives.
+    Fuzz(fuzz::FuzzArgs),
     /// Measure three nodes beside one redis-server.
     Bench(bench::BenchArgs),
     /// Make and show certificates.
@@ -94,6 +97,7 @@ impl Command {
             Command::Census(args) => census::run(args),
             Command::Chaos(args) => chaos::run(args),
             Command::Simulate(args) => simulate::run(args),
+            Command::Fuzz(args) => fuzz::run(args),
             Command::Bench(args) => bench::run(args),
             // What it refuses is how it was asked.
             Command::Cert(args) => cert::run(args).map_err(exit::Exit::usage_chain),

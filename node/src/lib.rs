@@ -47,3 +47,5 @@ pub mod http;
 pub mod clock;
 
 pub mod flaws;
+
+pub mod fuzz;

@@ -39,6 +39,8 @@ pub mod driver;
 
 pub mod simulate;
 
+pub mod fuzz;
+
 pub use config::Config;
 pub use driver::Syncer;
 pub use ports::StartError;

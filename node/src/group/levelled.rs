@@ -26,10 +26,10 @@ const TOLD_MAX: usize = 1 << 16;
 
 /// What groups of live clusters had of one group of a fenced cluster: in which slots, up to when.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Levelled(BTreeMap<SourceGroup, (SlotRange, Stamp)>);
+pub(super) struct Levelled(pub(super) BTreeMap<SourceGroup, (SlotRange, Stamp)>);
 
 impl Levelled {
-    fn encode(&self) -> Bytes {
+    pub(super) fn encode(&self) -> Bytes {
         let mut out = Encoder::new();
         out.put_u8(LEVELLED_VERSION);
         out.put_varint(self.0.len() as u64);
@@ -43,7 +43,7 @@ impl Levelled {
         out.into_bytes()
     }
 
-    fn decode(value: &[u8]) -> Result<Levelled, DecodeError> {
+    pub(super) fn decode(value: &[u8]) -> Result<Levelled, DecodeError> {
         let mut input = Decoder::new(unseal(value)?);
         input.version(LEVELLED_VERSION)?;
         let mut told = BTreeMap::new();
@@ -71,10 +71,12 @@ impl Levelled {
 /// Whose states were merged since they took nothing of a fenced cluster any more: in which slots,
 /// and the last life of it that they knew.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Levels(BTreeMap<(ClusterId, ClusterId), (Incarnation, Vec<SlotRange>)>);
+pub(super) struct Levels(
+    pub(super) BTreeMap<(ClusterId, ClusterId), (Incarnation, Vec<SlotRange>)>,
+);
 
 impl Levels {
-    fn encode(&self) -> Bytes {
+    pub(super) fn encode(&self) -> Bytes {
         let mut out = Encoder::new();
         out.put_u8(LEVELLED_VERSION);
         out.put_varint(self.0.len() as u64);
@@ -89,7 +91,7 @@ impl Levels {
         out.into_bytes()
     }
 
-    fn decode(value: &[u8]) -> Result<Levels, DecodeError> {
+    pub(super) fn decode(value: &[u8]) -> Result<Levels, DecodeError> {
         let mut input = Decoder::new(unseal(value)?);
         input.version(LEVELLED_VERSION)?;
         let mut levels = BTreeMap::new();

@@ -33,7 +33,7 @@ pub struct Life {
 }
 
 impl Life {
-    fn encode(&self) -> Bytes {
+    pub(super) fn encode(&self) -> Bytes {
         let mut out = Encoder::new();
         out.put_u8(LIFE_VERSION);
         out.put_u32(self.life.0);
@@ -47,7 +47,7 @@ impl Life {
         out.into_bytes()
     }
 
-    fn decode(value: &[u8]) -> Result<Life, DecodeError> {
+    pub(super) fn decode(value: &[u8]) -> Result<Life, DecodeError> {
         let mut input = Decoder::new(unseal(value)?);
         input.version(LIFE_VERSION)?;
         let life = Incarnation(input.u32()?);

@@ -50,6 +50,8 @@ mod apply;
 
 mod read;
 
+pub(crate) mod fuzz;
+
 pub use apply::{AppliedState, Machine};
 pub use leader::Work;
 pub use read::ReadError;

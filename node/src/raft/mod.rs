@@ -12,6 +12,7 @@
 mod adapter;
 mod config;
 mod convert;
+pub(crate) mod fuzz;
 mod group;
 mod machine;
 mod network;

@@ -106,10 +106,10 @@ impl Append {
         let leader_commit = raft_log_id(input.log_id()?);
         let count = input.count(ENTRIES_MAX, 4)?;
         let mut entries = Vec::with_capacity(count);
-        let first = log_id(prev_log_id.as_ref()).index.saturating_add(1);
-        for next in (first..).take(count) {
+        let before = log_id(prev_log_id.as_ref()).index;
+        for place in 1..=count as u64 {
             let (entry, index) = take_entry(&mut input)?;
-            if index != next {
+            if before.checked_add(place) != Some(index) {
                 return Err(input.error("entries without a gap"));
             }
             entries.push(entry);

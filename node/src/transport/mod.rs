@@ -35,6 +35,7 @@
 
 mod client;
 mod frame;
+pub(crate) mod fuzz;
 pub mod kinds;
 mod lane;
 mod server;

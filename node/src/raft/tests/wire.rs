@@ -139,6 +139,19 @@ fn an_append_survives() {
     assert_eq!(back.request.leader_commit, request().leader_commit);
 }
 
+/// Nothing stands behind the last index that there is, and the reader must not count on.
+#[test]
+fn an_append_behind_the_last_index_is_refused() {
+    let record = crate::log::Record { id: at(7, u64::MAX), ..Default::default() };
+    let request = AppendEntriesRequest {
+        prev_log_id: convert::raft_log_id(at(6, u64::MAX)),
+        entries: vec![convert::entry(record).unwrap()],
+        ..request()
+    };
+    let bytes = Append { stream: 0, seq: 0, request }.encode(&ADDRESS);
+    assert!(!accepts(kinds::RAFT_APPEND, &bytes));
+}
+
 #[test]
 fn an_append_with_a_gap_is_refused() {
     let mut request = request();

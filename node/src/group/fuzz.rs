@@ -1,0 +1,282 @@
+//! What groups tell each other and keep, as targets of [`crate::fuzz`].
+
+use super::census::{self, Census};
+use super::cursor::Cursor;
+use super::digest::{DigestAnswer, DigestCall, DigestRequest, KeyPage, KeysRequest, ReplicaState};
+use super::entry::{Entry, Evaluation, Header, RowOp};
+use super::exec::{self, Barrier, ExecRequest};
+use super::levelled::{Levelled, Levels};
+use super::life::Life;
+use super::live::LiveSet;
+use super::remote::{
+    Answer, CursorsRequest, LeaderIs, LinkFloor, Outcome, RemoteBatch, RemoteEffect, Seed,
+    SeedRequest, Verdict,
+};
+use super::rows::{DifferentSlot, KeyState, SlotState, encode_effect};
+use super::source::{SourceAnswer, SourceRequest};
+use super::state::{OpenMerge, StateRequest, StateStep, StateVerdict};
+use crate::eval::{KeyDigest, SlotDigest};
+use crate::fuzz::sample::{AT, FENCE, GROUP, ORIGIN, SLOT};
+use crate::fuzz::{Target, sample, sample_commands, sample_replies};
+use bytes::Bytes;
+use flotilla_topology::ids::{ClusterId, GroupId, Incarnation};
+use flotilla_topology::slot::SlotRange;
+use flotilla_topology::stamp::Hlc;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// All of them.
+pub(crate) fn targets() -> Vec<Target> {
+    let mut all = kept();
+    all.extend(remote());
+    all.extend(state());
+    all.extend(digests());
+    all.extend(commands());
+    all
+}
+
+fn kept() -> Vec<Target> {
+    let set = |ids: &[u8]| ids.iter().map(|id| ClusterId(*id)).collect::<BTreeSet<_>>();
+    let live = LiveSet {
+        version: 300,
+        live: set(&[2, 9]),
+        fenced: set(&[4]),
+        barred: BTreeMap::from([(ClusterId(4), Incarnation(2))]),
+    };
+    let cursor = Cursor {
+        position: AT,
+        closed: sample::stamp(8, 2),
+        slots: SlotRange::ALL,
+        vector: sample::vector(),
+    };
+    let slots = vec![SlotRange::partition(0, 3), SlotRange::partition(2, 3)];
+    let life = Life { life: Incarnation(2), owed: BTreeMap::from([(ClusterId(3), slots.clone())]) };
+    let told = (SlotRange::partition(0, 3), sample::stamp(7, 4));
+    let levelled = Levelled(BTreeMap::from([((ORIGIN, GROUP), told)]));
+    let pair = (ClusterId(4), ClusterId(3));
+    let levels = Levels(BTreeMap::from([(pair, (Incarnation(2), slots))]));
+    let merge = OpenMerge { id: 99, cut: sample::cut() };
+    vec![
+        Target::new("entry", entries(), Entry::decode, Entry::encode).sealed(),
+        Target::new("live set", vec![live], |b| LiveSet::decode(b), LiveSet::encode).sealed(),
+        Target::new("cursor", vec![cursor], |b| Cursor::decode(b), Cursor::encode).sealed(),
+        Target::new("life", vec![life], |b| Life::decode(b), Life::encode).sealed(),
+        Target::new("levelled", vec![levelled], |b| Levelled::decode(b), Levelled::encode).sealed(),
+        Target::new("levels", vec![levels], |b| Levels::decode(b), Levels::encode).sealed(),
+        Target::new("open merge", vec![merge], |b| OpenMerge::decode(b), OpenMerge::encode)
+            .sealed(),
+    ]
+}
+
+fn entries() -> Vec<Entry> {
+    let header = |slots| Header {
+        evaluation: Evaluation { term: 3, seq: 400 },
+        origin: ORIGIN,
+        first: sample::stamp(4, 2),
+        last: sample::stamp(5, 2),
+        clock: Hlc(101),
+        slots,
+    };
+    let bytes = Bytes::from_static;
+    let ops = vec![
+        RowOp::DeleteRange { from: bytes(b"a"), to: bytes(b"b") },
+        RowOp::Put { key: bytes(b"k"), value: bytes(b"value"), parts: 300 },
+        RowOp::Delete { key: bytes(b"z") },
+    ];
+    vec![
+        Entry { header: header(Some(SlotRange::partition(1, 3))), ops },
+        Entry { header: header(None), ops: Vec::new() },
+    ]
+}
+
+/// All answers of one kind.
+fn answers<T: Outcome + PartialEq + 'static>(name: &'static str, done: Vec<T>) -> Target {
+    let leader = |node: Option<&str>| LeaderIs { node: node.map(str::to_owned), term: 300 };
+    let mut all: Vec<Answer<T>> = done.into_iter().map(Answer::Done).collect();
+    all.push(Answer::NotLeader(leader(Some("east-n1"))));
+    all.push(Answer::NotLeader(leader(None)));
+    all.push(Answer::Refused { reason: "it is full".to_owned() });
+    Target::new(name, all, |bytes| Answer::decode(bytes), Answer::encode)
+}
+
+fn effects() -> Vec<Bytes> {
+    sample::effects().iter().map(encode_effect).collect()
+}
+
+fn remote() -> Vec<Target> {
+    let effect = |(index, body): (u64, Bytes)| RemoteEffect {
+        index,
+        slot: (index % 2 == 0).then_some(SLOT),
+        body,
+    };
+    let batch = RemoteBatch {
+        target: GroupId(7),
+        origin: ORIGIN,
+        source_group: GROUP,
+        source_slots: SlotRange::partition(1, 3),
+        from: AT,
+        to: AT,
+        closed: sample::stamp(8, 2),
+        fence: FENCE,
+        vector: sample::vector(),
+        effects: (126..).zip(effects()).map(effect).collect(),
+    };
+    let empty = RemoteBatch { effects: Vec::new(), vector: Vec::new(), ..batch.clone() };
+    let cursors = CursorsRequest {
+        group: GroupId(7),
+        origin: ORIGIN,
+        source_groups: vec![GroupId(1), GROUP, GroupId(u32::MAX)],
+    };
+    let floor = LinkFloor {
+        group: GROUP,
+        peer: ClusterId(3),
+        position: AT,
+        fence: FENCE,
+        closed: sample::stamp(8, 2),
+        vector: sample::vector(),
+    };
+    let seeds = vec![Seed { floors: vec![floor.clone(), floor.clone()], start: AT }];
+    let verdicts = vec![
+        Verdict::Accepted { cursor: AT },
+        Verdict::Gap { cursor: AT },
+        Verdict::Parked { ahead_ms: 700 },
+    ];
+    let seed = SeedRequest { group: GROUP };
+    vec![
+        Target::new("remote batch", vec![batch, empty], RemoteBatch::decode, RemoteBatch::encode),
+        Target::new(
+            "cursors request",
+            vec![cursors],
+            |b| CursorsRequest::decode(b),
+            |r| r.encode(),
+        ),
+        Target::new("link floor", vec![floor], |b| LinkFloor::decode(b), LinkFloor::encode),
+        Target::new("seed request", vec![seed], |b| SeedRequest::decode(b), SeedRequest::encode),
+        answers("remote answer", verdicts),
+        answers("cursors answer", vec![vec![AT, AT], Vec::new()]),
+        answers("floor answer", vec![()]),
+        answers("seed answer", seeds),
+    ]
+}
+
+fn state() -> Vec<Target> {
+    let (origin, group) = (ORIGIN, GROUP);
+    let steps = [
+        StateStep::Open(sample::cut()),
+        StateStep::Chunk { origin, group, effects: effects() },
+        StateStep::Cover { origin, group, stretch: sample::stretch(), effects: effects() },
+        StateStep::Close { origin, group },
+    ];
+    let step = |step| StateRequest { target: GroupId(7), id: 99, step };
+    let verdicts = vec![
+        StateVerdict::Done,
+        StateVerdict::Covers,
+        StateVerdict::More { from: sample::resume() },
+        StateVerdict::Older { cursor: AT },
+        StateVerdict::NotOpen,
+        StateVerdict::Parked { ahead_ms: 700 },
+    ];
+    let steps = steps.map(step).to_vec();
+    vec![
+        Target::new("state request", steps, StateRequest::decode, StateRequest::encode),
+        answers("state answer", verdicts),
+        Target::new(
+            "source request",
+            source_requests(),
+            SourceRequest::decode,
+            SourceRequest::encode,
+        ),
+        answers("source answer", source_answers()),
+    ]
+}
+
+fn slot_states() -> Vec<SlotState> {
+    vec![SlotState { slot: SLOT, sum: u64::MAX, rows: 300 }; 3]
+}
+
+fn key_states() -> Vec<KeyState> {
+    vec![KeyState { key: 1, sum: 2 }, KeyState { key: 3, sum: 4 }]
+}
+
+fn source_requests() -> Vec<SourceRequest> {
+    let (slot, from) = (SLOT, Some(sample::resume()));
+    vec![
+        SourceRequest::Cut { group: GROUP, after: AT, keep: true, peer: ClusterId(2), mesh: 300 },
+        SourceRequest::Slots { cut: 5, slots: SlotRange::partition(1, 3) },
+        SourceRequest::Keys { cut: 5, slot },
+        SourceRequest::Rows { cut: 5, slot, keys: Some(vec![1, 2]), from },
+        SourceRequest::Rows { cut: 5, slot, keys: None, from: None },
+        SourceRequest::Drop { cut: 5 },
+        SourceRequest::CompareSlots { group: GROUP, states: slot_states() },
+        SourceRequest::CompareKeys { group: GROUP, slot, states: key_states() },
+    ]
+}
+
+fn source_answers() -> Vec<SourceAnswer> {
+    let different = DifferentSlot { slot: SLOT, empty: true };
+    vec![
+        SourceAnswer::Cut { cut: 5, state: sample::cut() },
+        SourceAnswer::Slots(slot_states()),
+        SourceAnswer::Keys(key_states()),
+        SourceAnswer::Rows { effects: effects(), next: Some(sample::resume()) },
+        SourceAnswer::DifferentSlots(vec![different; 2]),
+        SourceAnswer::DifferentKeys(vec![5, 6]),
+        SourceAnswer::Dropped,
+    ]
+}
+
+fn digests() -> Vec<Target> {
+    let keys = |after| KeysRequest { group: GROUP, at_ms: 99, slot: SLOT, after, max: 300 };
+    let calls = vec![
+        DigestCall::Slots(DigestRequest { group: GROUP, at_ms: 99, slots: SlotRange::ALL }),
+        DigestCall::Keys(keys(None)),
+        DigestCall::Keys(keys(Some(Bytes::from_static(b"k")))),
+        DigestCall::Replica(GROUP),
+    ];
+    let digest = DigestAnswer {
+        at: AT,
+        own: sample::stamp(8, 1),
+        vector: sample::vector(),
+        slots: vec![SlotDigest { slot: SLOT, sum: u128::MAX - 1, keys: 300 }; 2],
+    };
+    let key = KeyDigest { key: Bytes::from_static(b"k"), sum: u128::MAX - 1 };
+    let replica = ReplicaState { at: AT, sum: 1 << 100, rows: 300 };
+    let census = Census { keys: 300, queued: u64::MAX, ..Census::default() };
+    vec![
+        Target::new("digest request", calls, DigestCall::decode, DigestCall::encode),
+        answers("digest answer", vec![digest]),
+        answers("keys answer", vec![KeyPage { keys: vec![key; 2], more: true }]),
+        answers("replica answer", vec![replica]),
+        Target::new(
+            "census request",
+            vec![GROUP],
+            |bytes| census::decode_request(bytes),
+            |group| census::encode_request(*group),
+        ),
+        answers("census answer", vec![census]),
+    ]
+}
+
+fn commands() -> Vec<Target> {
+    let exec = ExecRequest { group: GROUP, commands: sample_commands() };
+    let mut outcomes: Vec<exec::Outcome> =
+        sample_replies().into_iter().map(exec::Outcome::Done).collect();
+    outcomes.push(exec::Outcome::NotApplied { leader: Some("east-n1".into()) });
+    outcomes.push(exec::Outcome::NotApplied { leader: None });
+    outcomes.push(exec::Outcome::Unknown);
+    let barrier = Barrier { log_id: AT, clock_ms: 300 };
+    let barriers = vec![Ok(barrier), Err(None), Err(Some("n2".to_owned()))];
+    vec![
+        Target::new("exec request", vec![exec], ExecRequest::decode, ExecRequest::encode),
+        // Not a number is not equal to itself: bytes are compared.
+        Target::of_bytes("exec answer", vec![exec::encode_outcomes(&outcomes)], |bytes| {
+            exec::decode_outcomes(bytes).map(|outcomes| exec::encode_outcomes(&outcomes))
+        }),
+        Target::new(
+            "barrier request",
+            vec![(GROUP, 300)],
+            exec::decode_barrier_request,
+            |(group, tick_ms)| exec::encode_barrier_request(*group, *tick_ms),
+        ),
+        Target::new("barrier answer", barriers, exec::decode_barrier, exec::encode_barrier),
+    ]
+}
