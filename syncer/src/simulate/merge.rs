@@ -14,7 +14,6 @@ use flotilla_node::group::live::LiveSet;
 use flotilla_node::group::remote::Answer;
 use flotilla_node::group::rows::{self, Resume, Stretch, Units};
 use flotilla_node::group::state::{Heard, StateCut, StateRequest, StateStep, StateVerdict};
-use flotilla_topology::ids::GroupId;
 use flotilla_topology::slot::{Slot, SlotRange};
 use std::collections::BTreeSet;
 use tokio::sync::oneshot;
@@ -119,11 +118,6 @@ impl Merge {
         let life = Life::read(&view).expect("rows in memory can be read");
         set.is_some_and(|set| set.version >= version)
             && life.is_some_and(|l| l.refuses_cut(self.cut.origin.incarnation).is_none())
-    }
-
-    /// Whether it is of this group for that one, and not at its end.
-    pub fn is_under_way(&self, group: GroupId, to: (usize, usize)) -> bool {
-        self.cut.group == group && self.to == to && !self.is_done()
     }
 
     /// Whether the target has all of it.

@@ -209,10 +209,7 @@ impl World {
         others.retain(|at| *at != cluster);
         let told = match phase {
             Phase::Barring => self.tell_set(&others),
-            Phase::Returning => {
-                self.merge_early(&others, cluster);
-                self.tell_set(&self.mesh.live())
-            }
+            Phase::Returning => self.tell_set(&self.mesh.live()),
             Phase::Levelling | Phase::Covering | Phase::Giving => self.merge_pairs(),
         };
         if !told {
@@ -295,29 +292,6 @@ impl World {
             && life.is_some_and(|life| life.life == group.context.origin.incarnation)
     }
 
-    /// A live cluster sends its state to one that returns before that knows of its new life.
-    fn merge_early(&mut self, others: &[usize], cluster: usize) {
-        for (from, to) in self.pairs(others, &[cluster]) {
-            if !self.dice.chance(30) || self.merges.len() > 4 {
-                continue;
-            }
-            let slots = self.clusters[to.0][to.1].context.slots;
-            self.ids += 1;
-            let source = &self.clusters[from.0][from.1];
-            let Some(mut merge) = Merge::cut(source, to, slots, self.ids, &mut self.dice) else {
-                continue;
-            };
-            for _ in 0..1 + self.dice.roll(3) {
-                let clock = self.clock(to);
-                let target = &mut self.clusters[to.0][to.1];
-                merge.step(target, clock, &mut self.dice);
-                target.commit(&mut self.dice, 4, false);
-                self.witness(to);
-            }
-            self.merges.push(merge);
-        }
-    }
-
     /// Goes on with one of the merges that are wanted; whether none is any more.
     fn merge_pairs(&mut self) -> bool {
         let Some(mut moving) = self.mesh.moving.take() else { return true };
@@ -331,18 +305,10 @@ impl World {
             let slots = self.clusters[to.0][to.1].context.slots;
             self.ids += 1;
             let source = &self.clusters[from.0][from.1];
-            let group = source.context.group;
-            // One that is under way goes on, also one that was begun before the new life.
-            let begun = self.merges.iter().position(|merge| merge.is_under_way(group, to));
-            let cut = match begun {
-                Some(begun) => Some(self.merges.remove(begun)),
-                None => Merge::cut(source, to, slots, self.ids, &mut self.dice),
-            };
+            let cut = Merge::cut(source, to, slots, self.ids, &mut self.dice);
             // A replica that lags may not know the set or the life yet, and then it is not cut.
             let given = |merge: &Merge| merge.is_given(self.mesh.version);
-            moving.merge = cut
-                .filter(|merge| begun.is_some() || given(merge))
-                .map(|merge| ((from, to), merge));
+            moving.merge = cut.filter(given).map(|merge| ((from, to), merge));
         }
         if let Some((pair, mut merge)) = moving.merge.take() {
             let (from, to) = pair;
