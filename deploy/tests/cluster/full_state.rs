@@ -4,11 +4,6 @@ use crate::harness::{Demo, alone, eventually, said};
 use flotilla_chaos::http;
 use std::time::Duration;
 
-fn does(demo: &Demo, words: &[&str]) {
-    let output = demo.tool(words);
-    assert!(output.status.success(), "{words:?}: {}", said(&output));
-}
-
 /// A counter of a syncer, over all its labels.
 fn counted(demo: &Demo, cluster: &str, name: &str) -> u64 {
     let state = demo.cluster(cluster);
@@ -34,7 +29,7 @@ fn a_full_state_merge_brings_what_is_lacking_and_no_more() {
     west.becomes(&["GET", "old:299"], "same");
     demo.verify_equal();
 
-    does(&demo, &["link", "pause", "west"]);
+    demo.does(&["link", "pause", "west"]);
     for number in 0..200 {
         east.call(&["HSET", &format!("new:{number}"), "f", "v", "g", "w"]);
         west.call(&["SET", &format!("there:{number}"), "kept"]);
@@ -42,8 +37,8 @@ fn a_full_state_merge_brings_what_is_lacking_and_no_more() {
     for number in 0..50 {
         east.call(&["DEL", &format!("old:{number}")]);
     }
-    does(&demo, &["link", "merge", "west"]);
-    does(&demo, &["link", "resume", "west"]);
+    demo.does(&["link", "merge", "west"]);
+    demo.does(&["link", "resume", "west"]);
     west.becomes(&["HGET", "new:199", "g"], "w");
     west.becomes(&["GET", "old:49"], "nil");
     east.call(&["SET", "after", "the merge"]);
@@ -54,7 +49,7 @@ fn a_full_state_merge_brings_what_is_lacking_and_no_more() {
     assert!((250..=900).contains(&rows), "{rows} rows: 200 heads, 400 fields, 50 deletes lacked");
 
     // Once more: both hold the same, and nothing travels.
-    does(&demo, &["link", "merge", "west"]);
+    demo.does(&["link", "merge", "west"]);
     eventually("the second merge ends", || {
         let links = demo.tool(&["link", "list", "--json"]);
         let text = String::from_utf8_lossy(&links.stdout).into_owned();

@@ -222,6 +222,13 @@ impl Demo {
         flotilla(&[words, &["--state", &self.state]].concat())
     }
 
+    /// Runs a tool that must succeed; what it prints.
+    pub fn does(&self, words: &[&str]) -> String {
+        let output = self.tool(words);
+        assert!(output.status.success(), "{words:?}: {}", said(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Runs `verify` until it says that the clusters are equal.
     pub fn verify_equal(&self) {
         let output = self.tool(&["verify", "--json", "--timeout", "60s"]);

@@ -20,9 +20,7 @@ fn link_becomes(demo: &Demo, from: &str, what: &str, is_so: impl Fn(&Json) -> bo
 }
 
 fn does(demo: &Demo, words: &[&str]) -> String {
-    let output = demo.tool(&[&["link"], words].concat());
-    assert!(output.status.success(), "link {words:?}: {}", said(&output));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    demo.does(&[&["link"], words].concat())
 }
 
 #[test]

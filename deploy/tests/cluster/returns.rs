@@ -3,11 +3,6 @@
 use crate::harness::{Demo, alone, eventually, runs, said};
 use serde_json::Value as Json;
 
-fn does(demo: &Demo, words: &[&str]) {
-    let output = demo.tool(words);
-    assert!(output.status.success(), "{words:?}: {}", said(&output));
-}
-
 /// Raises the incarnation in the configuration of a cluster's PD and starts that again. What runs in
 /// the former life ends when it hears of the new one; [`supervise`] starts it again.
 fn begins_another_life(demo: &Demo, cluster: &str) {
@@ -62,7 +57,7 @@ fn a_fenced_cluster_returns_with_its_data_and_nothing_deleted_comes_back() {
 
     demo.ctl(&["cut", "east", "west"]);
     demo.ctl(&["cut", "west", "east"]);
-    does(&demo, &["link", "fence", "west"]);
+    demo.does(&["link", "fence", "west"]);
     for number in 0..50 {
         east.call(&["DEL", &format!("old:{number}")]);
         east.call(&["HDEL", &format!("hash:{number}"), "f"]);
@@ -84,7 +79,7 @@ fn a_fenced_cluster_returns_with_its_data_and_nothing_deleted_comes_back() {
     demo.ctl(&["heal"]);
 
     begins_another_life(&demo, "west");
-    does(&demo, &["link", "return", "west"]);
+    demo.does(&["link", "return", "west"]);
     links_are(&demo, "live");
     demo.verify_equal();
     for (name, redis) in [("east", &mut east), ("west", &mut west)] {

@@ -346,12 +346,10 @@ impl Cleaner<'_, '_> {
             self.txn.drop_head(&key);
             return Ok(false);
         }
-        let changed = key.head != *loaded;
-        let queued = keys::garbage(claim.hlc, key.slot, &key.name, None);
-        if bare && self.txn.view.get(&queued)?.is_none() {
-            self.txn.queue_bare(&key);
+        if bare {
+            self.txn.queue_bare(&key)?;
         }
-        if changed {
+        if key.head != *loaded {
             self.txn.save(key);
         }
         Ok(bare)

@@ -46,7 +46,7 @@ pub fn cover(txn: &mut Txn<'_>, coverage: &Coverage<'_>) -> io::Result<Option<Co
         let after = key.head.string.next_to(of(&theirs, &row), |stamp| (coverage.had)(slot, stamp));
         if after != key.head.string {
             key.head.string = after;
-            txn.queue_bare(&key);
+            txn.queue_bare(&key)?;
             txn.save(key);
         }
     }
@@ -74,7 +74,7 @@ pub fn cover(txn: &mut Txn<'_>, coverage: &Coverage<'_>) -> io::Result<Option<Co
                 txn.queue_element(&key, ty, &name, &before, &after);
             }
         }
-        txn.queue_bare(&key);
+        txn.queue_bare(&key)?;
         txn.save(key);
     }
     Ok(left.map(|next| (coverage.heads.end.clone(), next)))

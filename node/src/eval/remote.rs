@@ -144,7 +144,7 @@ pub fn remote_state<'e>(
         match effect {
             Effect::Head { slot, key, head } => {
                 let key = txn.load_unseen(*slot, key)?;
-                join_head(txn, key, head, &mut judge);
+                join_head(txn, key, head, &mut judge)?;
             }
             Effect::Element { slot, key, ty: Type::Hash, name, element } => {
                 let key = txn.load_unseen(*slot, key)?;
@@ -159,20 +159,26 @@ pub fn remote_state<'e>(
     Ok(judge.losers)
 }
 
-fn join_head(txn: &mut Txn<'_>, mut key: Key, theirs: &Head, judge: &mut Judge<'_>) {
+fn join_head(
+    txn: &mut Txn<'_>,
+    mut key: Key,
+    theirs: &Head,
+    judge: &mut Judge<'_>,
+) -> io::Result<()> {
     let before = key.head.clone();
     txn.join_head(&mut key, theirs.clone());
     judge.head_arrived(&key, theirs);
     judge.head_replaced(&key, &before);
     key.head.trim();
     if key.head == before {
-        return;
+        return Ok(());
     }
     if judge.is_state() && key.head.is_bare() {
         // Of a full state it may be all that is left of the key: the cleaner will see.
-        txn.queue_bare(&key);
+        txn.queue_bare(&key)?;
     }
     txn.save(key);
+    Ok(())
 }
 
 fn join_field(

@@ -219,10 +219,15 @@ impl<'a> Txn<'a> {
         self.put_row(keys::garbage(at, key.slot, &key.name, None), Bytes::new(), Parts::NONE);
     }
 
-    /// Lets the cleaner look at a key of which something went without a trace.
-    pub(super) fn queue_bare(&mut self, key: &Key) {
+    /// Lets the cleaner look at a key of which something went without a trace. What it looks at
+    /// already is not written again.
+    pub(super) fn queue_bare(&mut self, key: &Key) -> io::Result<()> {
         let at = key.head.claim.map_or(Hlc::ZERO, |claim| claim.stamp.hlc);
-        self.put_row(keys::garbage(at, key.slot, &key.name, None), Bytes::new(), Parts::NONE);
+        let row = keys::garbage(at, key.slot, &key.name, None);
+        if self.view.get(&row)?.is_none() {
+            self.put_row(row, Bytes::new(), Parts::NONE);
+        }
+        Ok(())
     }
 
     /// Keeps the invariant: a key is in the expiry index iff its head has an expiry with an end.

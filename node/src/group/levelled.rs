@@ -10,12 +10,13 @@ use crate::engine::keys;
 use crate::engine::view::View;
 use crate::flaws::{self, Flaw};
 use crate::group::cursor::{Cursor, SourceGroup};
+use crate::group::life::{put_ranges, take_ranges};
 use crate::group::live::LiveSet;
 use crate::group::state::{Heard, StateCut};
 use crate::model::Parts;
 use bytes::Bytes;
 use flotilla_topology::ids::{ClusterId, GroupId, Incarnation, LogId, Origin};
-use flotilla_topology::slot::{SLOT_COUNT, Slot, SlotRange};
+use flotilla_topology::slot::{Slot, SlotRange};
 use flotilla_topology::stamp::Stamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -84,8 +85,7 @@ impl Levels {
             out.put_cluster(*fenced);
             out.put_cluster(*by);
             out.put_u32(life.0);
-            out.put_varint(slots.len() as u64);
-            slots.iter().for_each(|slots| out.put_slots(*slots));
+            put_ranges(&mut out, slots);
         }
         out.seal(0);
         out.into_bytes()
@@ -98,9 +98,7 @@ impl Levels {
         for _ in 0..input.count(TOLD_MAX, 1)? {
             let pair = (input.cluster()?, input.cluster()?);
             let life = Incarnation(input.u32()?);
-            let count = input.count(usize::from(SLOT_COUNT), 1)?;
-            let slots = (0..count).map(|_| input.slots()).collect::<Result<_, _>>()?;
-            levels.insert(pair, (life, slots));
+            levels.insert(pair, (life, take_ranges(&mut input)?));
         }
         input.finish()?;
         Ok(Levels(levels))

@@ -40,8 +40,7 @@ impl Life {
         out.put_varint(self.owed.len() as u64);
         for (cluster, slots) in &self.owed {
             out.put_cluster(*cluster);
-            out.put_varint(slots.len() as u64);
-            slots.iter().for_each(|slots| out.put_slots(*slots));
+            put_ranges(&mut out, slots);
         }
         out.seal(0);
         out.into_bytes()
@@ -53,10 +52,7 @@ impl Life {
         let life = Incarnation(input.u32()?);
         let mut owed = BTreeMap::new();
         for _ in 0..input.count(CLUSTERS_MAX, 1)? {
-            let cluster = input.cluster()?;
-            let count = input.count(usize::from(SLOT_COUNT), 1)?;
-            let slots = (0..count).map(|_| input.slots()).collect::<Result<_, _>>()?;
-            owed.insert(cluster, slots);
+            owed.insert(input.cluster()?, take_ranges(&mut input)?);
         }
         input.finish()?;
         Ok(Life { life, owed })
@@ -92,7 +88,19 @@ impl Life {
     }
 }
 
-/// Whether a group has told itself which life it is in, and follows this set.
+/// Appends slot ranges.
+pub(super) fn put_ranges(out: &mut Encoder, ranges: &[SlotRange]) {
+    out.put_varint(ranges.len() as u64);
+    ranges.iter().for_each(|range| out.put_slots(*range));
+}
+
+/// Reads slot ranges: no more than there are slots.
+pub(super) fn take_ranges(from: &mut Decoder<'_>) -> Result<Vec<SlotRange>, DecodeError> {
+    let count = from.count(usize::from(SLOT_COUNT), 4)?;
+    (0..count).map(|_| from.slots()).collect()
+}
+
+/// Whether a group has told itself that it is in this life of its cluster.
 pub(crate) fn is_current(view: &View<'_>, context: &GroupContext) -> io::Result<bool> {
     Ok(Life::read(view)?.is_some_and(|life| life.life >= context.origin.incarnation))
 }

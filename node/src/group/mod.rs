@@ -12,7 +12,9 @@ pub mod exec;
 
 pub mod digest;
 
-pub mod forgotten;
+mod forgotten;
+
+mod number;
 
 pub mod remote;
 

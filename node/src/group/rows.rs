@@ -50,9 +50,7 @@ impl Resume {
         let start = |kind| keys::of_slots(kind, slots).start;
         Resume { heads: start(keys::HEAD), elements: start(keys::ELEMENT) }
     }
-}
 
-impl Resume {
     /// Behind a head row and an element row.
     pub fn new(heads: Bytes, elements: Bytes) -> Resume {
         Resume { heads, elements }
@@ -131,6 +129,7 @@ pub struct Units<'a> {
     /// What lapsed before is left out; only a flaw does that.
     lapsed_at: Option<u64>,
     head: Option<Head>,
+    /// Behind the last row.
     end: Resume,
 }
 
@@ -146,11 +145,10 @@ fn behind(row: &Bytes) -> Bytes {
 impl<'a> Units<'a> {
     /// The rows of `slots` from `from` on. `now_ms` is the group's clock.
     pub fn new(rows: &'a dyn Rows, slots: SlotRange, from: &Resume, now_ms: u64) -> Units<'a> {
-        let end = |kind| keys::of_slots(kind, slots).end;
-        let heads = rows.scan(from.heads.clone()..end(keys::HEAD), false);
-        let elements = rows.scan(from.elements.clone()..end(keys::ELEMENT), false);
-        let lapsed_at = flaws::has(Flaw::LapsedLeftOut).then_some(now_ms);
         let end = Resume::behind(slots);
+        let heads = rows.scan(from.heads.clone()..end.heads.clone(), false);
+        let elements = rows.scan(from.elements.clone()..end.elements.clone(), false);
+        let lapsed_at = flaws::has(Flaw::LapsedLeftOut).then_some(now_ms);
         Units { heads: heads.peekable(), elements: elements.peekable(), lapsed_at, head: None, end }
     }
 

@@ -14,9 +14,9 @@ pub use ask::{
     take_slot_states,
 };
 
+use crate::engine::meta::GroupMeta;
 use crate::engine::rows::FrozenRows;
-use crate::engine::view::{Overlay, View};
-use crate::group::Group;
+use crate::engine::view::{Overlay, Rows, View};
 use crate::group::cursor::{self, closed_vector};
 use crate::group::forgotten;
 use crate::group::life::Life;
@@ -26,6 +26,7 @@ use crate::group::rows::{
     slot_states,
 };
 use crate::group::state::{Heard, StateCut};
+use crate::group::{Group, GroupContext};
 use flotilla_topology::ids::{ClusterId, LogId};
 use flotilla_topology::slot::{Slot, SlotRange};
 use parking_lot::Mutex;
@@ -81,38 +82,11 @@ impl Cuts {
         if meta.applied.index < after.index {
             return Err(format!("this replica is at {}, {after} is needed", meta.applied));
         }
-        let mut overlay = Overlay::new();
-        let view = View::new(&rows, &mut overlay);
-        let set = LiveSet::read(&view).map_err(|e| unreadable(&e))?.unwrap_or_default();
-        let life = Life::read(&view).map_err(|e| unreadable(&e))?;
-        let forgotten_ms = forgotten::read(&view).map_err(|e| unreadable(&e))?;
-        if peer != ClusterId(0) && !set.live.contains(&peer) {
-            return Err(format!("the group does not count cluster {peer} as live yet"));
-        }
-        if set.version < mesh {
-            return Err(format!(
-                "the group goes by set {} of clusters, not yet {mesh}",
-                set.version
-            ));
-        }
-        let refusal = life.and_then(|life| life.refuses_cut(group.context.origin.incarnation));
-        if let Some(reason) = refusal.filter(|_| peer != ClusterId(0)) {
+        let refused = refusal(&group.context, &rows, peer, mesh).map_err(|e| unreadable(&e))?;
+        if let Some(reason) = refused {
             return Err(reason);
         }
-        let cursors = cursor::read_all(&rows).map_err(|error| unreadable(&error))?;
-        let context = &group.context;
-        let state = StateCut {
-            origin: context.origin,
-            group: context.group,
-            slots: context.slots,
-            position: meta.applied,
-            fence: meta.fence,
-            closed: meta.own,
-            vector: closed_vector(&cursors, context.slots),
-            forgotten_ms,
-            heard: Heard::of(&cursors),
-            fenced: set.barred_now(),
-        };
+        let state = cut_of(&group.context, &meta, &rows).map_err(|error| unreadable(&error))?;
         if !keep {
             return Ok(SourceAnswer::Cut { cut: 0, state });
         }
@@ -159,6 +133,51 @@ impl Cuts {
         kept.used = Instant::now();
         Ok((Arc::clone(&kept.rows), kept.now_ms))
     }
+}
+
+/// Why a peer that is in a version of the mesh is not given the state of these rows; none if it is.
+/// Peer 0, which only asks where the group is, is told always.
+pub fn refusal(
+    context: &GroupContext,
+    rows: &dyn Rows,
+    peer: ClusterId,
+    mesh: u64,
+) -> io::Result<Option<SourceRefusal>> {
+    let mut overlay = Overlay::new();
+    let view = View::new(rows, &mut overlay);
+    let set = LiveSet::read(&view)?.unwrap_or_default();
+    if set.version < mesh {
+        let known = set.version;
+        return Ok(Some(format!("the group goes by set {known} of clusters, not yet {mesh}")));
+    }
+    if peer == ClusterId(0) {
+        return Ok(None);
+    }
+    if !set.live.contains(&peer) {
+        return Ok(Some(format!("the group does not count cluster {peer} as live yet")));
+    }
+    let life = Life::read(&view)?;
+    Ok(life.and_then(|life| life.refuses_cut(context.origin.incarnation)))
+}
+
+/// What rows of a group at one point of its log hold.
+pub fn cut_of(context: &GroupContext, meta: &GroupMeta, rows: &dyn Rows) -> io::Result<StateCut> {
+    let mut overlay = Overlay::new();
+    let view = View::new(rows, &mut overlay);
+    let set = LiveSet::read(&view)?.unwrap_or_default();
+    let cursors = cursor::read_view(&view)?;
+    Ok(StateCut {
+        origin: context.origin,
+        group: context.group,
+        slots: context.slots,
+        position: meta.applied,
+        fence: meta.fence,
+        closed: meta.own,
+        vector: closed_vector(&cursors, context.slots),
+        forgotten_ms: forgotten::read(&view)?,
+        heard: Heard::of(&cursors),
+        fenced: set.barred_now(),
+    })
 }
 
 fn read_rows(

@@ -207,6 +207,16 @@ const CHUNK: u8 = 2;
 const CLOSE: u8 = 3;
 const COVER: u8 = 4;
 
+fn put_effects(out: &mut Encoder, effects: &[Bytes]) {
+    out.put_varint(effects.len() as u64);
+    effects.iter().for_each(|effect| out.put_bytes(effect));
+}
+
+fn take_effects(from: &mut Decoder<'_>) -> Decoded<Vec<Bytes>> {
+    let count = from.count(CHUNK_EFFECTS_MAX, 1)?;
+    (0..count).map(|_| from.bytes(EFFECT_BYTES_MAX)).collect()
+}
+
 impl StateRequest {
     /// The payload of the RPC.
     pub fn encode(&self) -> Bytes {
@@ -223,16 +233,14 @@ impl StateRequest {
                 out.put_u8(CHUNK);
                 out.put_origin(*origin);
                 out.put_group(*group);
-                out.put_varint(effects.len() as u64);
-                effects.iter().for_each(|effect| out.put_bytes(effect));
+                put_effects(&mut out, effects);
             }
             StateStep::Cover { origin, group, stretch, effects } => {
                 out.put_u8(COVER);
                 out.put_origin(*origin);
                 out.put_group(*group);
                 stretch.put(&mut out);
-                out.put_varint(effects.len() as u64);
-                effects.iter().for_each(|effect| out.put_bytes(effect));
+                put_effects(&mut out, effects);
             }
             StateStep::Close { origin, group } => {
                 out.put_u8(CLOSE);
@@ -253,16 +261,12 @@ impl StateRequest {
             OPEN => StateStep::Open(StateCut::take(&mut from)?),
             CHUNK => {
                 let (origin, group) = (from.origin()?, from.group()?);
-                let count = from.count(CHUNK_EFFECTS_MAX, 1)?;
-                let effects = (0..count).map(|_| from.bytes(EFFECT_BYTES_MAX));
-                StateStep::Chunk { origin, group, effects: effects.collect::<Decoded<_>>()? }
+                StateStep::Chunk { origin, group, effects: take_effects(&mut from)? }
             }
             COVER => {
                 let (origin, group) = (from.origin()?, from.group()?);
                 let stretch = Stretch::take(&mut from)?;
-                let count = from.count(CHUNK_EFFECTS_MAX, 1)?;
-                let effects = (0..count).map(|_| from.bytes(EFFECT_BYTES_MAX));
-                let effects = effects.collect::<Decoded<_>>()?;
+                let effects = take_effects(&mut from)?;
                 StateStep::Cover { origin, group, stretch, effects }
             }
             CLOSE => StateStep::Close { origin: from.origin()?, group: from.group()? },

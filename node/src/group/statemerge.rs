@@ -14,7 +14,7 @@ use crate::group::remote::Answer;
 use crate::group::rows::{Resume, Stretch};
 use crate::group::run::Run;
 use crate::group::state::{OpenMerge, StateCut, StateRequest, StateStep, StateVerdict};
-use crate::group::{levelled, life, live};
+use crate::group::{levelled, life, live, number};
 use crate::model::{Closed, Effect, Parts};
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, LogId, Origin};
@@ -62,7 +62,10 @@ pub(super) fn evaluate(
             if !is_open(&view, *origin, *group, request.id)? && !flaws::has(Flaw::LateChunk) {
                 return told(StateVerdict::NotOpen);
             }
-            chunk(context, run, rows, wall_ms, *origin, effects)
+            match merge::decode_effects(context, effects.iter()) {
+                Ok(effects) => chunk(context, run, rows, wall_ms, *origin, &effects),
+                Err(reason) => refused(reason),
+            }
         }
         StateStep::Cover { origin, group, stretch, effects } => {
             let open = read_open(&View::new(rows, &mut run.overlay), *origin, *group)?;
@@ -72,10 +75,19 @@ pub(super) fn evaluate(
             if !stretch.is_within(open.cut.slots) || !stretch.is_within(context.slots) {
                 return refused("a stretch of slots that this merge is not about".into());
             }
-            if !life::covers(&View::new(rows, &mut run.overlay), origin.cluster)? {
-                return chunk(context, run, rows, wall_ms, *origin, effects);
+            let effects = match merge::decode_effects(context, effects.iter()) {
+                Ok(effects) => effects,
+                Err(reason) => return refused(reason),
+            };
+            let joined = chunk(context, run, rows, wall_ms, *origin, &effects)?;
+            let covers = life::covers(&View::new(rows, &mut run.overlay), origin.cluster)?;
+            match joined {
+                StateEnd::Entry { origin, last, .. } if covers => {
+                    let verdict = cover(context, run, rows, wall_ms, &open.cut, stretch, &effects)?;
+                    Ok(StateEnd::Entry { origin, last, verdict })
+                }
+                joined => Ok(joined),
             }
-            cover(context, run, rows, wall_ms, &open.cut, stretch, effects)
         }
         StateStep::Close { origin, group } => {
             let row = keys::merge(*origin, *group);
@@ -129,8 +141,8 @@ fn open(
     Ok(StateEnd::Entry { origin: cut.origin, last: Stamp::ZERO, verdict })
 }
 
-/// Joins what stands in a stretch of the cut, and drops what only this side has there and the source
-/// had once.
+/// Drops what only this side has in a stretch of the cut, and the source had once. What stands there
+/// is joined already.
 fn cover(
     context: &GroupContext,
     run: &mut Run,
@@ -138,29 +150,22 @@ fn cover(
     wall_ms: u64,
     cut: &StateCut,
     stretch: &Stretch,
-    encoded: &[Bytes],
-) -> io::Result<StateEnd> {
-    let effects = match merge::decode_effects(context, encoded.iter()) {
-        Ok(effects) => effects,
-        Err(reason) => return refused(reason),
-    };
-    let joined = chunk(context, run, rows, wall_ms, cut.origin, encoded)?;
-    let StateEnd::Entry { origin, last, .. } = joined else { return Ok(joined) };
+    effects: &[Effect],
+) -> io::Result<StateVerdict> {
     let now = run.clock_at(wall_ms);
     let at = eval_context(context, context.stamp(now), now.ms(), now.ms());
     let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
     let coverage = Coverage {
         heads: stretch.heads(),
         elements: stretch.elements(),
-        effects: &effects,
+        effects,
         had: &|slot, stamp| cut.had(slot, stamp),
         budget: COVER_ROWS,
     };
-    let verdict = match eval::cover(&mut txn, &coverage)? {
+    Ok(match eval::cover(&mut txn, &coverage)? {
         Some((heads, elements)) => StateVerdict::More { from: Resume::new(heads, elements) },
         None => StateVerdict::Done,
-    };
-    Ok(StateEnd::Entry { origin, last, verdict })
+    })
 }
 
 fn chunk(
@@ -169,12 +174,8 @@ fn chunk(
     rows: &dyn Rows,
     wall_ms: u64,
     origin: Origin,
-    effects: &[Bytes],
+    effects: &[Effect],
 ) -> io::Result<StateEnd> {
-    let effects = match merge::decode_effects(context, effects.iter()) {
-        Ok(effects) => effects,
-        Err(reason) => return refused(reason),
-    };
     let last = effects.iter().map(Effect::max_stamp).max().unwrap_or(Stamp::ZERO);
     let ahead_ms = last.hlc.ms().saturating_sub(wall_ms);
     if ahead_ms > context.max_skew_ms {
@@ -184,7 +185,7 @@ fn chunk(
         run.observe(last);
     }
     let seen = seen(context, &View::new(rows, &mut run.overlay))?;
-    merge::join(context, run, rows, wall_ms, &effects, &seen)?;
+    merge::join(context, run, rows, wall_ms, effects, &seen)?;
     Ok(StateEnd::Entry { origin, last, verdict: StateVerdict::Done })
 }
 
@@ -199,8 +200,7 @@ fn seen(context: &GroupContext, view: &View<'_>) -> io::Result<Closed> {
 /// A merge is over: what it brought counts for whoever walks over rows.
 fn ended(view: &mut View<'_>, row: Bytes) -> io::Result<()> {
     let merges = merges(view)? + 1;
-    let count = Bytes::copy_from_slice(&merges.to_be_bytes());
-    view.put(keys::single(keys::MERGES), count, Parts::NONE);
+    number::write(view, keys::MERGES, merges);
     view.delete(row);
     Ok(())
 }
@@ -260,8 +260,5 @@ pub(super) fn any_open(view: &View<'_>) -> io::Result<bool> {
 
 /// How many full states were merged into the group so far.
 pub(super) fn merges(view: &View<'_>) -> io::Result<u64> {
-    let row = view.get(&keys::single(keys::MERGES))?;
-    let number = row.map(|value| <[u8; 8]>::try_from(&value[..]));
-    let bad = |_| io::Error::new(io::ErrorKind::InvalidData, "the number of merges is 8 bytes");
-    Ok(number.transpose().map_err(bad)?.map_or(0, u64::from_be_bytes))
+    number::read(view, keys::MERGES)
 }

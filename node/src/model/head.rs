@@ -177,8 +177,9 @@ impl Head {
     }
 
     /// The latest stamp of what in it waits to be collected, or makes rows wait: a floor, an expiry
-    /// that was taken back, what the string has absorbed, a claim of a string that is not there. None if nothing does. The floor that every
-    /// overwrite of a string leaves under the string's own stamp costs nothing and stays.
+    /// that was taken back, what the string has absorbed, the claim of a string that is not there. None
+    /// if nothing does. The floor that every overwrite of a string leaves under the string's own stamp
+    /// costs nothing and stays.
     pub fn garbage(&self) -> Option<Stamp> {
         let claim = self.claim.map_or(Stamp::ZERO, |claim| claim.stamp);
         let string = self.ty() == Some(Type::String);

@@ -5,15 +5,12 @@ use super::commands::KEYS;
 use super::dice::Dice;
 use super::group::{Replica, SimGroup};
 use bytes::Bytes;
-use flotilla_node::engine::view::{Overlay, View};
-use flotilla_node::group::cursor::{self, closed_vector};
-use flotilla_node::group::forgotten;
 use flotilla_node::group::leader::{LeaderClock, Work};
-use flotilla_node::group::life::Life;
-use flotilla_node::group::live::LiveSet;
 use flotilla_node::group::remote::Answer;
 use flotilla_node::group::rows::{self, Resume, Stretch, Units};
-use flotilla_node::group::state::{Heard, StateCut, StateRequest, StateStep, StateVerdict};
+use flotilla_node::group::source;
+use flotilla_node::group::state::{StateCut, StateRequest, StateStep, StateVerdict};
+use flotilla_topology::ids::ClusterId;
 use flotilla_topology::slot::{Slot, SlotRange};
 use std::collections::BTreeSet;
 use tokio::sync::oneshot;
@@ -70,28 +67,9 @@ impl Merge {
             return None;
         }
         let context = &source.context;
-        let cursors = cursor::read_all(&state.rows).expect("rows in memory can be read");
-        let mut overlay = Overlay::new();
-        let view = View::new(&state.rows, &mut overlay);
-        let set = LiveSet::read(&view).expect("rows in memory can be read").unwrap_or_default();
-        let fenced = set.barred_now();
-        let forgotten_ms = forgotten::read(&view).expect("rows in memory can be read");
-        let cut = StateCut {
-            origin: context.origin,
-            group: context.group,
-            slots: context.slots,
-            position: state.meta.applied,
-            fence: state.meta.fence,
-            closed: state.meta.own,
-            vector: closed_vector(&cursors, context.slots),
-            forgotten_ms,
-            heard: Heard::of(&cursors),
-            fenced,
-        };
-        let slots = SlotRange {
-            first: slots.first.max(context.slots.first),
-            last: slots.last.min(context.slots.last),
-        };
+        let cut = source::cut_of(context, &state.meta, &state.rows);
+        let cut = cut.expect("rows in memory can be read");
+        let slots = slots.common(&context.slots)?;
         Some(Merge {
             to: target,
             cut,
@@ -110,14 +88,10 @@ impl Merge {
         })
     }
 
-    /// Whether a replica gives this cut away: it knows this set of clusters, and owes nothing.
-    pub fn is_given(&self, version: u64) -> bool {
-        let mut overlay = Overlay::new();
-        let view = View::new(&self.state.rows, &mut overlay);
-        let set = LiveSet::read(&view).expect("rows in memory can be read");
-        let life = Life::read(&view).expect("rows in memory can be read");
-        set.is_some_and(|set| set.version >= version)
-            && life.is_some_and(|l| l.refuses_cut(self.cut.origin.incarnation).is_none())
+    /// Whether a replica of the source gives this cut to a cluster in this version of the mesh.
+    pub fn is_given(&self, source: &SimGroup, peer: ClusterId, mesh: u64) -> bool {
+        let refusal = source::refusal(&source.context, &self.state.rows, peer, mesh);
+        refusal.expect("rows in memory can be read").is_none()
     }
 
     /// Whether the target has all of it.

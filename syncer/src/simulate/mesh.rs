@@ -307,7 +307,8 @@ impl World {
             let source = &self.clusters[from.0][from.1];
             let cut = Merge::cut(source, to, slots, self.ids, &mut self.dice);
             // A replica that lags may not know the set or the life yet, and then it is not cut.
-            let given = |merge: &Merge| merge.is_given(self.mesh.version);
+            let (peer, mesh) = (origin(to.0).cluster, self.mesh.version);
+            let given = |merge: &Merge| merge.is_given(source, peer, mesh);
             moving.merge = cut.filter(given).map(|merge| ((from, to), merge));
         }
         if let Some((pair, mut merge)) = moving.merge.take() {

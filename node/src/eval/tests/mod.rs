@@ -2,6 +2,7 @@
 //! of clusters that must agree.
 
 mod cases;
+mod cover;
 mod merge_cases;
 mod redis;
 mod scans;

@@ -1,0 +1,61 @@
+//! A cluster that comes back from a fence, next to one that went on.
+
+use super::world::World;
+use crate::engine::keys;
+use crate::eval::{Coverage, cover};
+use crate::model::Effect;
+use flotilla_topology::slot::SlotRange;
+
+/// Covers everything with a state that holds `effects` and had what was stamped up to `had_ms`, in
+/// as many steps as the budget makes of it; how many these were.
+fn covered(world: &mut World, effects: &[Effect], had_ms: u64, budget: usize) -> usize {
+    let mut heads = keys::of_slots(keys::HEAD, SlotRange::ALL);
+    let mut elements = keys::of_slots(keys::ELEMENT, SlotRange::ALL);
+    for step in 1.. {
+        let had = |_, stamp: flotilla_topology::stamp::Stamp| stamp.hlc.ms() <= had_ms;
+        let (left, _) = world.entry(|txn| {
+            let (heads, elements) = (heads.clone(), elements.clone());
+            cover(txn, &Coverage { heads, elements, effects, had: &had, budget }).unwrap()
+        });
+        let Some(next) = left else { return step };
+        (heads.start, elements.start) = next;
+    }
+    unreachable!("a stretch ends")
+}
+
+#[test]
+fn what_the_other_had_and_has_not_goes_and_what_it_never_saw_stays() {
+    for (budget, least) in [(100, 1), (2, 3), (1, 6)] {
+        let mut world = World::new(1, true);
+        world.at(100);
+        let (_, kept) = world.run(&[b"HSET", b"h", b"f", b"kept"]);
+        world.cmd("HSET h g deleted");
+        world.cmd("SET s deleted");
+        world.cmd("HSET gone f 1");
+        world.cmd("INCRBY n 5");
+        world.at(200);
+        world.cmd("HSET h new 1");
+        world.cmd("SET t new");
+        world.cmd("INCRBY n 7");
+
+        let steps = covered(&mut world, &kept, 150, budget);
+        assert!(steps >= least, "{steps} steps of {budget} rows");
+        assert_eq!(world.cmd("HGETALL h"), "{\"f\"=\"kept\" \"new\"=\"1\"}", "budget {budget}");
+        assert_eq!(world.cmd("HLEN h"), "2");
+        assert_eq!(world.cmd("GET t"), "\"new\"");
+        assert_eq!(world.cmd("EXISTS s"), "0");
+        assert_eq!(world.cmd("EXISTS gone"), "0");
+        assert_eq!(world.cmd("EXISTS n"), "0", "to go on would bring back what was deleted");
+    }
+}
+
+#[test]
+fn a_removal_stays_whoever_has_it() {
+    let mut world = World::new(1, true);
+    world.at(100);
+    let (_, written) = world.run(&[b"HSET", b"h", b"f", b"1"]);
+    world.cmd("HDEL h f");
+    covered(&mut world, &[], 150, 100);
+    world.entry(|txn| crate::eval::remote(txn, &written).unwrap());
+    assert_eq!(world.cmd("HLEN h"), "0", "the older value comes and stays removed");
+}
