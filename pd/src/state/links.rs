@@ -318,10 +318,12 @@ impl State {
             Some((None, peer)) if (&peer.syncers, peer.rtt_ms) == (&syncers, rtt_ms) => {
                 return Ok(unchanged(&name, "is a peer already"));
             }
-            Some((None, _)) if listed => refuse!(
-                "cluster `{name}` is in the topology file: change its addresses there, and restart \
-                 PD"
-            ),
+            Some((_, peer)) if listed && (&peer.syncers, peer.rtt_ms) != (&syncers, rtt_ms) => {
+                refuse!(
+                    "cluster `{name}` is in the topology file: change its addresses there, and \
+                     restart PD"
+                )
+            }
             Some((None, _)) => vec![format!("the addresses of `{name}` change")],
             Some((Some(_), _)) => vec![
                 format!(

@@ -194,8 +194,13 @@ fn a_peer_is_removed_only_when_nobody_counts_on_it() {
     assert_eq!(world.peer("west"), None, "though the file still lists it");
     let problems = world.state.status().problems;
     assert!(problems.iter().any(|line| line.contains("take it out of the file")), "{problems:?}");
-    let said = world.does("west", LinkOp::Add { peer: peer(2, "west") });
+    let reason = world.refuses("west", LinkOp::Add { peer: peer(2, "west") });
+    assert!(reason.contains("is in the topology file"), "other addresses: {reason}");
+    let listed = world.settings.peers[0].clone();
+    let said = world.does("west", LinkOp::Add { peer: listed.clone() });
     assert!(said.contains("fenced"), "{said}");
+    let again = world.does("west", LinkOp::Add { peer: listed });
+    assert!(again.contains("nothing changes"), "{again}");
     let west = world.peer("west").unwrap();
     assert_eq!((west.standing, west.paused), (Standing::Fenced, false));
     assert_eq!(west.syncers, ["127.0.0.1:1"], "as the file says");
