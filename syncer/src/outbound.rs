@@ -25,6 +25,7 @@ use hold::Hold;
 use merging::Merging;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use stream::{next, open, opened};
 use tokio::sync::{mpsc, watch};
@@ -71,6 +72,8 @@ pub struct Window {
     pub status: Arc<Mutex<LinkStatus>>,
     /// What the receiver has committed last, for the group to remember.
     pub floor: watch::Receiver<Option<Position>>,
+    /// The merge that was asked for and is done, for the group to remember.
+    pub merged: Arc<AtomicU64>,
 }
 
 /// See the module's text.
@@ -102,10 +105,11 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// Ships what comes out of `news`, all of it behind `base`, to the peer that is `told`.
+    /// Ships what comes out of `news`, all of it behind `base`, to the peer that is `told`, which
+    /// has had the merge `merged`.
     pub fn new(
         route: Route,
-        base: Position,
+        (base, merged): (Position, u64),
         gate: Gate,
         news: mpsc::UnboundedReceiver<News>,
         link: watch::Receiver<Connection>,
@@ -123,7 +127,9 @@ impl Outbound {
             cursor: base.id,
             ..LinkStatus::new(route.group, route.peer, LinkState::Disconnected)
         }));
-        let window = Window { status: Arc::clone(&status), floor: floors };
+        let merging = Merging::new(merger, merge_epoch, merged);
+        let merged = merging.done();
+        let window = Window { status: Arc::clone(&status), floor: floors, merged };
         let outbound = Outbound {
             route,
             shipper: Shipper::new(base, now),
@@ -136,7 +142,7 @@ impl Outbound {
             up: None,
             away_since: Some(now),
             rewind: false,
-            merging: Merging::new(merger, merge_epoch),
+            merging,
             wire: None,
             opening: None,
             reopen_at: now,
@@ -187,7 +193,7 @@ impl Outbound {
         let may_open = self.up.is_some() && self.held.is_none();
         let idle = may_open && self.wire.is_none() && self.opening.is_none();
         let idle = idle && !self.merging.is_active();
-        let needs = self.merging.wanted || self.shipper.state().0 == LinkState::NeedsMerge;
+        let needs = self.merging.is_wanted() || self.shipper.state().0 == LinkState::NeedsMerge;
         let reopen = match needs {
             true => idle.then(|| self.merging.retry_at()),
             false => idle.then_some(self.reopen_at),
@@ -266,7 +272,7 @@ impl Outbound {
     /// When the log cannot serve the peer, or an operator wants it, the full state travels. What is
     /// learned meanwhile is left to the log.
     fn merge_if_due(&mut self) {
-        let needs = self.merging.wanted || self.shipper.state().0 == LinkState::NeedsMerge;
+        let needs = self.merging.is_wanted() || self.shipper.state().0 == LinkState::NeedsMerge;
         let Some(link) = self.up.clone().filter(|_| needs && self.held.is_none()) else { return };
         if !self.merging.is_due() {
             return;
@@ -295,7 +301,7 @@ impl Outbound {
 
     fn open_if_due(&mut self) {
         let Some(link) = &self.up else { return };
-        let needs = self.merging.wanted || self.shipper.state().0 == LinkState::NeedsMerge;
+        let needs = self.merging.is_wanted() || self.shipper.state().0 == LinkState::NeedsMerge;
         let busy = self.wire.is_some() || self.opening.is_some();
         let busy = busy || needs || self.merging.is_active();
         if busy || self.held.is_some() || Instant::now() < self.reopen_at {
@@ -364,7 +370,7 @@ impl Outbound {
                 if self.shipper.state().0 == LinkState::NeedsMerge {
                     self.lost("needs-merge".into());
                 } else if cursor == LogId::default() && self.begins_with_state() {
-                    self.merging.wanted = true;
+                    self.merging.need();
                     self.lost("it begins with the full state".into());
                 }
             }

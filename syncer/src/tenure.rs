@@ -23,6 +23,7 @@ use flotilla_topology::slot::SlotRange;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -103,14 +104,18 @@ pub async fn run(
     ready: impl AsyncFnOnce() -> Result<(), String>,
 ) -> String {
     let group = task.assignment.group;
-    let base = match base(&context, &task).await {
-        Ok(base) => base,
+    let (base, seed) = match base(&context, &task).await {
+        Ok(found) => found,
         Err(reason) => return format!("the group gives no place to begin: {reason}"),
     };
     tracing::info!(%group, learner = %task.assignment.learner, from = %base.id, "tenure begins");
     let (mut links, outlets, mut gates) = (JoinSet::new(), Outlets::default(), Vec::new());
     for peer in &task.peers {
-        let window = start_link(&context, &task, peer, &base, &outlets, &mut gates, &mut links);
+        // A peer of which nothing is known yet has had no merge.
+        let floor = seed.floors.iter().find(|floor| floor.peer == peer.id);
+        let merged = floor.and_then(|floor| floor.merged).unwrap_or_default();
+        let begin = (base.clone(), merged);
+        let window = start_link(&context, &task, peer, begin, &outlets, &mut gates, &mut links);
         windows.lock().push(window);
     }
     let log = MemoryLog::seeded(base.id);
@@ -202,7 +207,7 @@ fn start_link(
     context: &Context,
     task: &Task,
     peer: &Peer,
-    base: &Position,
+    begin: (Position, u64),
     outlets: &Outlets,
     gates: &mut Vec<Gate>,
     links: &mut JoinSet<()>,
@@ -215,7 +220,7 @@ fn start_link(
     gates.push(gate.clone());
     let (link, told) = (peer.link.clone(), peer.told.clone());
     let (outbound, window) =
-        Outbound::new(route, base.clone(), gate, news, link, told, merger(context));
+        Outbound::new(route, begin, gate, news, link, told, merger(context));
     links.spawn(outbound.run());
     window
 }
@@ -227,19 +232,16 @@ async fn seed(context: &Context, group: GroupId) -> Result<Seed, String> {
 
 /// Where a tenure begins. When no peer can be served from the log, at the group's present end: who
 /// lacks more merges a full state.
-async fn base(context: &Context, task: &Task) -> Result<Position, String> {
+async fn base(context: &Context, task: &Task) -> Result<(Position, Seed), String> {
     let seed = seed(context, task.assignment.group).await?;
     if let Some(lowest) = lowest(&seed, &task.peers) {
-        return Ok(lowest);
+        return Ok((lowest, seed));
     }
     let route = route_to(context, task, task.peers.first().map_or(ClusterId(0), |peer| peer.id));
     let (_, _, cut) = send::cut(&context.leaders, &route, seed.start, false).await?;
-    Ok(Position {
-        id: cut.position,
-        fence: cut.fence,
-        closed: cut.closed,
-        vector: Arc::new(cut.vector),
-    })
+    let vector = Arc::new(cut.vector);
+    let base = Position { id: cut.position, fence: cut.fence, closed: cut.closed, vector };
+    Ok((base, seed))
 }
 
 /// The lowest floor of those peers that the log still reaches back to, live ones first. Others do
@@ -280,25 +282,27 @@ async fn tend(raft: &RaftGroup, log: &MemoryLog) -> String {
     }
 }
 
-/// Writes what peers have acknowledged into the group, so that its log may be purged and the next
-/// tenure starts there.
+fn seen(window: &Window) -> (ClusterId, Option<Position>, u64) {
+    // The merge first: the floor must not be of before its end.
+    let merged = window.merged.load(Ordering::Acquire);
+    (window.status.lock().peer, window.floor.borrow().clone(), merged)
+}
+
+/// Writes what peers have acknowledged into the group, and which merges are done, so that its log may
+/// be purged and the next tenure starts there.
 async fn tell_floors(context: &Context, group: GroupId, windows: &Windows) {
     let mut ticks = interval(FLOOR_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told: BTreeMap<ClusterId, u64> = BTreeMap::new();
+    let mut told: BTreeMap<ClusterId, (u64, u64)> = BTreeMap::new();
     loop {
         ticks.tick().await;
-        let floors: Vec<(ClusterId, Option<Position>)> = windows
-            .lock()
-            .iter()
-            .map(|window| (window.status.lock().peer, window.floor.borrow().clone()))
-            .collect();
-        for (peer, position) in floors {
+        let floors: Vec<(ClusterId, Option<Position>, u64)> = windows.lock().iter().map(seen).collect();
+        for (peer, position, merged) in floors {
             let Some(position) = position else { continue };
-            if told.get(&peer).is_some_and(|index| *index >= position.id.index) {
+            let news = (position.id.index, merged);
+            if told.get(&peer).is_some_and(|told| told.0 >= news.0 && told.1 == news.1) {
                 continue;
             }
-            let index = position.id.index;
             let floor = LinkFloor {
                 group,
                 peer,
@@ -306,13 +310,14 @@ async fn tell_floors(context: &Context, group: GroupId, windows: &Windows) {
                 fence: position.fence,
                 closed: position.closed,
                 vector: position.vector.to_vec(),
+                merged: Some(merged),
             };
             let (leaders, payload) = (&context.leaders, floor.encode());
             let told_it = leaders
                 .ask::<()>(group, Class::Control, kinds::LINK_FLOOR, payload, ASK_DEADLINE)
                 .await;
             match told_it {
-                Ok(()) => drop(told.insert(peer, index)),
+                Ok(()) => drop(told.insert(peer, news)),
                 // The next round tells a newer one.
                 Err(error) => tracing::debug!(%group, %peer, ?error, "floor not recorded"),
             }
@@ -335,6 +340,7 @@ mod tests {
             fence: Fence { term: 1, next_seq: index },
             closed: Stamp::ZERO,
             vector: vec![],
+            merged: None,
         }
     }
 

@@ -133,6 +133,7 @@ fn remote() -> Vec<Target> {
         fence: FENCE,
         closed: sample::stamp(8, 2),
         vector: sample::vector(),
+        merged: Some(300),
     };
     let seeds = vec![Seed { floors: vec![floor.clone(), floor.clone()], start: AT }];
     let verdicts = vec![

@@ -177,14 +177,22 @@ pub(super) fn advanced(cursor: Option<Cursor>, to: Cursor) -> Cursor {
     }
 }
 
-/// Keeps what a peer has acknowledged, unless more is known already.
+/// Keeps what a peer has acknowledged and which merge it has had, unless more is known already.
 pub(super) fn write_floor(run: &mut Run, rows: &dyn Rows, floor: &LinkFloor) -> io::Result<()> {
     let key = keys::link_floor(floor.peer);
     let mut view = View::new(rows, &mut run.overlay);
     let known = view.get(&key)?.map(|value| LinkFloor::decode(&value)).transpose();
     let known = known.map_err(io::Error::other)?;
-    if known.is_none_or(|known| known.position.index < floor.position.index) {
-        view.put(key, floor.encode(), Parts::NONE);
+    let merged = floor.merged.or(known.as_ref().and_then(|known| known.merged));
+    let newer = match known {
+        Some(known) if known.position.index >= floor.position.index => {
+            let same = known.merged == merged;
+            (!same).then_some(LinkFloor { merged, ..known })
+        }
+        _ => Some(LinkFloor { merged, ..floor.clone() }),
+    };
+    if let Some(newer) = newer {
+        view.put(key, newer.encode(), Parts::NONE);
     }
     Ok(())
 }

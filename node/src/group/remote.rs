@@ -397,11 +397,14 @@ pub struct LinkFloor {
     pub closed: Stamp,
     /// What the group had of every other cluster as of `position`.
     pub vector: Vector,
+    /// The last merge that was asked for (`PeerCluster::merge_epoch`) and is done; `None` from who does
+    /// not know, and what is known stays.
+    pub merged: Option<u64>,
 }
 
 impl LinkFloor {
     /// Bytes that it takes at least: what [`Decoder::count`] needs to know.
-    pub const BYTES_MIN: usize = 17;
+    pub const BYTES_MIN: usize = 18;
 
     /// Appends it; also the value of its row.
     pub fn put(&self, out: &mut Encoder) {
@@ -412,6 +415,7 @@ impl LinkFloor {
         self.fence.encode(out);
         out.put_stamp(self.closed);
         put_vector(out, &self.vector);
+        out.put_option(self.merged, Encoder::put_varint);
     }
 
     /// Reads it.
@@ -424,6 +428,7 @@ impl LinkFloor {
             fence: Fence::decode(from)?,
             closed: from.stamp()?,
             vector: take_vector(from)?,
+            merged: from.option(Decoder::varint)?,
         })
     }
 

@@ -103,6 +103,7 @@ fn floor_of(route: &Route, cut: &StateCut) -> LinkFloor {
         fence: cut.fence,
         closed: cut.closed,
         vector: cut.vector.clone(),
+        merged: None,
     }
 }
 

@@ -1,5 +1,9 @@
 //! The full-state merge of one group and peer, as the loop of the outgoing side sees it: at most one
 //! under way, begun when the log cannot serve the peer or when an operator asks for it.
+//!
+//! What operators ask for is numbered (`PeerCluster::merge_epoch`). Which of it is done is told to the
+//! group with its link floors, so that a syncer that dies before the end leaves the rest to the next
+//! one.
 
 use super::Route;
 use crate::link::dial::Link;
@@ -7,6 +11,7 @@ use crate::merge::send::MergeProgress;
 use flotilla_topology::ids::LogId;
 use futures::future::BoxFuture;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -32,24 +37,50 @@ pub struct Merging {
     task: Option<JoinHandle<Result<(), String>>>,
     progress: watch::Receiver<MergeProgress>,
     retry_at: Instant,
-    /// Which request of an operator was carried out last.
-    epoch: u64,
-    /// One is wanted, whatever the log can do.
-    pub wanted: bool,
+    /// What an operator asked for last.
+    asked: u64,
+    /// What the one that is under way was begun for.
+    carries: u64,
+    /// Which request was carried out last.
+    done: Arc<AtomicU64>,
+    /// One is wanted, whatever the log can do and nobody asked.
+    needed: bool,
 }
 
 impl Merging {
-    /// None under way; requests of operators up to `epoch` were carried out.
-    pub fn new(merger: Merger, epoch: u64) -> Merging {
+    /// None under way; what an operator asked for last is `asked`, and `done` was carried out.
+    pub fn new(merger: Merger, asked: u64, done: u64) -> Merging {
         let (_, progress) = watch::channel(MergeProgress::default());
-        Merging { merger, task: None, progress, retry_at: Instant::now(), epoch, wanted: false }
+        Merging {
+            merger,
+            task: None,
+            progress,
+            retry_at: Instant::now(),
+            asked,
+            carries: done,
+            done: Arc::new(AtomicU64::new(done)),
+            needed: false,
+        }
     }
 
     /// Notes what an operator has asked for; whether that is new.
     pub fn asked(&mut self, epoch: u64) -> bool {
-        let new = std::mem::replace(&mut self.epoch, epoch) != epoch;
-        self.wanted |= new;
-        new
+        std::mem::replace(&mut self.asked, epoch) != epoch
+    }
+
+    /// One is needed, though nobody asked for it.
+    pub fn need(&mut self) {
+        self.needed = true;
+    }
+
+    /// Whether one is wanted, whatever the log can do.
+    pub fn is_wanted(&self) -> bool {
+        self.needed || self.asked != self.done.load(Ordering::Relaxed)
+    }
+
+    /// Which request was carried out last, for others to look at.
+    pub fn done(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.done)
     }
 
     /// Whether one is under way.
@@ -71,6 +102,7 @@ impl Merging {
     pub fn begin(&mut self, route: Route, link: Arc<Link>, after: LogId) {
         let (tell, progress) = watch::channel(MergeProgress::default());
         self.progress = progress;
+        self.carries = self.asked;
         self.task = Some(tokio::spawn((self.merger)(route, link, after, tell)));
     }
 
@@ -80,7 +112,10 @@ impl Merging {
         let ended = task.await.unwrap_or_else(|error| Err(error.to_string()));
         self.task = None;
         match &ended {
-            Ok(()) => self.wanted = false,
+            Ok(()) => {
+                self.needed = false;
+                self.done.store(self.carries, Ordering::Release);
+            }
             Err(_) => self.retry_at = Instant::now() + RETRY_PAUSE,
         }
         ended

@@ -345,6 +345,7 @@ impl World {
                     fence: position.fence,
                     closed: position.closed,
                     vector: position.vector.to_vec(),
+                    merged: None,
                 };
                 let (answer, _) = oneshot::channel();
                 self.submit(at, Work::LinkFloor { floor, answer });

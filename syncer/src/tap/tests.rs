@@ -117,6 +117,7 @@ fn a_seeded_tap_goes_on_with_the_fence_and_the_vector_of_its_seed() {
         fence: Fence { term: 3, next_seq: 6 },
         closed: stamp(OWN, 9),
         vector: vec![(ClusterId(2), stamp(OTHER, 50))],
+        merged: None,
     };
     let (mut tap, mut news, _) = tap(seed_position(Some(&floor)));
     assert_eq!(tap.applied().unwrap().log_id, floor.position);

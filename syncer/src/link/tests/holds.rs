@@ -2,8 +2,10 @@
 //! gone.
 
 use super::*;
-use crate::outbound::Window;
+use crate::outbound::{Merger, Window};
 use flotilla_topology::api::Standing;
+use std::sync::atomic::AtomicU64;
+use tokio::sync::Semaphore;
 
 /// A sender of one group, in operators' hands.
 struct Rig {
@@ -18,13 +20,25 @@ struct Rig {
 
 impl Rig {
     fn start(ca: &Authority, node: Arc<Node>, west: SocketAddr) -> Rig {
+        Rig::with(ca, node, west, no_merger(), (0, 0))
+    }
+
+    /// With another merger; a merge that an operator asked for, and the one that is done.
+    fn with(
+        ca: &Authority,
+        node: Arc<Node>,
+        west: SocketAddr,
+        merger: Merger,
+        (merge_epoch, merged): (u64, u64),
+    ) -> Rig {
         let link = dial(&ca.tls(identity(EAST, Role::Syncer, "s1")).unwrap(), west, 10.0);
         let (outlets, gate) = (Outlets::default(), Gate::default());
         let news = outlets.add(gate.clone());
-        let (told, telling) = watch::channel(PeerCluster::default());
-        let base = Position::default();
+        let peer = PeerCluster { merge_epoch, ..PeerCluster::default() };
+        let (told, telling) = watch::channel(peer);
+        let begin = (Position::default(), merged);
         let (outbound, window) =
-            Outbound::new(route(), base, gate.clone(), news, link, telling, no_merger());
+            Outbound::new(route(), begin, gate.clone(), news, link, telling, merger);
         let task = tokio::spawn(outbound.run());
         Rig { node, outlets, gate, window, told, sent: 0, task }
     }
@@ -98,6 +112,44 @@ async fn a_rewind_asks_for_the_cursor_again_and_loses_nothing() {
     rig.until("it is live", |rig| rig.state() == LinkState::Live).await;
     let merged: usize = rig.node.groups.lock().values().map(|(_, merged)| merged.len()).sum();
     assert_eq!(merged, 50, "once each");
+}
+
+/// A merger that ends once for each permit, and counts how often it began.
+fn held_merger() -> (Merger, Arc<Semaphore>, Arc<AtomicU64>) {
+    let (ends, begun) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicU64::new(0)));
+    let (permits, count) = (Arc::clone(&ends), Arc::clone(&begun));
+    let merger: Merger = Arc::new(move |_, _, _, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let permits = Arc::clone(&permits);
+        Box::pin(async move {
+            permits.acquire().await.expect("it is never closed").forget();
+            Ok(())
+        })
+    });
+    (merger, ends, begun)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_merge_that_was_asked_for_is_owed_until_one_that_began_later_is_done() {
+    let ca = authority();
+    let (node, west, _keep) = west(&ca).await;
+    // The group knows of no merge that is done: the syncer that was asked has died.
+    let (merger, ends, begun) = held_merger();
+    let mut rig = Rig::with(&ca, node, west, merger, (1, 0));
+    let count = |begun: &AtomicU64| begun.load(Ordering::SeqCst);
+    let done = |rig: &Rig| rig.window.merged.load(Ordering::SeqCst);
+    rig.until("the next one merges", |_| count(&begun) == 1).await;
+    assert_eq!(done(&rig), 0);
+    rig.told.send_modify(|peer| peer.merge_epoch = 2);
+    ends.add_permits(1);
+    rig.until("that one was begun for the first", |_| count(&begun) == 2).await;
+    assert_eq!(done(&rig), 1);
+    ends.add_permits(1);
+    rig.until("both are done", |rig| done(rig) == 2).await;
+    rig.commit(5);
+    rig.all_arrive().await;
+    rig.until("it is live", |rig| rig.state() == LinkState::Live).await;
+    assert_eq!(count(&begun), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
