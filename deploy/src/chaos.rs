@@ -108,6 +108,10 @@ pub struct ChaosArgs {
     /// How old that gets, in seconds. Default: as PD has it.
     #[arg(long, value_name = "SECONDS")]
     backlog_age: Option<u64>,
+    /// Clusters fence one that is away beyond its budget so long, together; of three or more. Default:
+    /// they do not.
+    #[arg(long, value_name = "SECONDS")]
+    fence_after: Option<u64>,
     /// A cluster in each datacenter with links between all, or one cluster over all.
     #[arg(long, default_value = "async")]
     mode: Mode,
@@ -152,6 +156,7 @@ impl ChaosArgs {
             syncers: self.syncers.unwrap_or(if self.is(SYNCER_TAKEOVER) { 2 } else { 1 }),
             apart: joins.into_iter().collect(),
             backlog: self.backlog(),
+            fence_after: self.fence_after,
             datacenters,
             ..Wish::default()
         }

@@ -81,6 +81,8 @@ pub enum Flaw {
     NoReissue,
     /// What a cluster that went on has heard of a fenced one is not told with its state.
     LevelUntold,
+    /// A batch that is parked counts as arrived.
+    ParkedSkipped,
 }
 
 thread_local! {

@@ -74,6 +74,10 @@ pub struct Config {
     /// How old the oldest of it may get, in seconds; the same happens beyond.
     #[serde(default = "default_backlog_seconds")]
     pub backlog_budget_seconds: u64,
+    /// A peer that has been away beyond its backlog budget for so many seconds is fenced, when all other
+    /// clusters find the same. Default: never, an operator decides.
+    #[serde(default)]
+    pub fence_after_seconds: Option<u64>,
     /// `host:port` of the http ports of other clusters' PDs, by name of the cluster: the page asks
     /// them for the other direction of the links. Nothing else depends on it.
     #[serde(default)]
@@ -250,6 +254,7 @@ impl Config {
             },
             backlog_budget_bytes: self.backlog_budget_bytes,
             backlog_budget_seconds: self.backlog_budget_seconds,
+            fence_after_seconds: self.fence_after_seconds,
         })
     }
 

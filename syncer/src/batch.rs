@@ -11,8 +11,9 @@ use bytes::Bytes;
 use flotilla_node::codec::{DecodeError, Decoder, Encoder, unseal_bytes};
 use flotilla_node::group::entry::{ENTRY_BYTES_MAX, Fence};
 use flotilla_node::group::remote::{
-    EFFECTS_MAX, RemoteEffect, TEXT_BYTES_MAX, Vector, put_vector, take_vector,
+    EFFECTS_MAX, RemoteEffect, TEXT_BYTES_MAX, VECTOR_MAX, Vector, put_vector, take_vector,
 };
+use flotilla_topology::api::View;
 use flotilla_topology::ids::{ClusterId, GroupId, Incarnation, LogId, Origin};
 use flotilla_topology::slot::SlotRange;
 use flotilla_topology::stamp::Stamp;
@@ -92,6 +93,8 @@ pub enum Message {
         sent_ms: u64,
         /// The answerer's wall clock.
         wall_ms: u64,
+        /// The clusters that it knows, and what it says of each.
+        knows: Vec<(ClusterId, View)>,
     },
     /// First on a group's stream, sender to receiver: what follows is this group's. Asks for its
     /// cursor.
@@ -182,10 +185,15 @@ impl Message {
                 out.put_u8(KIND_PING);
                 out.put_varint(*sent_ms);
             }
-            Message::Pong { sent_ms, wall_ms } => {
+            Message::Pong { sent_ms, wall_ms, knows } => {
                 out.put_u8(KIND_PONG);
                 out.put_varint(*sent_ms);
                 out.put_varint(*wall_ms);
+                out.put_varint(knows.len() as u64);
+                for (cluster, view) in knows {
+                    out.put_cluster(*cluster);
+                    out.put_u8(*view as u8);
+                }
             }
             Message::Open { namespace, group, slots } => {
                 out.put_u8(KIND_OPEN);
@@ -230,7 +238,16 @@ impl Message {
         let message = match from.u8()? {
             KIND_HELLO => Message::Hello(Hello::take(&mut from)?),
             KIND_PING => Message::Ping { sent_ms: from.varint()? },
-            KIND_PONG => Message::Pong { sent_ms: from.varint()?, wall_ms: from.varint()? },
+            KIND_PONG => Message::Pong {
+                sent_ms: from.varint()?,
+                wall_ms: from.varint()?,
+                knows: {
+                    let count = from.count(VECTOR_MAX, 2)?;
+                    (0..count)
+                        .map(|_| Ok((from.cluster()?, take_view(&mut from)?)))
+                        .collect::<Decoded<_>>()?
+                },
+            },
             KIND_OPEN => Message::Open {
                 namespace: from.text(TEXT_BYTES_MAX)?.to_owned(),
                 group: from.group()?,
@@ -259,6 +276,16 @@ fn put_position(out: &mut Encoder, kind: u8, group: GroupId, cursor: LogId) {
     out.put_u8(kind);
     out.put_group(group);
     out.put_log_id(cursor);
+}
+
+fn take_view(from: &mut Decoder<'_>) -> Decoded<View> {
+    let error = from.error("0, 1 or 2 for what a cluster says of another one");
+    match from.u8()? {
+        0 => Ok(View::Counts),
+        1 => Ok(View::Overdue),
+        2 => Ok(View::Fenced),
+        _ => Err(error),
+    }
 }
 
 impl Hello {

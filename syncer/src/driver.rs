@@ -4,13 +4,13 @@
 //! It keeps nothing but the last map, for a start without PD. PD decides who ships what; that two
 //! syncers ship the same for a while is harmless.
 
-use crate::batch::{Hello, LINK_VERSION};
+mod host;
+
 use crate::config::Config;
-use crate::inbound::{self, Budget};
+use crate::inbound::Budget;
 use crate::leaders::{Leaders, MapWatch};
-use crate::link::accept::{self, Host, Opened};
+use crate::link::accept::{self, Host};
 use crate::link::dial::Dialer;
-use crate::merge::{self, receive::OpenedMerge};
 use crate::peers::{PeerSet, Peers};
 use crate::ports::{Doors, RpcDoor, StartError, bind_link, bind_rpc, check_identity, with_port};
 use crate::tenure::{self, Context, Peer, Task, Windows};
@@ -20,9 +20,9 @@ use flotilla_node::raft::RaftGroups;
 use flotilla_node::tls::Tls;
 use flotilla_node::transport::Server;
 use flotilla_topology::api::{
-    Assignment, ClusterMap, LinkStatus, PdRequest, PdResponse, Standing, SyncerInfo,
+    Assignment, ClusterMap, LinkStatus, PdRequest, PdResponse, SyncerInfo,
 };
-use flotilla_topology::ids::{ClusterId, GroupId, Identity, Origin, Role};
+use flotilla_topology::ids::{GroupId, Identity, Origin, Role};
 use parking_lot::Mutex;
 use quinn::Endpoint;
 use std::collections::BTreeMap;
@@ -68,7 +68,7 @@ struct Shared {
     budget: Budget,
     endpoint: Endpoint,
     config: Config,
-    peers: Peers,
+    peers: Arc<Peers>,
     tenures: Mutex<BTreeMap<GroupId, KeptTenure>>,
     raft: tokio::runtime::Handle,
 }
@@ -121,7 +121,7 @@ impl Syncer {
             budget: Budget::new(usize::try_from(config.memory).unwrap_or(usize::MAX)),
             endpoint,
             config,
-            peers: Peers::default(),
+            peers: Arc::default(),
             tenures: Mutex::default(),
             raft,
         });
@@ -185,40 +185,6 @@ async fn bind_http(addr: &str, shared: &Arc<Shared>) -> Result<Http, StartError>
     };
     let extra = axum::Router::new().route("/api/v1/links", axum::routing::get(links));
     Http::bind(addr, health, extra).await.map_err(failed)
-}
-
-impl Host for Shared {
-    fn hello(&self) -> Hello {
-        let map = self.map.borrow();
-        Hello {
-            oldest: 1,
-            newest: LINK_VERSION,
-            cluster: self.config.cluster,
-            incarnation: map.as_ref().map(|map| map.incarnation).unwrap_or_default(),
-            layout: map.as_ref().map_or(0, |map| map.epoch.0),
-        }
-    }
-
-    fn admits(&self, cluster: ClusterId) -> Result<(), String> {
-        let map = self.map.borrow();
-        let found = map.as_ref().and_then(|map| map.peers.iter().find(|peer| peer.id == cluster));
-        match found.map(|peer| peer.standing) {
-            Some(Standing::Live | Standing::Returning) => Ok(()),
-            Some(Standing::Fenced) => {
-                Err("this cluster has fenced yours: it must return (flotilla link return)".into())
-            }
-            None => Err(format!("cluster {cluster} is not one that this one is linked with")),
-        }
-    }
-
-    fn opened(&self, stream: Opened) {
-        let (leaders, map) = (self.leaders.clone(), self.map.clone());
-        tokio::spawn(inbound::run(stream, leaders, map, self.budget.clone()));
-    }
-
-    fn merges(&self, merge: OpenedMerge) {
-        tokio::spawn(merge::receive::run(merge, self.leaders.clone(), self.map.clone()));
-    }
 }
 
 impl Shared {
@@ -324,8 +290,9 @@ impl Shared {
         loop {
             beats.tick().await;
             let links = beat.is_multiple_of(BEATS_PER_TELL).then(|| self.links());
+            let views = if links.is_some() { self.views() } else { Vec::new() };
             let name = self.info.name.clone();
-            match self.pd.call(PdRequest::SyncerHeartbeat { name, links }).await {
+            match self.pd.call(PdRequest::SyncerHeartbeat { name, links, views }).await {
                 Ok(_) => beat = beat.wrapping_add(1),
                 Err(PdError::Refused(reason)) => {
                     tracing::warn!(%reason, "PD refuses our heartbeat: registers anew");

@@ -6,6 +6,7 @@ use crate::leaders::{Leaders, MapWatch};
 use crate::link::LinkError;
 use crate::link::accept::Opened;
 use crate::link::stream::Wire;
+use crate::mesh::Mesh;
 use crate::receiver::{Action, Event, Failure, Receiver};
 use flotilla_node::clock;
 use flotilla_node::group::remote::{CursorsRequest, RemoteBatch, Verdict};
@@ -100,14 +101,30 @@ pub fn targets(
     Ok(found)
 }
 
+/// The groups of this cluster that take a group of another one, or why they do not.
+pub async fn admit(
+    map: &MapWatch,
+    leaders: &Leaders,
+    mesh: &Mesh,
+    (namespace, slots): (&str, SlotRange),
+    source: (Origin, GroupId),
+) -> Result<Vec<(GroupId, SlotRange)>, String> {
+    let found = match map.borrow().as_ref() {
+        Some(map) => targets(map, namespace, slots)?,
+        None => return Err("this syncer has no map yet".into()),
+    };
+    match mesh.refuses(leaders, source, &found).await {
+        Some(reason) => Err(reason),
+        None => Ok(found),
+    }
+}
+
 /// Serves a stream until it ends. Two streams of one group may be at work at once (a sender that
 /// came back before we noticed that it was gone); leaders skip what they have.
-pub async fn run(opened: Opened, leaders: Leaders, map: MapWatch, budget: Budget) {
-    let found = match map.borrow().as_ref() {
-        Some(map) => targets(map, &opened.namespace, opened.slots),
-        None => Err("this syncer has no map yet".into()),
-    };
-    let targets = match found {
+pub async fn run(opened: Opened, leaders: Leaders, map: MapWatch, mesh: Mesh, budget: Budget) {
+    let source = (opened.origin, opened.group);
+    let admitted = admit(&map, &leaders, &mesh, (&opened.namespace, opened.slots), source).await;
+    let targets = match admitted {
         Ok(targets) => targets,
         Err(reason) => {
             let (from, group) = (&opened.from, opened.group);

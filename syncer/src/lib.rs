@@ -31,6 +31,8 @@ mod tenure;
 
 mod peers;
 
+mod mesh;
+
 pub mod ports;
 
 pub mod config;

@@ -5,8 +5,9 @@
 //! every tenure that began without it.
 
 use crate::link::dial::{Dialer, LinkStatus as Connection};
+use crate::mesh::Seen;
 use crate::tenure::Peer;
-use flotilla_topology::api::{ClusterMap, PeerCluster};
+use flotilla_topology::api::{ClusterMap, PeerCluster, Standing};
 use flotilla_topology::ids::ClusterId;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,6 +87,20 @@ impl Peers {
         self.kept.lock().peers.contains_key(&id)
     }
 
+    /// All of them, and whom each knows.
+    pub fn seen(&self) -> Vec<Seen> {
+        let seen = |(id, kept): (&ClusterId, &KeptPeer)| {
+            let told = kept.told.borrow();
+            let knows = match &*kept.link.borrow() {
+                Connection::Up(link) => link.knows.lock().clone(),
+                Connection::Down(_) => None,
+            };
+            let counts = told.standing != Standing::Fenced;
+            Seen { id: *id, name: told.name.clone(), counts, knows }
+        };
+        self.kept.lock().peers.iter().map(seen).collect()
+    }
+
     /// All of them, for a tenure.
     pub fn all(&self) -> Vec<Peer> {
         let peer = |(id, kept): (&ClusterId, &KeptPeer)| Peer {
@@ -110,7 +125,6 @@ mod tests {
     use crate::batch::{Hello, LINK_VERSION};
     use crate::link::transport;
     use flotilla_node::tls::dev::Authority;
-    use flotilla_topology::api::Standing;
     use flotilla_topology::ids::{Epoch, Identity, Incarnation, Role};
 
     fn peer(id: u8) -> PeerCluster {

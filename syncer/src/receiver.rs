@@ -253,6 +253,10 @@ impl Receiver {
                     self.begin_anew(actions);
                 }
             }
+            Ok(Verdict::Parked { .. }) if flaws::has(Flaw::ParkedSkipped) => {
+                let front = self.lane(target).queue.front().map(|batch| batch.to);
+                front.into_iter().for_each(|to| self.reached(now, target, to, actions));
+            }
             Ok(Verdict::Parked { ahead_ms }) => {
                 let lane = self.lane(target);
                 if lane.round == round {

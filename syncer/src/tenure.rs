@@ -219,8 +219,7 @@ fn start_link(
     let news = outlets.add(gate.clone());
     gates.push(gate.clone());
     let (link, told) = (peer.link.clone(), peer.told.clone());
-    let (outbound, window) =
-        Outbound::new(route, begin, gate, news, link, told, merger(context));
+    let (outbound, window) = Outbound::new(route, begin, gate, news, link, told, merger(context));
     links.spawn(outbound.run());
     window
 }
@@ -296,7 +295,8 @@ async fn tell_floors(context: &Context, group: GroupId, windows: &Windows) {
     let mut told: BTreeMap<ClusterId, (u64, u64)> = BTreeMap::new();
     loop {
         ticks.tick().await;
-        let floors: Vec<(ClusterId, Option<Position>, u64)> = windows.lock().iter().map(seen).collect();
+        let floors: Vec<(ClusterId, Option<Position>, u64)> =
+            windows.lock().iter().map(seen).collect();
         for (peer, position, merged) in floors {
             let Some(position) = position else { continue };
             let news = (position.id.index, merged);

@@ -6,7 +6,7 @@
 
 mod links;
 
-pub use links::{LinkOp, LinkState, LinkStatus, PeerCluster, Standing};
+pub use links::{LinkOp, LinkState, LinkStatus, PeerCluster, PeerView, Standing, View};
 
 use crate::ids::{ClusterId, Epoch, GroupId, Incarnation, LogId, NamespaceId, ReplicaId};
 use crate::slot::SlotRange;
@@ -204,6 +204,9 @@ pub struct ReplicaStatus {
     pub leads: bool,
     /// Last applied position.
     pub applied: LogId,
+    /// Live peers to which the log no longer reaches back; told by who leads.
+    #[serde(default)]
+    pub outrun: Vec<ClusterId>,
 }
 
 /// What a process asks of PD.
@@ -240,6 +243,9 @@ pub enum PdRequest {
         name: String,
         /// The links of all its groups; `None` when this is a sign of life only.
         links: Option<Vec<LinkStatus>>,
+        /// What peers say of each other, with the links.
+        #[serde(default)]
+        views: Vec<PeerView>,
     },
     /// The map, answered once its revision is above `revision` or after 20 s.
     WatchMap {

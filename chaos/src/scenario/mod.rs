@@ -7,6 +7,7 @@
 mod collect;
 mod crossing;
 mod finish;
+mod given_up;
 mod join;
 mod local_never_waits;
 mod meters;

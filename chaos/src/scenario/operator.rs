@@ -130,7 +130,7 @@ impl Trial<'_> {
             self.operate(other, cluster, LinkOp::Return).await;
         }
         self.tell(format!("{cluster} starts again, empty"));
-        self.done(self.world.begin_anew(cluster));
+        self.done(self.world.begin_life(cluster, true));
         for name in &names {
             self.done(self.world.restart(name).await);
         }

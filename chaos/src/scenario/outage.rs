@@ -147,14 +147,14 @@ fn are_live(links: &[LinkView], clusters: usize) -> bool {
 }
 
 /// What one outage beyond the budget is about.
-struct Away {
-    victim: String,
-    living: Vec<String>,
+pub(super) struct Away {
+    pub(super) victim: String,
+    pub(super) living: Vec<String>,
     /// Start of the names of its keys.
     prefix: String,
     nodes: Vec<String>,
     syncers: Vec<String>,
-    size: Overrun,
+    pub(super) size: Overrun,
 }
 
 impl Away {
@@ -203,9 +203,19 @@ impl Trial<'_> {
         let enough = (bytes as f64 * budget.groups as f64 * size.times) as u64;
         let samples = self.overwrite(&away, &mut meters, (enough, cut + hold)).await;
         self.judge_growth(&samples, bytes * budget.groups);
+        let together = self.world.fences_together() && away.living.len() > 1;
+        if together {
+            self.await_given_up(&away).await;
+        }
         self.tell(format!("heal, {:.1?} after the cut", cut.elapsed()));
         self.done(self.world.heal());
+        let gate = self.gates[&away.victim].clone();
+        let shut = if together { Some(gate.shut().await) } else { None };
+        if together {
+            self.begin_another_life(&away).await;
+        }
         let back = self.await_return(&away).await;
+        drop(shut);
         meters.look().await;
         let rows = meters.total(MERGED_ROWS, &away.syncers) - merged;
         self.tell(format!("{rows} rows of full state have come to {}", away.victim));
@@ -345,6 +355,7 @@ impl Trial<'_> {
                 break;
             }
             merged |= links.iter().any(LinkView::merges);
+            self.supervise(away).await;
             for place in &away.living {
                 let last = away.size.deletes.min(first + LOOKS);
                 self.look_for_doomed(away, place, first..last).await;

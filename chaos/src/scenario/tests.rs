@@ -126,8 +126,8 @@ impl World for FakeWorld {
     fn as_seen(&self, _: &str, cluster: &str) -> Result<PeerCluster> {
         Ok(PeerCluster { name: cluster.to_owned(), ..PeerCluster::default() })
     }
-    fn begin_anew(&self, cluster: &str) -> Result<()> {
-        self.note(format!("anew {cluster}"))
+    fn begin_life(&self, cluster: &str, empty: bool) -> Result<()> {
+        self.note(format!("{} {cluster}", if empty { "anew" } else { "again" }))
     }
     fn rows(&self) -> BoxFuture<'_, Result<Vec<Rows>>> {
         let nodes = self.members.iter().filter(|member| member.role == Role::Node);

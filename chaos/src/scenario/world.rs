@@ -133,13 +133,18 @@ pub trait World: Send + Sync {
     /// A cluster as another one must be told of it.
     fn as_seen(&self, viewer: &str, cluster: &str) -> Result<PeerCluster>;
 
-    /// Takes all data from the processes of a cluster, which must be dead, and gives it a higher
-    /// incarnation.
-    fn begin_anew(&self, cluster: &str) -> Result<()>;
+    /// Gives a cluster, whose processes must be dead, a higher incarnation; takes all data from them if
+    /// it is to be empty.
+    fn begin_life(&self, cluster: &str, empty: bool) -> Result<()>;
 
     /// What groups keep for a peer that lags, where that is little enough to be exceeded.
     fn backlog(&self) -> Option<Backlog> {
         None
+    }
+
+    /// Whether clusters fence one that is away beyond its budget by themselves, soon.
+    fn fences_together(&self) -> bool {
+        false
     }
 
     /// Scans all replicas.

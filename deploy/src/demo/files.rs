@@ -100,9 +100,8 @@ pub fn clock(dir: &Path, name: &str) -> PathBuf {
     dir.join("clocks").join(name)
 }
 
-/// Gives a cluster whose processes are dead an empty life of a higher incarnation: their data goes,
-/// and the configuration of its PD says so.
-pub fn begin_anew(dir: &Path, cluster: &Cluster) -> anyhow::Result<()> {
+/// Takes all data from a cluster whose processes are dead.
+pub fn take_data(dir: &Path, cluster: &Cluster) -> anyhow::Result<()> {
     let nodes = cluster.nodes.iter().map(|node| &node.name);
     let syncers = cluster.syncers.iter().map(|syncer| &syncer.name);
     for name in nodes.chain(syncers).chain([&cluster.pd.name]) {
@@ -112,6 +111,11 @@ pub fn begin_anew(dir: &Path, cluster: &Cluster) -> anyhow::Result<()> {
                 .with_context(|| format!("cannot remove {}", data.display()))?;
         }
     }
+    Ok(())
+}
+
+/// Gives a cluster whose processes are dead a higher incarnation, in the configuration of its PD.
+pub fn begin_life(dir: &Path, cluster: &Cluster) -> anyhow::Result<()> {
     let path = config(dir, &cluster.pd.name);
     let mut table: toml::Table = std::fs::read_to_string(&path)?.parse()?;
     let before = table.get("incarnation").and_then(toml::Value::as_integer).unwrap_or(1);
@@ -232,6 +236,9 @@ impl Writer<'_> {
         if let Some(BacklogBudget { bytes, age_seconds }) = self.layout.backlog {
             config["backlog_budget_bytes"] = json!(bytes);
             config["backlog_budget_seconds"] = json!(age_seconds);
+        }
+        if let Some(seconds) = self.layout.fence_after {
+            config["fence_after_seconds"] = json!(seconds);
         }
         Ok(config)
     }
@@ -356,7 +363,7 @@ mod tests {
         let datacenters = ["a", "b", "c"].map(str::to_owned).into();
         let apart = vec!["c".to_owned()];
         let backlog = Some(BacklogBudget { bytes: 64 << 20, age_seconds: 7 });
-        let wish = Wish { datacenters, apart, backlog, ..Wish::default() };
+        let wish = Wish { datacenters, apart, backlog, fence_after: Some(5), ..Wish::default() };
         let layout = Layout::new(&wish).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
@@ -368,12 +375,15 @@ mod tests {
         assert_eq!(peers("a-pd").collect::<Vec<_>>(), ["b"]);
         assert_eq!(peers("c-pd").collect::<Vec<_>>(), ["a", "b"], "else nothing of it is synced");
         assert_eq!(settings("c-pd").backlog_budget_seconds, 7);
+        assert_eq!(settings("c-pd").fence_after_seconds, Some(5));
 
         std::fs::create_dir_all(data(dir, "c-n1").join("rows")).unwrap();
         for incarnation in [1, 2] {
             assert_eq!(settings("c-pd").incarnation.0, incarnation);
-            begin_anew(dir, &layout.clusters[2]).unwrap();
+            begin_life(dir, &layout.clusters[2]).unwrap();
         }
+        assert!(data(dir, "c-n1").exists());
+        take_data(dir, &layout.clusters[2]).unwrap();
         assert!(!data(dir, "c-n1").exists());
     }
 

@@ -197,8 +197,9 @@ impl Fleet {
         })
     }
 
-    /// Takes all data from a cluster whose processes are dead, and gives it a higher incarnation.
-    pub fn begin_anew(&self, cluster: &str) -> anyhow::Result<()> {
+    /// Gives a cluster whose processes are dead a higher incarnation, and takes all data from it if it is
+    /// to be empty.
+    pub fn begin_life(&self, cluster: &str, empty: bool) -> anyhow::Result<()> {
         let cluster = self.layout.cluster(cluster)?;
         let states = self.runner.states();
         for process in self.layout.processes().iter().filter(|one| one.cluster == cluster.id) {
@@ -206,7 +207,10 @@ impl Fleet {
                 anyhow::bail!("{} still runs (pid {pid}): kill it first", process.name);
             }
         }
-        files::begin_anew(&self.dir, cluster)
+        if empty {
+            files::take_data(&self.dir, cluster)?;
+        }
+        files::begin_life(&self.dir, cluster)
     }
 
     /// Where each process can be looked at, now and later.

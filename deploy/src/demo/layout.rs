@@ -58,6 +58,8 @@ pub struct Wish {
     pub apart: Vec<String>,
     /// What groups keep of their logs for peers that lag, if not what PD keeps by itself.
     pub backlog: Option<BacklogBudget>,
+    /// Seconds after which clusters fence one that is away beyond its budget, if they do.
+    pub fence_after: Option<u64>,
 }
 
 impl Default for Wish {
@@ -72,6 +74,7 @@ impl Default for Wish {
             port: 7000,
             apart: vec![],
             backlog: None,
+            fence_after: None,
         }
     }
 }
@@ -89,6 +92,8 @@ pub struct Layout {
     pub apart: Vec<String>,
     /// As in the wish.
     pub backlog: Option<BacklogBudget>,
+    /// As in the wish.
+    pub fence_after: Option<u64>,
 }
 
 /// A cluster.
@@ -210,7 +215,8 @@ impl Layout {
             (_, false) => "async",
         };
         let (datacenters, apart) = (wish.datacenters.clone(), wish.apart.clone());
-        Ok(Layout { mode, datacenters, clusters, apart, backlog: wish.backlog })
+        let Wish { backlog, fence_after, .. } = *wish;
+        Ok(Layout { mode, datacenters, clusters, apart, backlog, fence_after })
     }
 
     /// A cluster by its name.

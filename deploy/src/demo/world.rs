@@ -208,8 +208,12 @@ impl World for DemoWorld {
         self.fleet.as_seen(viewer, cluster)
     }
 
-    fn begin_anew(&self, cluster: &str) -> Result<()> {
-        self.fleet.begin_anew(cluster)
+    fn begin_life(&self, cluster: &str, empty: bool) -> Result<()> {
+        self.fleet.begin_life(cluster, empty)
+    }
+
+    fn fences_together(&self) -> bool {
+        self.fleet.layout.fence_after.is_some()
     }
 
     fn backlog(&self) -> Option<Backlog> {

@@ -14,9 +14,9 @@ use crate::pd_client::{PdClient, PdError};
 use crate::raft::{Member, Membership, RaftGroup, RaftGroups, Settings, Start};
 use crate::router::Places;
 use flotilla_topology::api::{
-    ClusterMap, GroupInfo, NodeInfo, PdRequest, PdResponse, ReplicaInfo, ReplicaStatus,
+    ClusterMap, GroupInfo, NodeInfo, PdRequest, PdResponse, ReplicaInfo, ReplicaStatus, Standing,
 };
-use flotilla_topology::ids::{GroupId, Origin, ReplicaId};
+use flotilla_topology::ids::{ClusterId, GroupId, Origin, ReplicaId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -227,7 +227,9 @@ impl GroupKeeper {
         let groups = self.places.groups();
         let status = |group: &Arc<Group>| {
             let raft = group.raft.status();
+            let outrun = if raft.ready() { self.outrun(group) } else { Vec::new() };
             ReplicaStatus {
+                outrun,
                 group: group.context.group,
                 replica: group.replica,
                 term: raft.term,
@@ -236,6 +238,24 @@ impl GroupKeeper {
             }
         };
         groups.iter().map(status).collect()
+    }
+
+    /// Peers that count, and lack more than the log has.
+    fn outrun(&self, group: &Group) -> Vec<ClusterId> {
+        let Some(map) = self.places.map().filter(|_| group.context.synced) else {
+            return Vec::new();
+        };
+        let floors = group.link_floors().unwrap_or_else(|error| {
+            tracing::error!(group = %group.context.group, %error, "cannot read link floors");
+            Vec::new()
+        });
+        let start = group.raft.status().purged.index;
+        let at = |peer| {
+            let floor = floors.iter().find(|floor| floor.peer == peer);
+            floor.map_or(0, |floor| floor.position.index)
+        };
+        let counts = map.peers.iter().filter(|peer| peer.standing != Standing::Fenced);
+        counts.map(|peer| peer.id).filter(|peer| at(*peer) < start).collect()
     }
 
     /// Healthy: a map is here and no group has stopped itself.

@@ -226,7 +226,7 @@ impl State {
         Ok(lines)
     }
 
-    fn fence(&mut self, peer: &str) -> Result<Vec<String>, Refusal> {
+    pub(super) fn fence(&mut self, peer: &str) -> Result<Vec<String>, Refusal> {
         let PeerCluster { id, name, standing, .. } = self.find(peer)?.peer.clone();
         if standing == Standing::Fenced {
             return Ok(unchanged(&name, "is fenced already"));

@@ -4,8 +4,10 @@
 //! heard of just then, so that a PD that was down moves nothing before it has listened for a while.
 
 use super::durable::Durable;
-use flotilla_topology::api::{LeaderHint, LinkState, LinkStatus, ReplicaStatus};
-use flotilla_topology::ids::GroupId;
+use flotilla_topology::api::{
+    LeaderHint, LinkState, LinkStatus, PeerCluster, PeerView, ReplicaStatus,
+};
+use flotilla_topology::ids::{ClusterId, GroupId};
 use flotilla_topology::runway::Growth;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,6 +36,8 @@ pub(super) struct Shown {
     pub syncers: BTreeSet<String>,
     /// Who leads, by the highest term heard.
     pub leaders: BTreeMap<GroupId, LeaderHint>,
+    /// Peers that have been away beyond their backlog budget for longer than is configured.
+    pub overdue: BTreeSet<ClusterId>,
 }
 
 /// The last heartbeat of a node.
@@ -56,6 +60,8 @@ pub(super) struct SyncerLive {
     pub since_ms: u64,
     /// Its links, and how their backlogs grow.
     pub links: Arc<Vec<(LinkStatus, Growth)>>,
+    /// What peers told it of each other.
+    pub views: Arc<Vec<PeerView>>,
 }
 
 /// See the module.
@@ -67,6 +73,8 @@ pub(super) struct Live {
     pub nodes: BTreeMap<String, NodeLive>,
     /// By name.
     pub syncers: BTreeMap<String, SyncerLive>,
+    /// Since when peers are away beyond their backlog budget.
+    pub away_since: BTreeMap<ClusterId, u64>,
     /// What the map shows of it.
     pub shown: Arc<Shown>,
 }
@@ -82,6 +90,11 @@ impl Live {
             live.hear_syncer(name).heard_ms += FIRST_GRACE_MS;
         }
         live
+    }
+
+    /// A peer as the map shows it.
+    pub fn with_overdue(&self, peer: &PeerCluster) -> PeerCluster {
+        PeerCluster { overdue: self.shown.overdue.contains(&peer.id), ..peer.clone() }
     }
 
     /// A node gave a sign of life.
@@ -107,6 +120,7 @@ impl Live {
             heard_ms: now_ms,
             since_ms: now_ms,
             links: Arc::default(),
+            views: Arc::default(),
         });
         syncer.heard_ms = now_ms;
         if returned {

@@ -2,7 +2,7 @@
 
 use super::durable::{Durable, NodeRecord, SyncerRecord};
 use super::{Done, NODES_MAX, Refusal, SYNCERS_MAX, State, refuse};
-use flotilla_topology::api::{LinkStatus, NodeInfo, ReplicaStatus, SyncerInfo};
+use flotilla_topology::api::{LinkStatus, NodeInfo, PeerView, ReplicaStatus, SyncerInfo};
 use flotilla_topology::ids::{Epoch, GroupId};
 use flotilla_topology::runway::Growth;
 use std::collections::BTreeMap;
@@ -16,6 +16,9 @@ const ADVERTISE_MAX: usize = 64;
 
 /// Links that a syncer may report: every group to every other cluster of a large installation.
 const LINKS_MAX: usize = 16_384;
+
+/// What a syncer may tell of what clusters say of each other: all of 255 of all others.
+const VIEWS_MAX: usize = 65_536;
 
 impl State {
     pub(super) fn register_node(
@@ -171,6 +174,7 @@ impl State {
         &mut self,
         name: &str,
         links: Option<Vec<LinkStatus>>,
+        views: Vec<PeerView>,
     ) -> Result<Done, Refusal> {
         if !self.durable.syncers.contains_key(name) {
             refuse!("syncer `{name}` is not registered: register first");
@@ -183,6 +187,10 @@ impl State {
         if links.len() > LINKS_MAX {
             refuse!("{} links in a heartbeat: PD takes {LINKS_MAX}", links.len());
         }
+        let said: usize = views.iter().map(|view| view.of.len() + 1).sum();
+        if said > VIEWS_MAX {
+            refuse!("{said} views in a heartbeat: PD takes {VIEWS_MAX}");
+        }
         let ends = self.log_ends();
         let syncer = self.live.hear_syncer(name);
         let before: BTreeMap<_, &Growth> =
@@ -194,6 +202,7 @@ impl State {
             (link, growth)
         });
         syncer.links = Arc::new(told.collect());
+        syncer.views = Arc::new(views);
         Ok(Done::Plain)
     }
 

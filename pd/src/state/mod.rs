@@ -22,6 +22,8 @@ mod namespaces;
 
 mod tenures;
 
+mod together;
+
 mod links;
 
 mod problems;
@@ -82,6 +84,8 @@ pub struct Settings {
     pub backlog_budget_bytes: u64,
     /// How old a backlog may get, in seconds.
     pub backlog_budget_seconds: u64,
+    /// A peer that is away beyond its backlog budget for so many seconds may be fenced.
+    pub fence_after_seconds: Option<u64>,
 }
 
 impl Settings {
@@ -282,7 +286,9 @@ impl State {
             }
             PdRequest::RegisterSyncer { syncer } => self.register_syncer(syncer),
             PdRequest::NodeHeartbeat { name, replicas } => self.node_heartbeat(&name, replicas),
-            PdRequest::SyncerHeartbeat { name, links } => self.syncer_heartbeat(&name, links),
+            PdRequest::SyncerHeartbeat { name, links, views } => {
+                self.syncer_heartbeat(&name, links, views)
+            }
             PdRequest::LearnerReady { name, group, learner } => {
                 self.learner_ready(&name, group, learner)
             }
@@ -308,6 +314,8 @@ impl State {
         self.bootstrap();
         self.tend_tenures();
         self.notice_returned();
+        self.notice_overdue();
+        self.fence_together();
     }
 
     /// Brings map, epoch, revision and assignments up to date with what changed since `old`.
@@ -379,6 +387,7 @@ fn skeleton(map: &ClusterMap) -> ClusterMap {
     bare.nodes.iter_mut().for_each(|node| node.alive = false);
     bare.syncers.iter_mut().for_each(|syncer| syncer.alive = false);
     bare.groups.iter_mut().for_each(|group| group.leader = None);
+    bare.peers.iter_mut().for_each(|peer| peer.overdue = false);
     bare
 }
 
@@ -411,7 +420,7 @@ fn build_map(settings: &Settings, durable: &Durable, live: &Live, revision: u64)
         syncers,
         namespaces: durable.namespaces.values().map(|record| record.info.clone()).collect(),
         groups: groups.collect(),
-        peers: durable.present_peers().cloned().collect(),
+        peers: durable.present_peers().map(|peer| live.with_overdue(peer)).collect(),
         mesh_version: durable.counters.mesh,
         backlog: settings.backlog(),
     }

@@ -175,6 +175,22 @@ impl State {
                 _ => {}
             }
         }
+        for (id, since_ms) in &self.live.away_since {
+            let Some(record) = self.durable.peers.get(id) else { continue };
+            let (name, now_ms) = (&record.peer.name, self.live.now_ms);
+            let together = match self.settings.fence_after_seconds {
+                Some(seconds) => format!(
+                    "; it is fenced when all other clusters have found that for {seconds} s"
+                ),
+                None => String::new(),
+            };
+            lines.push(format!(
+                "cluster `{name}` has been away beyond its backlog budget for {} s: its state is merged \
+                 when it is back, and deletes wait for it; if that takes too long, `flotilla link \
+                 fence {name}` at every other cluster{together}",
+                now_ms.saturating_sub(*since_ms) / 1000
+            ));
+        }
         for peer in self.removed_and_listed() {
             lines.push(format!(
                 "cluster `{0}` is in the topology file and was removed: take it out of the file, or \

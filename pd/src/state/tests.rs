@@ -15,6 +15,8 @@ mod laws;
 
 mod peers;
 
+mod together;
+
 fn settings(nodes: usize, replicas: u8) -> Settings {
     Settings {
         cluster: ClusterId(1),
@@ -31,6 +33,7 @@ fn settings(nodes: usize, replicas: u8) -> Settings {
         bootstrap: Bootstrap { nodes, partitions: 8, replicas },
         backlog_budget_bytes: 1 << 30,
         backlog_budget_seconds: 86_400,
+        fence_after_seconds: None,
     }
 }
 
@@ -114,7 +117,11 @@ impl World {
             self.ask(PdRequest::NodeHeartbeat { name: (*name).into(), replicas });
         }
         for name in syncers {
-            self.ask(PdRequest::SyncerHeartbeat { name: (*name).into(), links: None });
+            self.ask(PdRequest::SyncerHeartbeat {
+                name: (*name).into(),
+                links: None,
+                views: vec![],
+            });
         }
     }
 
@@ -129,6 +136,7 @@ impl World {
                     term: 1,
                     leads: group.replicas[0].node == node,
                     applied: LogId { term: 1, index: 1 },
+                    outrun: vec![],
                 })
             })
             .collect()
@@ -241,6 +249,7 @@ fn a_lost_store_is_noticed_by_what_nodes_have_seen() {
         term: 3,
         leads: true,
         applied: LogId::default(),
+        outrun: vec![],
     };
     world.ask(PdRequest::NodeHeartbeat { name: "n1".into(), replicas: vec![foreign] });
     assert!(world.state.status().problems.iter().any(|line| line.contains("never gave out")));
@@ -327,6 +336,7 @@ fn hints_change_the_revision_and_not_the_epoch() {
             term,
             leads: true,
             applied: LogId::default(),
+            outrun: vec![],
         }];
         world.ask(PdRequest::NodeHeartbeat { name: replica.node.clone(), replicas });
     }
@@ -406,7 +416,7 @@ fn links_of_a_silent_syncer_are_not_shown_as_live() {
         ..LinkStatus::new(GroupId(1), ClusterId(2), LinkState::Live)
     };
     let links = Some(vec![link.clone()]);
-    let beat = PdRequest::SyncerHeartbeat { name: "s1".into(), links };
+    let beat = PdRequest::SyncerHeartbeat { name: "s1".into(), links, views: vec![] };
     world.ask(beat);
     assert_eq!(world.state.status().links, vec![link]);
     world.pass(SILENCE_MS + 500, &["n1", "n2", "n3"], &[]);

@@ -40,6 +40,7 @@ fn status(id: ClusterId, peer: ClusterId, links: Vec<LinkStatus>) -> ClusterStat
         term: 1,
         leads: true,
         applied: LogId::default(),
+        outrun: vec![],
     };
     ClusterStatus {
         map: ClusterMap {

@@ -101,7 +101,9 @@ async fn both_directions_of_a_link_are_shown() {
             for (n1, map, s1, links) in &syncers {
                 beat(n1, map, "n1").await.unwrap();
                 let links = Some(links.clone());
-                s1.call(PdRequest::SyncerHeartbeat { name: "s1".into(), links }).await.unwrap();
+                s1.call(PdRequest::SyncerHeartbeat { name: "s1".into(), links, views: vec![] })
+                    .await
+                    .unwrap();
             }
             let seen = json(&east, "/api/v1/overview").await;
             if (0..2).all(|n| seen["links"][n]["state"] == "live") {

@@ -65,6 +65,7 @@ impl World {
             peers: BTreeMap::new(),
             backlog_budget_bytes: 1 << 30,
             backlog_budget_seconds: flotilla_pd::config::BACKLOG_SECONDS_DEFAULT,
+            fence_after_seconds: None,
         }
     }
 
@@ -172,6 +173,7 @@ pub async fn beat(client: &PdClient, map: &ClusterMap, name: &str) -> Result<(),
             term: 1,
             leads: group.replicas[0].node == name,
             applied: LogId { term: 1, index: 1 },
+            outrun: vec![],
         })
     });
     let replicas = replicas.collect();

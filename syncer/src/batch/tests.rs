@@ -34,7 +34,11 @@ fn messages() -> Vec<Message> {
             layout: 3,
         }),
         Message::Ping { sent_ms: 300 },
-        Message::Pong { sent_ms: 300, wall_ms: 301 },
+        Message::Pong {
+            sent_ms: 300,
+            wall_ms: 301,
+            knows: vec![(ClusterId(2), View::Counts), (ClusterId(3), View::Fenced)],
+        },
         Message::Open { namespace: "default".into(), group, slots: SlotRange::ALL },
         Message::Cursor { group, cursor },
         Message::Batch(batch(vec![effect(5, b"ab".to_vec()), effect(6, vec![])])),

@@ -8,6 +8,7 @@ use flotilla_node::fuzz::sample::{self, AT, FENCE, GROUP, ORIGIN, SLOT};
 use flotilla_node::fuzz::{self, Target};
 use flotilla_node::group::remote::RemoteEffect;
 use flotilla_node::group::rows::{DifferentSlot, KeyState, SlotState, encode_effect};
+use flotilla_topology::ids::ClusterId;
 use flotilla_topology::slot::SlotRange;
 
 pub use fuzz::{Finding, Fuzzer, Report, Tally};
@@ -46,7 +47,11 @@ fn messages() -> Target {
     let all = vec![
         Message::Hello(hello),
         Message::Ping { sent_ms: 300 },
-        Message::Pong { sent_ms: 300, wall_ms: 301 },
+        Message::Pong {
+            sent_ms: 300,
+            wall_ms: 301,
+            knows: vec![(ClusterId(2), View::Counts), (ClusterId(3), View::Fenced)],
+        },
         Message::Open { namespace: "default".into(), group, slots },
         Message::Cursor { group, cursor },
         Message::Ack { group, cursor, received_ms: 1, committed_ms: 2 },

@@ -8,6 +8,7 @@ use crate::batch::{Hello, Message};
 use crate::merge::receive::OpenedMerge;
 use crate::merge::wire::MergeMessage;
 use flotilla_node::clock;
+use flotilla_topology::api::View;
 use flotilla_topology::ids::{ClusterId, GroupId, Identity, Origin};
 use flotilla_topology::slot::SlotRange;
 use quinn::{Connection, Endpoint, Incoming};
@@ -35,6 +36,8 @@ pub struct Opened {
 pub trait Host: Send + Sync + 'static {
     /// What we say of ourselves.
     fn hello(&self) -> Hello;
+    /// The clusters that are peers of this one, and what it says of each.
+    fn knows(&self) -> Vec<(ClusterId, View)>;
     /// Whether a cluster may link with this one, now; if not, why.
     fn admits(&self, cluster: ClusterId) -> Result<(), String>;
     /// Takes a group's stream; must not block.
@@ -101,7 +104,8 @@ async fn serve(connection: &Connection, host: &Arc<dyn Host>) -> Result<(), Link
                         connection.close(1u32.into(), reason.as_bytes());
                         return Err(LinkError::Identity(reason));
                     }
-                    control.send(Message::Pong { sent_ms, wall_ms: clock::wall_ms() });
+                    let (wall_ms, knows) = (clock::wall_ms(), host.knows());
+                    control.send(Message::Pong { sent_ms, wall_ms, knows });
                 }
                 other => {
                     return Err(LinkError::Protocol(format!("not for an acceptor: {other:?}")));

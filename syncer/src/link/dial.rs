@@ -10,7 +10,7 @@ use crate::batch::{Hello, Message};
 use crate::lag::ClockOffset;
 use flotilla_node::clock;
 use flotilla_node::tls::Tls;
-use flotilla_topology::api::PeerCluster;
+use flotilla_topology::api::{PeerCluster, View};
 use flotilla_topology::ids::ClusterId;
 use parking_lot::Mutex;
 use quinn::{Connection, Endpoint};
@@ -26,6 +26,8 @@ pub struct Link {
     pub connection: Connection,
     /// The peer's clock, by pings.
     pub clock: Mutex<ClockOffset>,
+    /// Whom the peer knows, and what it says of each, as it told last.
+    pub knows: Mutex<Option<Vec<(ClusterId, View)>>>,
 }
 
 /// What is known about the connection to a peer.
@@ -117,8 +119,8 @@ impl Dialer {
             connection.close(1u32.into(), error.to_string().as_bytes());
         }
         let control = result?;
-        let clock = Mutex::new(ClockOffset::default());
-        Ok((Arc::new(Link { connection, clock }), control))
+        let (clock, knows) = (Mutex::default(), Mutex::default());
+        Ok((Arc::new(Link { connection, clock, knows }), control))
     }
 
     async fn greet(&self, peer: &PeerCluster, connection: &Connection) -> Result<Wire, LinkError> {
@@ -188,8 +190,9 @@ async fn keep(peer: &PeerCluster, link: &Link, mut control: Wire) -> LinkError {
                 publish(peer, link);
             }
             message = control.next() => match message {
-                Ok(Message::Pong { sent_ms, wall_ms }) => {
+                Ok(Message::Pong { sent_ms, wall_ms, knows }) => {
                     heard = Instant::now();
+                    *link.knows.lock() = Some(knows);
                     link.clock.lock().ping(sent_ms, wall_ms, clock::wall_ms());
                 }
                 Ok(Message::Refused { reason }) => return LinkError::Identity(reason),

@@ -21,7 +21,7 @@ use flotilla_node::tls::dev::Authority;
 use flotilla_node::transport::{ReplyTo, Server, Service, kinds};
 use flotilla_topology::api::{
     ClusterMap, GroupInfo, LinkState, NamespaceInfo, NamespaceSpec, NodeAddresses, NodeInfo,
-    PeerCluster, ReplicaInfo,
+    PeerCluster, ReplicaInfo, View,
 };
 use flotilla_topology::ids::{
     ClusterId, Epoch, GroupId, Identity, Incarnation, LogId, NamespaceId, Origin, ReplicaId, Role,
@@ -39,6 +39,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, sleep_until};
 
 mod holds;
+mod west;
+
+use west::{Node, west};
 
 const EAST: ClusterId = ClusterId(1);
 const WEST: ClusterId = ClusterId(2);
@@ -148,6 +151,10 @@ impl Host for Sink {
             None if cluster == self.knows => Ok(()),
             None => Err(format!("cluster {cluster} is not one that this one is linked with")),
         }
+    }
+
+    fn knows(&self) -> Vec<(ClusterId, View)> {
+        vec![(EAST, View::Counts)]
     }
 
     fn opened(&self, mut stream: Opened) {
@@ -298,108 +305,6 @@ async fn a_wan_with_loss_carries_ten_megabytes_a_second() {
     assert!(best >= 10.0, "{best:.1} MB/s");
 }
 
-/// A node that leads all groups: it keeps cursors and what was merged, and now and then refuses.
-#[derive(Default)]
-struct Node {
-    groups: Mutex<std::collections::BTreeMap<GroupId, (LogId, Vec<u64>)>>,
-    calls: AtomicUsize,
-}
-
-impl Service for Node {
-    fn call(&self, _peer: &Identity, kind: u16, payload: Bytes, reply: ReplyTo) {
-        let refuse = self.calls.fetch_add(1, Ordering::SeqCst) % 13 == 12;
-        reply.send(Ok(match kind {
-            kinds::CURSORS => {
-                let asked = flotilla_node::group::remote::CursorsRequest::decode(&payload).unwrap();
-                let groups = self.groups.lock();
-                let cursor = groups.get(&asked.group).map(|group| group.0).unwrap_or_default();
-                CursorsAnswer::Done(vec![cursor]).encode()
-            }
-            kinds::REMOTE_BATCH if refuse => {
-                RemoteAnswer::NotLeader(LeaderIs { node: Some("n1".into()), term: 1 }).encode()
-            }
-            kinds::REMOTE_BATCH => {
-                let batch = RemoteBatch::decode(&payload).unwrap();
-                let mut groups = self.groups.lock();
-                let (cursor, merged) = groups.entry(batch.target).or_default();
-                let gap = batch.from.index > cursor.index;
-                if !gap && batch.to.index > cursor.index {
-                    let fresh = batch.effects.iter().filter(|e| e.index > cursor.index);
-                    merged.extend(fresh.map(|effect| effect.index));
-                    *cursor = batch.to;
-                }
-                let cursor = *cursor;
-                let verdict =
-                    if gap { Verdict::Gap { cursor } } else { Verdict::Accepted { cursor } };
-                Answer::Done(verdict).encode()
-            }
-            other => panic!("kind {other}"),
-        }));
-    }
-}
-
-struct West {
-    leaders: Leaders,
-    map: crate::leaders::MapWatch,
-}
-
-impl Host for West {
-    fn hello(&self) -> Hello {
-        hello(WEST)
-    }
-
-    fn admits(&self, cluster: ClusterId) -> Result<(), String> {
-        assert_eq!(cluster, EAST);
-        Ok(())
-    }
-
-    fn opened(&self, stream: Opened) {
-        let (leaders, map) = (self.leaders.clone(), self.map.clone());
-        // Less than a few batches, so that streams have to wait for room.
-        tokio::spawn(crate::inbound::run(stream, leaders, map, crate::inbound::Budget::new(4096)));
-    }
-
-    fn merges(&self, _merge: OpenedMerge) {
-        panic!("nobody sends a full state here");
-    }
-}
-
-fn west_map(rpc: SocketAddr, partitions: u32) -> ClusterMap {
-    let replica = ReplicaInfo { id: ReplicaId(1), node: "n1".into() };
-    let group = |index| GroupInfo {
-        id: GroupId(index),
-        namespace: NamespaceId(1),
-        slots: SlotRange::partition(index, partitions),
-        birth: vec![replica.clone()],
-        replicas: vec![replica.clone()],
-        learners: vec![],
-        preferred_leader: "n1".into(),
-        leader: None,
-    };
-    let spec = NamespaceSpec { name: "default".into(), partitions, replicas: 1, synced: true };
-    let addresses = NodeAddresses { rpc: rpc.to_string(), ..NodeAddresses::default() };
-    ClusterMap {
-        cluster: WEST,
-        name: "west".into(),
-        incarnation: Incarnation(1),
-        epoch: Epoch(1),
-        revision: 1,
-        nodes: vec![NodeInfo {
-            name: "n1".into(),
-            datacenter: "west".into(),
-            addresses,
-            advertise: Default::default(),
-            alive: true,
-        }],
-        syncers: vec![],
-        namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec }],
-        groups: (0..partitions).map(group).collect(),
-        peers: vec![],
-        mesh_version: 0,
-        backlog: Default::default(),
-    }
-}
-
 fn learned(index: u64) -> Arc<Learned> {
     let id = |index: u64| LogId { term: u64::from(index > 0), index };
     let slot = Slot((index * 37 % 16_384) as u16);
@@ -412,21 +317,6 @@ fn learned(index: u64) -> Arc<Learned> {
         born_ms: flotilla_node::clock::wall_ms(),
         news: true,
     })
-}
-
-/// West with its node, and what ends with them.
-async fn west(ca: &Authority) -> (Arc<Node>, SocketAddr, impl Sized) {
-    let tls = |role, name| ca.tls(identity(WEST, role, name)).unwrap();
-    let node = Arc::new(Node::default());
-    let service: Arc<dyn Service> = node.clone();
-    let node_tls = tls(Role::Node, "n1");
-    let server = Server::bind("127.0.0.1:0", &node_tls, |_| true, service).await.unwrap();
-    let (keep, map) = watch::channel(Some(Arc::new(west_map(server.local_addr(), 3))));
-    let west_tls = tls(Role::Syncer, "s1");
-    let runtime = tokio::runtime::Handle::current();
-    let leaders = Leaders::new(west_tls.clone(), "west".into(), map.clone(), runtime);
-    let west = listen(&west_tls, Arc::new(West { leaders, map }));
-    (node, west, (keep, server))
 }
 
 fn route() -> Route {

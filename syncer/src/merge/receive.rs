@@ -3,10 +3,11 @@
 
 use super::wire::{MergeMessage, Part};
 use crate::batch::Message;
-use crate::inbound::targets;
+use crate::inbound::admit;
 use crate::leaders::{Leaders, MapWatch};
 use crate::link::LinkError;
 use crate::link::stream::Wire;
+use crate::mesh::Mesh;
 use crate::receiver::{Failure, RETRY_FIRST, RETRY_LAST};
 use bytes::Bytes;
 use flotilla_node::group::rows::{DifferentSlot, KeyState, SlotState, Stretch};
@@ -43,13 +44,10 @@ pub struct OpenedMerge {
 }
 
 /// Serves a merge until it ends.
-pub async fn run(opened: OpenedMerge, leaders: Leaders, map: MapWatch) {
+pub async fn run(opened: OpenedMerge, leaders: Leaders, map: MapWatch, mesh: Mesh) {
     let OpenedMerge { origin, from, namespace, id, cut, wire } = opened;
-    let found = match map.borrow().as_ref() {
-        Some(map) => targets(map, &namespace, cut.slots),
-        None => Err("this syncer has no map yet".into()),
-    };
     let (group, slots) = (cut.group, cut.slots);
+    let found = admit(&map, &leaders, &mesh, (&namespace, slots), (origin, group)).await;
     let found = found.and_then(|found| match cut.origin == origin {
         true => Ok(found),
         false => Err(format!("a state of {} on a link of {origin}", cut.origin)),

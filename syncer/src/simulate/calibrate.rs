@@ -39,6 +39,7 @@ pub const FLAWS: &[Flaw] = &[
     Flaw::NoReissue,
     Flaw::FenceByTerm,
     Flaw::ShipsNoOps,
+    Flaw::ParkedSkipped,
 ];
 
 /// How a flaw was found.

@@ -30,9 +30,6 @@ pub struct Replica {
     pub meta: GroupMeta,
 }
 
-/// Stamps that run ahead further than this are parked; clocks of the simulation differ by less.
-const SKEW_MAX_MS: u64 = 1_000_000;
-
 impl Replica {
     fn new() -> Replica {
         let meta = GroupMeta::new(TabletId(0), ReplicaId(1));
@@ -82,7 +79,7 @@ pub struct SimGroup {
 impl SimGroup {
     /// A group with a first leader.
     pub fn new(context: GroupContext) -> SimGroup {
-        let context = Arc::new(GroupContext { max_skew_ms: SKEW_MAX_MS, ..context });
+        let context = Arc::new(context);
         let mut state = Replica::new();
         let blank = Committed { log_id: LogId { term: 1, index: 1 }, body: Body::Blank };
         state.apply(&context, blank.clone());

@@ -44,7 +44,14 @@ pub(super) struct Taste {
     /// Clusters are fenced, and return.
     fences: bool,
     refusals: bool,
+    /// How far stamps may run ahead before they are parked.
+    max_skew_ms: u64,
 }
+
+/// How far a leader's clock may be off.
+const OFFSET_MAX_MS: usize = 4;
+/// Nothing is parked.
+const SKEW_NEVER_MS: u64 = 1_000_000;
 
 /// See the module.
 pub struct World {
@@ -95,6 +102,7 @@ impl World {
             syncers: 1 + dice.roll(2),
             fences: dice.chance(40),
             refusals: dice.chance(30),
+            max_skew_ms: if seed.is_multiple_of(3) { 2 } else { SKEW_NEVER_MS },
         };
         let mut partitions = vec![1u32, 2, 3, 2];
         for last in (1..4).rev() {
@@ -125,7 +133,7 @@ impl World {
                     slots: SlotRange::partition(index, partitions),
                     synced: true,
                     origin: origin(place),
-                    max_skew_ms: 0,
+                    max_skew_ms: taste.max_skew_ms,
                 })
             };
             world.clusters.push((0..partitions).map(group).collect());
@@ -225,7 +233,7 @@ impl World {
     }
 
     fn elect(&mut self, at: (usize, usize)) {
-        let offset = self.dice.roll(9) as i64 - 4;
+        let offset = self.dice.roll(2 * OFFSET_MAX_MS + 1) as i64 - OFFSET_MAX_MS as i64;
         self.clusters[at.0][at.1].elect(&mut self.dice, offset);
         self.witness(at);
         self.tell(|| format!("elect {at:?}, clock {offset:+} ms"));
@@ -326,6 +334,7 @@ impl World {
     /// No more faults: everything that is under way arrives, everybody ticks and cleans.
     pub fn settle(&mut self, rounds: usize) -> Step {
         self.faults = false;
+        self.mend_clocks();
         self.settle_mesh();
         // A cluster for which nothing waits any more ticks every half minute only; after a fence one
         // may be done with what another still waits for.
@@ -345,6 +354,14 @@ impl World {
             self.check_found()?;
         }
         Ok(())
+    }
+
+    /// No clock is ahead any more, and nobody has seen a later time.
+    fn mend_clocks(&mut self) {
+        self.now_ms += 2 * OFFSET_MAX_MS as u64;
+        for (cluster, group) in self.groups() {
+            self.clusters[cluster][group].offset_ms = 0;
+        }
     }
 
     fn finish_merges(&mut self) {

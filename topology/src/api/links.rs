@@ -30,6 +30,27 @@ impl Standing {
     }
 }
 
+/// What a cluster says of one of its peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum View {
+    /// It counts.
+    Counts,
+    /// It counts, and has been away beyond its backlog budget for so long that it may be fenced.
+    Overdue,
+    /// It was given up.
+    Fenced,
+}
+
+/// What a peer says of its peers, as it told last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// Who says it.
+    pub by: ClusterId,
+    /// Of all that it knows.
+    pub of: Vec<(ClusterId, View)>,
+}
+
 /// A cluster on the other end of links, from the topology file or added while PD runs.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PeerCluster {
@@ -54,6 +75,21 @@ pub struct PeerCluster {
     /// Rises when an operator asks that all streams to it begin anew at the receiver's cursors.
     #[serde(default)]
     pub rewind_epoch: u64,
+    /// It has been away beyond its backlog budget for longer than the configuration allows: it is
+    /// fenced when all other clusters find so.
+    #[serde(default)]
+    pub overdue: bool,
+}
+
+impl PeerCluster {
+    /// What this cluster says of it.
+    pub fn view(&self) -> View {
+        match self.standing {
+            Standing::Fenced => View::Fenced,
+            _ if self.overdue => View::Overdue,
+            _ => View::Counts,
+        }
+    }
 }
 
 /// State of a link of one group, with a reason code. Numbers are of the sending side.

@@ -54,7 +54,10 @@ fn bytes_of_version_1_stay_as_they_are() {
             "0101000000000008000001020b01020261620cffff00",
         )
     );
-    assert_eq!(hex(&floor().encode()), "0101090203020400000000000500000101090000000000060000090103");
+    assert_eq!(
+        hex(&floor().encode()),
+        "0101090203020400000000000500000101090000000000060000090103"
+    );
     let gap = RemoteAnswer::Done(Verdict::Gap { cursor: id(1, 2) });
     assert_eq!(hex(&gap.encode()), "0100010102");
     let elsewhere = LeaderIs { node: Some("n1".into()), term: 6 };

@@ -254,8 +254,14 @@ fn a_backlog_that_grows_has_a_runway_even_when_its_syncer_reads_no_further() {
         world.now_ms += 1000;
         // The log grows by a thousand entries of 1 KiB a second; the syncer stopped reading at 30.
         let applied = LogId { term: 1, index: second * 1000 };
-        let status =
-            ReplicaStatus { group: GroupId(1), replica: holder.id, term: 1, leads: true, applied };
+        let status = ReplicaStatus {
+            group: GroupId(1),
+            replica: holder.id,
+            term: 1,
+            leads: true,
+            applied,
+            outrun: vec![],
+        };
         let replicas = vec![status];
         world.ask(PdRequest::NodeHeartbeat { name: holder.node.clone(), replicas });
         let known = second.min(30) * 1000;
@@ -266,7 +272,7 @@ fn a_backlog_that_grows_has_a_runway_even_when_its_syncer_reads_no_further() {
             ..LinkStatus::new(GroupId(1), ClusterId(2), LinkState::Disconnected)
         };
         let links = Some(vec![link]);
-        world.ask(PdRequest::SyncerHeartbeat { name: "s1".into(), links });
+        world.ask(PdRequest::SyncerHeartbeat { name: "s1".into(), links, views: vec![] });
     }
     let link = world.state.status().links[0].clone();
     let left = (1u64 << 30) as f64 / (1000.0 * 1024.0) - 60.0;

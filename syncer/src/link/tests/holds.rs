@@ -153,6 +153,25 @@ async fn a_merge_that_was_asked_for_is_owed_until_one_that_began_later_is_done()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_new_waits_for_a_whole_mesh_and_who_is_not_goes_on() {
+    let ca = authority();
+    let (node, west, _keep) = west(&ca).await;
+    *node.gap.lock() = Some("partial mesh: `north` does not know `east`".into());
+    let mut rig = Rig::start(&ca, Arc::clone(&node), west);
+    rig.commit(10);
+    rig.until("it is refused", |rig| rig.state() == LinkState::Refused).await;
+    assert!(rig.window.status.lock().detail.contains("does not know `east`"));
+    assert_eq!(rig.arrived(), 0);
+    *node.gap.lock() = None;
+    rig.all_arrive().await;
+    *node.gap.lock() = Some("somebody was removed elsewhere".into());
+    rig.told.send_modify(|peer| peer.rewind_epoch += 1);
+    rig.commit(5);
+    rig.all_arrive().await;
+    rig.until("it is live", |rig| rig.state() == LinkState::Live).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_fenced_or_removed_holds_nothing_back() {
     let ca = authority();
     let (node, west, _keep) = west(&ca).await;
