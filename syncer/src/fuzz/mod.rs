@@ -8,6 +8,7 @@ use flotilla_node::fuzz::sample::{self, AT, FENCE, GROUP, ORIGIN, SLOT};
 use flotilla_node::fuzz::{self, Target};
 use flotilla_node::group::remote::RemoteEffect;
 use flotilla_node::group::rows::{DifferentSlot, KeyState, SlotState, encode_effect};
+use flotilla_topology::api::View;
 use flotilla_topology::ids::ClusterId;
 use flotilla_topology::slot::SlotRange;
 

@@ -133,7 +133,7 @@ impl World {
                     slots: SlotRange::partition(index, partitions),
                     synced: true,
                     origin: origin(place),
-                    max_skew_ms: taste.max_skew_ms,
+                    max_skew_ms: world.taste.max_skew_ms,
                 })
             };
             world.clusters.push((0..partitions).map(group).collect());
