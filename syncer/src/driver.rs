@@ -4,6 +4,7 @@
 //! It keeps nothing but the last map, for a start without PD. PD decides who ships what; that two
 //! syncers ship the same for a while is harmless.
 
+use crate::audit::{self, Audits, serve::OpenedAudit};
 use crate::batch::{Hello, LINK_VERSION};
 use crate::config::Config;
 use crate::inbound::{self, Budget};
@@ -66,6 +67,7 @@ struct Shared {
     doors: Doors,
     /// Memory of the receiving side.
     budget: Budget,
+    audits: Audits,
     endpoint: Endpoint,
     config: Config,
     peers: Peers,
@@ -119,6 +121,7 @@ impl Syncer {
             groups,
             doors,
             budget: Budget::new(usize::try_from(config.memory).unwrap_or(usize::MAX)),
+            audits: Audits::new(config.audit_every),
             endpoint,
             config,
             peers: Peers::default(),
@@ -218,6 +221,11 @@ impl Host for Shared {
 
     fn merges(&self, merge: OpenedMerge) {
         tokio::spawn(merge::receive::run(merge, self.leaders.clone(), self.map.clone()));
+    }
+
+    fn audits(&self, opened: OpenedAudit) {
+        let (leaders, map) = (self.leaders.clone(), self.map.clone());
+        tokio::spawn(audit::serve::run(opened, self.audits.clone(), leaders, map));
     }
 }
 
@@ -412,6 +420,7 @@ impl Shared {
             groups: self.groups.clone(),
             doors: Arc::clone(&self.doors),
             runtime: self.raft.clone(),
+            audits: self.audits.clone(),
         };
         let (windows, assignment) = (Windows::default(), task.assignment.clone());
         let (shared, shown) = (Arc::clone(self), Arc::clone(&windows));

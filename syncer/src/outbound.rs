@@ -8,6 +8,7 @@ mod stream;
 
 pub use merging::Merger;
 
+use crate::audit::shown::Shown;
 use crate::batch::{Batch, Message};
 use crate::gate::Gate;
 use crate::lag::Lag;
@@ -71,6 +72,8 @@ pub struct Window {
     pub status: Arc<Mutex<LinkStatus>>,
     /// What the receiver has committed last, for the group to remember.
     pub floor: watch::Receiver<Option<Position>>,
+    /// What comparing has shown.
+    pub audit: Shown,
 }
 
 /// See the module's text.
@@ -123,7 +126,8 @@ impl Outbound {
             cursor: base.id,
             ..LinkStatus::new(route.group, route.peer, LinkState::Disconnected)
         }));
-        let window = Window { status: Arc::clone(&status), floor: floors };
+        let audit = Shown::default();
+        let window = Window { status: Arc::clone(&status), floor: floors, audit };
         let outbound = Outbound {
             route,
             shipper: Shipper::new(base, now),

@@ -6,7 +6,7 @@
 
 mod links;
 
-pub use links::{LinkOp, LinkState, LinkStatus, PeerCluster, Standing};
+pub use links::{LinkAudit, LinkOp, LinkState, LinkStatus, PeerCluster, Standing};
 
 use crate::ids::{ClusterId, Epoch, GroupId, Incarnation, LogId, NamespaceId, ReplicaId};
 use crate::slot::SlotRange;
