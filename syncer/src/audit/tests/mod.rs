@@ -2,7 +2,9 @@
 
 mod world;
 
-use super::pass::{Found, Next, Pass, Question, Seen};
+use super::pass::{Found, Next, Part, Pass, Question, Seen};
+use flotilla_node::group::digest::Look;
+use flotilla_topology::ids::ClusterId;
 use flotilla_topology::slot::{Slot, SlotRange};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -152,25 +154,21 @@ fn a_link_that_is_cut_gives_no_verdict() {
 fn what_a_side_cannot_answer_for_is_not_compared() {
     let mut random = StdRng::seed_from_u64(1);
     let mut world = World::new(&mut random, Lie::None);
-    let now = Instant::now();
-    let pass = || Pass::new((world.id(0), world.id(1)), [slots()], 1, now);
-    let Next::Ask(question) = pass().next(now) else { panic!("it begins with a question") };
-    let ids = pass();
+    let (now, clusters) = (Instant::now(), (world.id(0), world.id(1)));
+    let begun = || Pass::new(clusters, [slots()], 1, now);
+    let Next::Ask(question) = begun().next(now) else { panic!("it begins with a question") };
     let seen = ask(&mut world, &mut random, &question);
-    drop(ids);
-    let clusters = (world.id(0), world.id(1));
     let refused = |change: &dyn Fn(&mut Seen)| {
         let mut seen = seen.clone();
         change(&mut seen);
-        let mut pass = Pass::new(clusters, [slots()], 1, now);
-        pass.answered(&question, &seen, Duration::ZERO, now).unwrap_err()
+        begun().answered(&question, &seen, Duration::ZERO, now).unwrap_err()
     };
     let unsettled = |seen: &mut Seen| {
         seen.theirs[0].look.unsettled = Some("it levels".to_owned());
     };
     assert!(refused(&unsettled).contains("it levels"));
     let others = |seen: &mut Seen| {
-        seen.theirs[0].look.live.insert(flotilla_topology::ids::ClusterId(9));
+        seen.theirs[0].look.live.insert(ClusterId(9));
     };
     assert!(refused(&others).contains("the same clusters"));
     let nobody = |seen: &mut Seen| seen.theirs.clear();
@@ -181,17 +179,12 @@ fn what_a_side_cannot_answer_for_is_not_compared() {
 #[test]
 fn stripes_follow_the_rows_and_looks_keep_their_distance() {
     let now = Instant::now();
-    let ids = (flotilla_topology::ids::ClusterId(1), flotilla_topology::ids::ClusterId(2));
-    let mut pass = Pass::new(ids, [SlotRange::ALL], 1, now);
-    let part = |own: u8, other: u8| {
-        let look = flotilla_node::group::digest::Look {
-            live: [flotilla_topology::ids::ClusterId(other)].into(),
-            ..Default::default()
-        };
-        let _ = own;
-        vec![super::pass::Part { slots: SlotRange::ALL, look }]
+    let mut pass = Pass::new((ClusterId(1), ClusterId(2)), [SlotRange::ALL], 1, now);
+    let empty = |other| {
+        let look = Look { live: [ClusterId(other)].into(), ..Look::default() };
+        vec![Part { slots: SlotRange::ALL, look }]
     };
-    let seen = Seen { at_ms: 1, ours: part(1, 2), theirs: part(2, 1) };
+    let seen = Seen { at_ms: 1, ours: empty(2), theirs: empty(1) };
     let (mut at, mut widths, mut slots) = (now, Vec::new(), 0);
     loop {
         let question = match pass.next(at) {
