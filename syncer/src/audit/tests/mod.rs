@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use world::{KEYS, Lie, SLOTS, World};
 
+const HISTORIES: u64 = 120;
 /// Comparing takes so long in a model, at most.
 const STEPS_MAX: usize = 200_000;
 
@@ -87,7 +88,7 @@ fn history(seed: u64, lie: Lie) -> (World, StdRng, BTreeMap<Slot, Found>) {
 #[test]
 fn what_is_under_way_is_never_a_difference() {
     let mut undecided = 0;
-    for seed in 0..150 {
+    for seed in 0..HISTORIES {
         let (mut world, mut random, found) = history(seed, Lie::None);
         assert_eq!(found.len(), usize::from(SLOTS), "seed {seed}: every slot is decided");
         assert_eq!(different(&found), [], "seed {seed}");
@@ -96,7 +97,9 @@ fn what_is_under_way_is_never_a_difference() {
         let found = pass(&mut world, &mut random);
         assert!(found.values().all(|found| *found == Found::Equal), "seed {seed}: {found:?}");
     }
-    println!("{undecided} of {} slots were undecided", 150 * usize::from(SLOTS));
+    // What was too busy to tell is the exception.
+    let slots = HISTORIES as usize * usize::from(SLOTS);
+    assert!(undecided < slots / 4, "{undecided} of {slots} slots were undecided");
 }
 
 /// The histories can tell a good rule from a bad one: without what is hidden, or with vectors that
@@ -104,7 +107,7 @@ fn what_is_under_way_is_never_a_difference() {
 #[test]
 fn without_a_part_of_the_rule_there_are_false_alarms() {
     for lie in [Lie::VisibleOnly, Lie::VectorsAhead] {
-        let alarms = (0..400).any(|seed| !different(&history(seed, lie).2).is_empty());
+        let alarms = (0..600).any(|seed| !different(&history(seed, lie).2).is_empty());
         assert!(alarms, "no history needs {lie:?}");
     }
 }
@@ -134,6 +137,7 @@ fn a_lost_effect_is_found() {
 /// While the one side cannot know what the other has, nothing is said.
 #[test]
 fn a_link_that_is_cut_gives_no_verdict() {
+    let mut undecided = 0;
     for seed in 0..20 {
         let mut random = StdRng::seed_from_u64(seed);
         let mut world = World::new(&mut random, Lie::None);
@@ -144,9 +148,9 @@ fn a_link_that_is_cut_gives_no_verdict() {
         world.still = true;
         let found = pass(&mut world, &mut random);
         assert_eq!(different(&found), [], "seed {seed}");
-        let undecided = found.values().filter(|found| **found == Found::Undecided).count();
-        assert!(undecided > 0, "seed {seed}: something was under way");
+        undecided += found.values().filter(|found| **found == Found::Undecided).count();
     }
+    assert!(undecided > 0, "something was under way");
 }
 
 /// Who may lack writes though its vector covers them says so, and so does who goes by other clusters.

@@ -44,6 +44,7 @@ struct Entry {
     stamp: Stamp,
     effect: Option<(u32, Row)>,
     vector: Closed,
+    arrives_ms: u64,
 }
 
 #[derive(Debug, Default)]
@@ -67,9 +68,10 @@ pub struct World {
     pub cut: bool,
     clusters: Vec<Cluster>,
     streams: BTreeMap<(usize, usize), VecDeque<Entry>>,
-    /// How likely a write is in a step, and an arrival.
+    /// How likely a write is in a step.
     writes: f64,
-    arrivals: f64,
+    /// How long the ways are.
+    delay_ms: u64,
     /// These keys are written more often than others.
     hot: u32,
     /// Nobody writes it any more.
@@ -102,8 +104,8 @@ impl World {
             cut: false,
             clusters: (0..count).map(cluster).collect(),
             streams: BTreeMap::new(),
-            writes: random.random_range(0.01..0.4),
-            arrivals: random.random_range(0.3..0.9),
+            writes: [0.003, 0.01, 0.1, 0.3][random.random_range(0..4)],
+            delay_ms: [5, 60, 800, 2500][random.random_range(0..4)],
             hot: random.random_range(0..4),
             lost: None,
             lie,
@@ -134,9 +136,7 @@ impl World {
         }
         for from in self.others(at) {
             let cut = self.cut && (from, at) == (0, 1);
-            if !cut && random.random_bool(self.arrivals) {
-                self.arrive(from, at);
-            }
+            while !cut && self.arrive(from, at) {}
         }
         if random.random_bool(0.05) {
             self.collect(at);
@@ -155,7 +155,8 @@ impl World {
     fn ship(&mut self, at: usize, stamp: Stamp, effect: Option<(u32, Row)>) {
         let vector = self.clusters[at].closed.clone();
         for other in self.others(at) {
-            let entry = Entry { stamp, effect, vector: vector.clone() };
+            let arrives_ms = self.now_ms + self.delay_ms;
+            let entry = Entry { stamp, effect, vector: vector.clone(), arrives_ms };
             self.streams.entry((at, other)).or_default().push_back(entry);
         }
     }
@@ -185,9 +186,13 @@ impl World {
         self.ship(at, stamp, None);
     }
 
-    fn arrive(&mut self, from: usize, at: usize) {
-        let Some(stream) = self.streams.get_mut(&(from, at)) else { return };
-        let Some(Entry { stamp, effect, vector }) = stream.pop_front() else { return };
+    /// Takes what has come all the way; false when nothing has.
+    fn arrive(&mut self, from: usize, at: usize) -> bool {
+        let stream = self.streams.entry((from, at)).or_default();
+        let here = |entry: &mut Entry| entry.arrives_ms <= self.now_ms;
+        let Some(Entry { stamp, effect, vector, .. }) = stream.pop_front_if(here) else {
+            return false;
+        };
         let cluster = &mut self.clusters[at];
         cluster.clock = cluster.clock.max(stamp.hlc);
         cluster.closed.insert(from, stamp);
@@ -199,6 +204,7 @@ impl World {
                 *known = row;
             }
         }
+        true
     }
 
     /// What everybody has, and has said so: deletes, and what has ended by everybody's clock.
