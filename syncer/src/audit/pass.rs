@@ -189,9 +189,9 @@ impl Pass {
     fn again(&self, first: Slot, level: usize, now: Instant) -> Question {
         let most = if level == 0 { self.width } else { LEVELS[level].slots };
         let end = Slot(first.0.saturating_add(most - 1));
-        let due = self.open.range(first..=end);
-        let due = due.filter(|(_, open)| open.level == level && open.due <= now);
-        let slots = SlotRange { first, last: due.last().map_or(first, |(slot, _)| *slot) };
+        let due = self.open.range(first..=end).rev();
+        let mut due = due.filter(|(_, open)| open.level == level && open.due <= now);
+        let slots = SlotRange { first, last: due.next().map_or(first, |(slot, _)| *slot) };
         let cells = Cells { slots, buckets: LEVELS[level].buckets, seed: self.seed };
         Question { cells, level, fresh: false }
     }

@@ -70,8 +70,8 @@ pub struct World {
     streams: BTreeMap<(usize, usize), VecDeque<Entry>>,
     /// How likely a write is in a step.
     writes: f64,
-    /// How long the ways are.
-    delay_ms: u64,
+    /// How long the ways are, each of them.
+    delays_ms: BTreeMap<(usize, usize), u64>,
     /// These keys are written more often than others.
     hot: u32,
     /// Nobody writes it any more.
@@ -95,7 +95,13 @@ fn hash(of: impl Hash) -> u64 {
 
 impl World {
     pub fn new(random: &mut StdRng, lie: Lie) -> World {
-        let count = random.random_range(2..=4);
+        let count: usize = random.random_range(2..=4);
+        let mut delay = || [5, 60, 800, 2500][random.random_range(0..4)];
+        let (all, each) = (delay(), [delay(), delay(), delay(), delay()]);
+        let alike = random.random_bool(0.5);
+        let ways = (0..count * count).map(|way| (way / count, way % count));
+        let delay_ms = |(from, to)| if alike { all } else { each[(from + 2 * to) % 4] };
+        let delays_ms = ways.map(|way| (way, delay_ms(way))).collect();
         let cluster = |_| Cluster { skew_ms: random.random_range(0..400), ..Cluster::default() };
         World {
             now_ms: 1_000_000,
@@ -105,7 +111,7 @@ impl World {
             clusters: (0..count).map(cluster).collect(),
             streams: BTreeMap::new(),
             writes: [0.003, 0.01, 0.1, 0.3][random.random_range(0..4)],
-            delay_ms: [5, 60, 800, 2500][random.random_range(0..4)],
+            delays_ms,
             hot: random.random_range(0..4),
             lost: None,
             lie,
@@ -155,7 +161,7 @@ impl World {
     fn ship(&mut self, at: usize, stamp: Stamp, effect: Option<(u32, Row)>) {
         let vector = self.clusters[at].closed.clone();
         for other in self.others(at) {
-            let arrives_ms = self.now_ms + self.delay_ms;
+            let arrives_ms = self.now_ms + self.delays_ms[&(at, other)];
             let entry = Entry { stamp, effect, vector: vector.clone(), arrives_ms };
             self.streams.entry((at, other)).or_default().push_back(entry);
         }
