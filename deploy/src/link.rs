@@ -151,7 +151,10 @@ fn table(all: &[LinkSummary]) -> String {
     if all.is_empty() {
         return "no links: one cluster needs none\n".to_owned();
     }
-    let head = ["link", "standing", "groups", "entries", "bytes", "runway", "floor", "clock", ""];
+    let head = [
+        "link", "standing", "groups", "entries", "bytes", "runway", "floor", "clock", "compared",
+        "",
+    ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(all.iter().map(|link| {
         let clock = link.clock_offset_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:+} ms"));
@@ -164,6 +167,7 @@ fn table(all: &[LinkSummary]) -> String {
             link.runway_seconds.map_or_else(|| "-".to_owned(), links::long),
             link.floor_age_seconds.map_or_else(|| "-".to_owned(), links::long),
             clock,
+            link.compared(),
             if link.is_live() { String::new() } else { link.detail.clone() },
         ]
     }));

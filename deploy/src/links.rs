@@ -1,6 +1,8 @@
 //! Links as people ask about them: all groups of a link together, the worst first.
 
-use flotilla_topology::api::{ClusterStatus, LinkState, LinkStatus, PeerCluster, Standing};
+use flotilla_topology::api::{
+    ClusterStatus, LinkAudit, LinkState, LinkStatus, PeerCluster, Standing,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -39,9 +41,26 @@ pub struct LinkSummary {
     pub floor_age_seconds: Option<f64>,
     /// Milliseconds that the receiver's clock is ahead.
     pub clock_offset_ms: Option<i64>,
+    /// Slots that both clusters hold differently although nothing is under way.
+    pub different_slots: u64,
+    /// Slots of the last passes of which nothing could be told.
+    pub undecided_slots: u64,
+    /// Largest over groups: how long ago all of its slots had been compared. `None` while one of them
+    /// was not compared yet.
+    pub audit_age_seconds: Option<f64>,
 }
 
 impl LinkSummary {
+    /// What comparing has shown, for people.
+    pub fn compared(&self) -> String {
+        match (self.different_slots, self.audit_age_seconds) {
+            (0, None) => "not compared yet".to_owned(),
+            (0, Some(age)) => format!("equal {} ago", long(age)),
+            (1, _) => "1 SLOT DIFFERS".to_owned(),
+            (n, _) => format!("{n} SLOTS DIFFER"),
+        }
+    }
+
     /// Whether every group that should be on the link is, and is live.
     pub fn is_live(&self) -> bool {
         self.state == Some(LinkState::Live) && self.groups >= self.groups_wanted
@@ -85,6 +104,9 @@ fn summary(
     let worst = links.iter().max_by_key(|link| link.state);
     let mut states = BTreeMap::new();
     links.iter().for_each(|link| *states.entry(link.state.word()).or_default() += 1);
+    let audits = || links.iter().map(|link| link.audit.as_ref());
+    let sum = |of: fn(&LinkAudit) -> u64| audits().flatten().map(of).sum::<u64>();
+    let ages: Option<Vec<f64>> = audits().map(|audit| audit?.age_seconds).collect();
     let most = |of: fn(&LinkStatus) -> f64| links.iter().map(|link| of(link)).fold(0.0, f64::max);
     let mut medians: Vec<f64> = links.iter().filter_map(|link| link.lag_p50_seconds).collect();
     medians.sort_by(f64::total_cmp);
@@ -111,6 +133,9 @@ fn summary(
             .filter_map(|link| link.floor_age_seconds)
             .max_by(f64::total_cmp),
         clock_offset_ms: links.iter().find_map(|link| link.clock_offset_ms),
+        different_slots: sum(|audit| audit.different_slots),
+        undecided_slots: sum(|audit| audit.undecided_slots),
+        audit_age_seconds: ages.unwrap_or_default().into_iter().max_by(f64::total_cmp),
     }
 }
 
@@ -148,6 +173,11 @@ mod tests {
             backlog_entries: 1,
             backlog_bytes: 10,
             runway_seconds: p50.map(|_| f64::from(group)),
+            audit: p50.map(|p50| LinkAudit {
+                different_slots: u64::from(group),
+                age_seconds: Some(p50 * 1000.0),
+                ..LinkAudit::default()
+            }),
             floor_age_seconds: Some(f64::from(group) * 10.0),
             ..LinkStatus::new(GroupId(group), ClusterId(2), state)
         }
@@ -168,7 +198,12 @@ mod tests {
         assert!(!found.is_live());
         assert_eq!(found.states_shown(), "1 catching-up, 1 live, 1 stalled");
         assert_eq!((found.runway_seconds, found.floor_age_seconds), (Some(1.0), Some(30.0)));
+        assert_eq!((found.different_slots, found.audit_age_seconds), (3, None));
+        assert_eq!(found.compared(), "3 SLOTS DIFFER");
+        let one = summary("east", &west, &[&all[1]], 1);
+        assert_eq!(one.audit_age_seconds, Some(50.0));
         let none = summary("east", &west, &[], 3);
+        assert_eq!(none.compared(), "not compared yet");
         assert_eq!((none.state_word(), none.is_live()), ("not reported", false));
         let live = [link(1, LinkState::Live, None)];
         assert!(summary("east", &west, &[&live[0]], 1).is_live());

@@ -75,12 +75,13 @@ pub fn cluster(out: &mut String, status: &ClusterStatus) -> std::fmt::Result {
     for link in links::outgoing(status) {
         writeln!(
             out,
-            "  link to {}: {}, lag p50 {} p99 {}, {} entries wait",
+            "  link to {}: {}, lag p50 {} p99 {}, {} entries wait, {}",
             link.to,
             link.state_word(),
             links::shown_or_dash(link.lag_p50_seconds),
             links::shown_or_dash(link.lag_p99_seconds),
-            link.backlog_entries
+            link.backlog_entries,
+            link.compared()
         )?;
     }
     if status.problems.is_empty() {

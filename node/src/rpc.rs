@@ -213,6 +213,7 @@ impl NodeService {
                     let answer: Answer<KeyPage> = group.digest_keys(request).await;
                     return Ok(answer.encode());
                 }
+                DigestCall::Look(request) => return Ok(group.look(*request).await.encode()),
                 DigestCall::Replica(_) => {
                     let digested =
                         tokio::task::spawn_blocking(move || group.digest_replica()).await;

@@ -6,6 +6,7 @@
 //! * Garbage gives an error and closes the stream; what it makes us allocate has a named limit.
 //! * An unknown version or kind is an error, never skipped: the reader stops with a reason.
 
+use crate::audit::wire::AuditMessage;
 use crate::merge::wire::MergeMessage;
 use bytes::Bytes;
 use flotilla_node::codec::{DecodeError, Decoder, Encoder, unseal_bytes};
@@ -142,6 +143,8 @@ pub enum Message {
     },
     /// On the stream of a full-state merge.
     Merge(MergeMessage),
+    /// On the stream of an audit.
+    Audit(AuditMessage),
     /// The receiver will not take this; it closes the stream.
     Refused {
         /// One line that says why.
@@ -160,6 +163,7 @@ const KIND_GAP: u8 = 8;
 const KIND_PARKED: u8 = 9;
 const KIND_REFUSED: u8 = 10;
 const KIND_MERGE: u8 = 11;
+const KIND_AUDIT: u8 = 12;
 
 const BODY_PLAIN: u8 = 0;
 const BODY_ZSTD: u8 = 1;
@@ -218,6 +222,10 @@ impl Message {
                 out.put_u8(KIND_MERGE);
                 message.put(out);
             }
+            Message::Audit(message) => {
+                out.put_u8(KIND_AUDIT);
+                message.put(out);
+            }
             Message::Refused { reason } => {
                 let mut end = reason.len().min(TEXT_BYTES_MAX);
                 while !reason.is_char_boundary(end) {
@@ -265,6 +273,7 @@ impl Message {
             KIND_PARKED => Message::Parked { group: from.group()?, ahead_ms: from.varint()? },
             KIND_REFUSED => Message::Refused { reason: from.text(TEXT_BYTES_MAX)?.to_owned() },
             KIND_MERGE => Message::Merge(MergeMessage::take(&mut from)?),
+            KIND_AUDIT => Message::Audit(AuditMessage::take(&mut from)?),
             _ => return Err(error),
         };
         from.finish()?;

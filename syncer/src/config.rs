@@ -7,9 +7,11 @@ use crate::batch::BATCH_BYTES_MAX;
 use flotilla_node::config::{ConfigError, read_toml};
 use flotilla_node::tls::TlsFiles;
 use flotilla_topology::api::SyncerInfo;
+use flotilla_topology::duration::Ms;
 use flotilla_topology::ids::ClusterId;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// See [`Config::memory`], unless configured.
 pub const MEMORY_DEFAULT: u64 = 512 << 20;
@@ -17,6 +19,10 @@ pub const MEMORY_DEFAULT: u64 = 512 << 20;
 pub const GROUP_MEMORY_MAX: usize = 32 << 20;
 /// And at least, however many groups there are: some batches.
 pub const GROUP_MEMORY_MIN: usize = 4 * BATCH_BYTES_MAX;
+/// See [`Config::audit_every`], unless configured.
+pub const AUDIT_EVERY_DEFAULT: Duration = Duration::from_secs(600);
+/// A pass over each group more often than this would be nothing but passes.
+pub const AUDIT_EVERY_MIN: Duration = Duration::from_secs(1);
 
 /// What a syncer is told. Field names are the keys of the file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -44,6 +50,10 @@ pub struct Config {
     /// cluster's leaders have not taken yet. Above it learners lag, and peers are held back.
     #[serde(default = "default_memory")]
     pub memory: u64,
+    /// How often each group is compared with those of every live peer, as in `10m`; `0s` switches
+    /// it off.
+    #[serde(default = "default_audit_every", deserialize_with = "duration")]
+    pub audit_every: Duration,
 }
 
 /// Where a syncer listens, each as `host:port`.
@@ -61,6 +71,15 @@ pub struct Addresses {
 
 fn default_memory() -> u64 {
     MEMORY_DEFAULT
+}
+
+fn default_audit_every() -> Duration {
+    AUDIT_EVERY_DEFAULT
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let ms: Ms = String::deserialize(from)?.parse().map_err(de::Error::custom)?;
+    Duration::try_from_secs_f64(ms.ms() / 1000.0).map_err(de::Error::custom)
 }
 
 impl Config {
@@ -103,6 +122,12 @@ impl Config {
             problems.push(format!(
                 "memory ({}) must be at least {GROUP_MEMORY_MIN}, what one group needs",
                 self.memory
+            ));
+        }
+        if !self.audit_every.is_zero() && self.audit_every < AUDIT_EVERY_MIN {
+            problems.push(format!(
+                "audit_every ({:?}) must be at least {AUDIT_EVERY_MIN:?}, or 0s for never",
+                self.audit_every
             ));
         }
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
@@ -158,10 +183,21 @@ mod tests {
     fn a_file_with_the_least_is_enough() {
         let config: Config = toml::from_str(FILE).unwrap();
         config.validate().unwrap();
-        assert_eq!(config.memory, MEMORY_DEFAULT);
+        assert_eq!((config.memory, config.audit_every), (MEMORY_DEFAULT, AUDIT_EVERY_DEFAULT));
         assert_eq!(config.info().link, "0.0.0.0:7301");
         assert_eq!(config.stream_memory(1), GROUP_MEMORY_MAX);
         assert_eq!(config.stream_memory(10_000), GROUP_MEMORY_MIN);
+    }
+
+    #[test]
+    fn audits_are_as_often_as_the_file_says() {
+        let every = |text: &str| {
+            toml::from_str::<Config>(&format!("{FILE}\naudit_every = \"{text}\""))
+                .map(|config| config.audit_every)
+        };
+        assert_eq!(every("1.5m").unwrap(), Duration::from_secs(90));
+        assert_eq!(every("0s").unwrap(), Duration::ZERO);
+        assert!(every("often").unwrap_err().to_string().contains("is not a duration"));
     }
 
     #[test]
@@ -171,8 +207,9 @@ mod tests {
         config.pd.clear();
         config.listen.link = "nowhere".into();
         config.memory = 1;
+        config.audit_every = Duration::from_millis(1);
         let text = config.validate().unwrap_err().to_string();
-        for part in ["pd is empty", "listen.link (`nowhere`)", "memory (1)"] {
+        for part in ["pd is empty", "listen.link (`nowhere`)", "memory (1)", "audit_every (1ms)"] {
             assert!(text.contains(part), "{text}");
         }
     }

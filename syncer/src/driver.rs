@@ -6,6 +6,7 @@
 
 mod host;
 
+use crate::audit::Audits;
 use crate::config::Config;
 use crate::inbound::Budget;
 use crate::leaders::{Leaders, MapWatch};
@@ -66,6 +67,7 @@ struct Shared {
     doors: Doors,
     /// Memory of the receiving side.
     budget: Budget,
+    audits: Audits,
     endpoint: Endpoint,
     config: Config,
     peers: Arc<Peers>,
@@ -119,6 +121,7 @@ impl Syncer {
             groups,
             doors,
             budget: Budget::new(usize::try_from(config.memory).unwrap_or(usize::MAX)),
+            audits: Audits::new(config.audit_every),
             endpoint,
             config,
             peers: Arc::default(),
@@ -379,6 +382,7 @@ impl Shared {
             groups: self.groups.clone(),
             doors: Arc::clone(&self.doors),
             runtime: self.raft.clone(),
+            audits: self.audits.clone(),
         };
         let (windows, assignment) = (Windows::default(), task.assignment.clone());
         let (shared, shown) = (Arc::clone(self), Arc::clone(&windows));

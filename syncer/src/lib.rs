@@ -25,6 +25,8 @@ mod inbound;
 
 mod merge;
 
+mod audit;
+
 mod leaders;
 
 mod tenure;

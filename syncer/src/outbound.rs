@@ -8,6 +8,7 @@ mod stream;
 
 pub use merging::Merger;
 
+use crate::audit::shown::Shown;
 use crate::batch::{Batch, Message};
 use crate::gate::Gate;
 use crate::lag::Lag;
@@ -74,6 +75,8 @@ pub struct Window {
     pub floor: watch::Receiver<Option<Position>>,
     /// The merge that was asked for and is done, for the group to remember.
     pub merged: Arc<AtomicU64>,
+    /// What comparing has shown.
+    pub audit: Shown,
 }
 
 /// See the module's text.
@@ -127,9 +130,10 @@ impl Outbound {
             cursor: base.id,
             ..LinkStatus::new(route.group, route.peer, LinkState::Disconnected)
         }));
+        let audit = Shown::default();
         let merging = Merging::new(merger, merge_epoch, merged);
         let merged = merging.done();
-        let window = Window { status: Arc::clone(&status), floor: floors, merged };
+        let window = Window { status: Arc::clone(&status), floor: floors, merged, audit };
         let outbound = Outbound {
             route,
             shipper: Shipper::new(base, now),

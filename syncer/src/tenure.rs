@@ -5,6 +5,8 @@
 //! come to (its link floors), so a syncer may be killed at any time and lose nothing: the next one
 //! starts there, and receivers skip what they have.
 
+use crate::audit::Audits;
+use crate::audit::run::{Audit, run as run_audit};
 use crate::gate::{Door, Gate};
 use crate::leaders::Leaders;
 use crate::learned::Position;
@@ -54,6 +56,8 @@ pub struct Context {
     pub doors: Doors,
     /// Where Raft runs.
     pub runtime: Handle,
+    /// How groups are compared with those of peers.
+    pub audits: Audits,
 }
 
 /// A cluster to ship to.
@@ -92,7 +96,11 @@ pub type Windows = Arc<Mutex<Vec<Window>>>;
 
 /// The states of all links in these windows.
 pub fn statuses(windows: &Windows) -> Vec<LinkStatus> {
-    windows.lock().iter().map(|window| window.status.lock().clone()).collect()
+    let status = |window: &Window| LinkStatus {
+        audit: window.audit.status(),
+        ..window.status.lock().clone()
+    };
+    windows.lock().iter().map(status).collect()
 }
 
 /// Runs a tenure until it cannot go on; dropping the future ends it at once. `ready` is called when
@@ -110,12 +118,16 @@ pub async fn run(
     };
     tracing::info!(%group, learner = %task.assignment.learner, from = %base.id, "tenure begins");
     let (mut links, outlets, mut gates) = (JoinSet::new(), Outlets::default(), Vec::new());
+    let mut audits = JoinSet::new();
     for peer in &task.peers {
         // A peer of which nothing is known yet has had no merge.
         let floor = seed.floors.iter().find(|floor| floor.peer == peer.id);
         let merged = floor.and_then(|floor| floor.merged).unwrap_or_default();
         let begin = (base.clone(), merged);
         let window = start_link(&context, &task, peer, begin, &outlets, &mut gates, &mut links);
+        if let Some(audit) = audit(&context, &task, peer, &window) {
+            audits.spawn(audit);
+        }
         windows.lock().push(window);
     }
     let log = MemoryLog::seeded(base.id);
@@ -222,6 +234,26 @@ fn start_link(
     let (outbound, window) = Outbound::new(route, begin, gate, news, link, told, merger(context));
     links.spawn(outbound.run());
     window
+}
+
+/// Compares the group with a peer's, if that is wanted.
+fn audit(
+    context: &Context,
+    task: &Task,
+    peer: &Peer,
+    window: &Window,
+) -> Option<impl Future<Output = ()> + Send + 'static> {
+    if context.audits.every.is_zero() {
+        return None;
+    }
+    Some(run_audit(Audit {
+        route: Route { peer_name: peer.name.clone(), ..route_to(context, task, peer.id) },
+        peer: peer.clone(),
+        leaders: context.leaders.clone(),
+        audits: context.audits.clone(),
+        status: Arc::clone(&window.status),
+        shown: window.audit.clone(),
+    }))
 }
 
 async fn seed(context: &Context, group: GroupId) -> Result<Seed, String> {

@@ -6,7 +6,7 @@
 
 mod links;
 
-pub use links::{LinkOp, LinkState, LinkStatus, PeerCluster, PeerView, Standing, View};
+pub use links::{LinkAudit, LinkOp, LinkState, LinkStatus, PeerCluster, PeerView, Standing, View};
 
 use crate::ids::{ClusterId, Epoch, GroupId, Incarnation, LogId, NamespaceId, ReplicaId};
 use crate::slot::SlotRange;

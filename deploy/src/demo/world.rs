@@ -7,7 +7,7 @@ use crate::exit::{self, Exit};
 use crate::find::{self, Known};
 use crate::link;
 use crate::links;
-use crate::verify;
+use crate::verify::{self, Scope};
 use anyhow::{Context, Result};
 use flotilla_chaos::checkers::converge::Verified;
 use flotilla_chaos::checkers::replicas_equal::ReplicaDigest;
@@ -260,7 +260,9 @@ impl World for DemoWorld {
     fn verify(&self) -> BoxFuture<'_, Result<Verified>> {
         let known = self.known();
         Box::pin(async move {
-            Ok(verify::verify(&known, &BTreeMap::new(), self.verify_patience).await.verified())
+            Ok(verify::verify(&known, &BTreeMap::new(), &Scope::all(), self.verify_patience)
+                .await
+                .verified())
         })
     }
 

@@ -1,5 +1,6 @@
 //! Asks groups and replicas of a cluster for digests, over the internal port, with mutual TLS.
 
+use super::scope::Scope;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use flotilla_node::group::digest::{
@@ -69,13 +70,19 @@ impl Asker {
         Asker { tls, clients: Mutex::default() }
     }
 
-    /// Everything that is synced, at one group time.
-    pub async fn content(&self, map: &ClusterMap, at_ms: u64) -> anyhow::Result<Content> {
-        let mut content = Content::empty(map);
-        for namespace in map.namespaces.iter().filter(|namespace| namespace.spec.synced) {
+    /// Everything that is synced and in scope, at one group time.
+    pub async fn content(
+        &self,
+        map: &ClusterMap,
+        scope: &Scope,
+        at_ms: u64,
+    ) -> anyhow::Result<Content> {
+        let (mut content, slots) = (Content::empty(map), scope.slots);
+        for namespace in map.namespaces.iter().filter(|namespace| scope.has(&namespace.spec)) {
             let groups = map.groups.iter().filter(|group| group.namespace == namespace.id);
+            let groups = groups.filter(|group| group.slots.intersects(&slots));
             let parts = groups.map(|group| async move {
-                let payload = DigestRequest { group: group.id, at_ms, slots: SlotRange::ALL };
+                let payload = DigestRequest { group: group.id, at_ms, slots };
                 let digest =
                     self.leader(map, group, payload.encode()).await.with_context(|| {
                         format!("group {} of {} cannot be asked", group.id, map.name)

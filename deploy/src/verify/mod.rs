@@ -12,9 +12,11 @@ mod ask;
 mod compare;
 mod keys;
 mod replicas;
+mod scope;
 
 pub use keys::DifferentKey;
 pub use replicas::replicas;
+pub use scope::Scope;
 
 use crate::exit;
 use crate::find::{self, Known, Where};
@@ -29,7 +31,7 @@ use flotilla_chaos::wan::parse_duration;
 use flotilla_node::clock;
 use flotilla_node::tls::{Tls, TlsFiles};
 use flotilla_topology::ids::ClusterId;
-use flotilla_topology::slot::Slot;
+use flotilla_topology::slot::{Slot, SlotRange};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -56,6 +58,12 @@ pub struct VerifyArgs {
     /// Key of that certificate, in the same order.
     #[arg(long, requires = "cert")]
     key: Vec<PathBuf>,
+    /// Compare this namespace only.
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Compare these slots only: A-B, or one slot.
+    #[arg(long, value_name = "A-B", value_parser = scope::parse_slots)]
+    slots: Option<SlotRange>,
     /// How long to wait until what is under way has arrived.
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
@@ -124,7 +132,15 @@ impl Verdict {
 pub fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let known = args.place.clusters()?;
     let given = certificates(&args)?;
-    let report = serve::block_on(async { Ok(verify(&known, &given, args.timeout).await) })?;
+    let slots = args.slots.unwrap_or(SlotRange::ALL);
+    let scope = Scope { namespace: args.namespace.clone(), slots };
+    let report = serve::block_on(async {
+        // Refused at once; whoever cannot be asked now is waited for below.
+        if let Ok(told) = find::ask_all(known.clone()).await.all() {
+            scope.check(told.iter().map(|one| &one.status.map))?;
+        }
+        Ok(verify(&known, &given, &scope, args.timeout).await)
+    })?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -161,13 +177,14 @@ fn load(files: &ClientFiles) -> anyhow::Result<Tls> {
 pub async fn verify(
     known: &[Known],
     given: &BTreeMap<ClusterId, ClientFiles>,
+    scope: &Scope,
     timeout: Duration,
 ) -> Report {
     let began = Instant::now();
     let mut askers = BTreeMap::new();
     let mut before: Option<Vec<Content>> = None;
     loop {
-        let (pairs, contents) = match round(known, given, &mut askers).await {
+        let (pairs, contents) = match round(known, given, scope, &mut askers).await {
             Ok(contents) => (compare_all(&contents, before.as_deref()), Some(contents)),
             Err(error) => (Err(format!("{error:#}")), None),
         };
@@ -236,6 +253,7 @@ fn report(pairs: Vec<Pair>, contents: &[Content], began: Instant) -> Report {
 async fn round(
     known: &[Known],
     given: &BTreeMap<ClusterId, ClientFiles>,
+    scope: &Scope,
     askers: &mut BTreeMap<ClusterId, Asker>,
 ) -> anyhow::Result<Vec<Content>> {
     let told = find::ask_all(known.to_vec()).await.all()?;
@@ -259,7 +277,7 @@ async fn round(
         async move {
             let map = &one.status.map;
             match asker {
-                Some(asker) => asker.content(map, at_ms).await,
+                Some(asker) => asker.content(map, scope, at_ms).await,
                 None => Ok(Content::empty(map)),
             }
         }

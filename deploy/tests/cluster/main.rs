@@ -1,6 +1,7 @@
 //! Tests with real processes: the `flotilla` binary as users run it. One executable, one cluster at
 //! a time, free ports, temporary directories, waiting by condition only.
 
+mod audit;
 mod chaos;
 mod clients;
 mod conflicts;

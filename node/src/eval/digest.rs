@@ -59,6 +59,20 @@ pub fn digest(txn: &Txn<'_>, slots: SlotRange) -> io::Result<Vec<SlotDigest>> {
     Ok(digests)
 }
 
+/// Digests of the keys of some slots that are visible at the transaction's time, in order.
+pub fn visible_keys<'t>(
+    txn: &'t Txn<'_>,
+    slots: SlotRange,
+) -> impl Iterator<Item = io::Result<(Slot, KeyDigest)>> + 't {
+    txn.keys(slots).filter_map(move |key| {
+        let digest = |key: Key| {
+            let sum = of_key(txn, &key)?;
+            Ok(sum.map(|sum| (key.slot, KeyDigest { key: key.name, sum })))
+        };
+        key.and_then(digest).transpose()
+    })
+}
+
 /// Digests of the keys of a slot that are visible at the transaction's time, in the order of the
 /// keys, from behind `after` on.
 pub fn key_digests<'t>(

@@ -34,7 +34,7 @@ mod txn;
 pub use clean::{CleanFrom, CleanRules, Cleaned, clean, garbage_waits};
 pub use conflicts::{CONFLICTS_MAX, ConflictOptions, LoserRow, newest_conflicts};
 pub use cover::{CoverFrom, Coverage, cover};
-pub use digest::{KeyDigest, SlotDigest, digest, key_digests};
+pub use digest::{KeyDigest, SlotDigest, digest, key_digests, visible_keys};
 pub use due::{DueOutcome, expire_due};
 pub(crate) use mix::Mix;
 pub use remote::{CONFLICT_WINDOW_MS, Loser, LoserKind, Losers, remote, remote_state};

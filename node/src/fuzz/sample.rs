@@ -1,5 +1,6 @@
 //! Values that the valid encodings are made of.
 
+use crate::group::digest::look::{Cell, Cells, Look};
 use crate::group::entry::Fence;
 use crate::group::remote::Vector;
 use crate::group::rows::{Resume, Stretch};
@@ -51,6 +52,23 @@ pub fn cut() -> StateCut {
             closed: stamp(9, 3),
         }],
         fenced: vec![(ClusterId(4), Incarnation(2))],
+    }
+}
+
+/// Cells of a slot.
+pub fn cells() -> Cells {
+    Cells { slots: SlotRange { first: SLOT, last: SLOT }, buckets: 300, seed: u64::MAX }
+}
+
+/// A look at them with all its parts.
+pub fn look() -> Look {
+    let cell = Cell { sum: u128::MAX - 1, keys: 300, state: u64::MAX, rows: 400 };
+    Look {
+        clock: Hlc(8 << 16),
+        live: [ClusterId(1), ClusterId(3)].into(),
+        vector: vector(),
+        unsettled: Some("it levels".into()),
+        cells: [((SLOT, 0), cell), ((SLOT, 299), cell)].into(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Digests of a group: what `flotilla verify` compares, and what tells replicas apart.
 //!
-//! Payload of RPC kind 34, which asks one of three things:
+//! Payload of RPC kind 34, which asks one of four things:
 //! * **Slots** (version 1): the leader's convergence digests at one group time. Two clusters are
 //!   comparable when each one's closed vector covers the other's highest own stamp: then both have
 //!   seen the same writes, and equal digests mean equal data, whatever the partition counts.
@@ -8,9 +8,12 @@
 //! * **Replica** (version 2): one replica's digest of all its rows at its applied position. At the
 //!   same position it is the same on all replicas of the group; there are no rows in which they may
 //!   differ.
+//! * **Look** (version 2): what an audit between clusters compares, see [`look`].
 
+pub mod look;
 mod replica;
 
+pub use look::{Look, LookRequest};
 pub use replica::ReplicaState;
 
 use crate::clock;
@@ -34,6 +37,7 @@ const SLOTS_VERSION: u8 = 1;
 const DIGEST_VERSION: u8 = 2;
 const ASK_KEYS: u8 = 1;
 const ASK_REPLICA: u8 = 2;
+const ASK_LOOK: u8 = 3;
 /// Keys of one page.
 pub const PAGE_KEYS_MAX: usize = 4096;
 /// Bytes of the keys of one page, about.
@@ -103,6 +107,8 @@ pub enum DigestCall {
     Keys(KeysRequest),
     /// [`ReplicaState`], of the replica that is asked, whether it leads or not.
     Replica(GroupId),
+    /// [`Look`], of the leader.
+    Look(LookRequest),
 }
 
 impl DigestCall {
@@ -112,6 +118,7 @@ impl DigestCall {
             DigestCall::Slots(request) => request.group,
             DigestCall::Keys(request) => request.group,
             DigestCall::Replica(group) => *group,
+            DigestCall::Look(request) => request.group,
         }
     }
 
@@ -125,6 +132,13 @@ impl DigestCall {
                 out.put_u8(DIGEST_VERSION);
                 out.put_u8(ASK_REPLICA);
                 out.put_group(*group);
+                out.into_bytes()
+            }
+            DigestCall::Look(request) => {
+                let mut out = Encoder::with_capacity(40);
+                out.put_u8(DIGEST_VERSION);
+                out.put_u8(ASK_LOOK);
+                request.put(&mut out);
                 out.into_bytes()
             }
         }
@@ -149,6 +163,7 @@ impl DigestCall {
                     max: usize::try_from(input.varint()?).unwrap_or(usize::MAX),
                 }),
                 ASK_REPLICA => DigestCall::Replica(input.group()?),
+                ASK_LOOK => DigestCall::Look(LookRequest::take(&mut input)?),
                 _ => return Err(unknown),
             },
             _ => return Err(unknown),
@@ -340,6 +355,11 @@ mod tests {
             DigestCall::Keys(keys(None)),
             DigestCall::Keys(keys(Some(Bytes::from_static(b"k")))),
             DigestCall::Replica(group),
+            DigestCall::Look(LookRequest {
+                group,
+                at_ms: 99,
+                cells: look::Cells::slots(SlotRange::ALL),
+            }),
         ] {
             let bytes = call.encode();
             assert_eq!(DigestCall::decode(&bytes).unwrap(), call);

@@ -2,7 +2,9 @@
 
 use super::census::{self, Census};
 use super::cursor::Cursor;
-use super::digest::{DigestAnswer, DigestCall, DigestRequest, KeyPage, KeysRequest, ReplicaState};
+use super::digest::{
+    DigestAnswer, DigestCall, DigestRequest, KeyPage, KeysRequest, LookRequest, ReplicaState,
+};
 use super::entry::{Entry, Evaluation, Header, RowOp};
 use super::exec::{self, Barrier, ExecRequest};
 use super::levelled::{Levelled, Levels};
@@ -232,6 +234,7 @@ fn digests() -> Vec<Target> {
         DigestCall::Keys(keys(None)),
         DigestCall::Keys(keys(Some(Bytes::from_static(b"k")))),
         DigestCall::Replica(GROUP),
+        DigestCall::Look(LookRequest { group: GROUP, at_ms: 99, cells: sample::cells() }),
     ];
     let digest = DigestAnswer {
         at: AT,
@@ -247,6 +250,7 @@ fn digests() -> Vec<Target> {
         answers("digest answer", vec![digest]),
         answers("keys answer", vec![KeyPage { keys: vec![key; 2], more: true }]),
         answers("replica answer", vec![replica]),
+        answers("look answer", vec![sample::look()]),
         Target::new(
             "census request",
             vec![GROUP],

@@ -239,6 +239,15 @@ fn row_digest(effect: &Effect) -> u64 {
     mix.finish()
 }
 
+/// What each row of some slots adds to a state digest, with its slot and key, in order.
+pub fn row_digests(
+    rows: &dyn Rows,
+    slots: SlotRange,
+) -> impl Iterator<Item = io::Result<(Slot, Bytes, u64)>> + '_ {
+    let units = Units::new(rows, slots, &Resume::at(slots), 0);
+    units.map(|unit| unit.map(|unit| (unit.slot, unit.key, row_digest(&unit.effect))))
+}
+
 /// The state digest of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotState {

@@ -173,6 +173,9 @@ function linkRow(link, leftwards) {
       link.merge_done !== null ? ` · ${Math.round(link.merge_done * 100)} % merged` : '',
       link.runway_seconds !== null
         ? make('b', { class: 'runway' }, ` · backlog full in ${seconds(link.runway_seconds)}`) : '',
+      link.different_slots
+        ? make('b', { class: 'runway' }, ` · ${count(link.different_slots, 'slot')} differ${link.different_slots === 1 ? 's' : ''}`)
+        : link.audit_age_seconds !== null ? ` · compared ${seconds(link.audit_age_seconds)} ago` : '',
       link.rtt_ms ? ` · round trip ${seconds(link.rtt_ms / 1000)}` : '');
   }
   return make('div', { class: 'link' },

@@ -5,6 +5,7 @@ use super::durable::GroupRecord;
 use flotilla_topology::api::{LinkState, Standing};
 use flotilla_topology::ids::{ClusterId, GroupId};
 use flotilla_topology::placement::{GroupVoters, Violation, violations};
+use flotilla_topology::slot::Slot;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Lines at most; more is one more line that says how many.
@@ -25,6 +26,7 @@ impl State {
         self.syncer_problems(&mut lines);
         self.peer_problems(&mut lines);
         self.link_problems(&mut lines);
+        self.audit_problems(&mut lines);
         if lines.len() > PROBLEMS_MAX {
             let more = lines.len() - PROBLEMS_MAX;
             lines.truncate(PROBLEMS_MAX);
@@ -218,6 +220,38 @@ impl State {
                 name.map_or_else(|| peer.to_string(), |name| format!("`{name}`")),
                 count_groups(&groups),
                 state_words(state)
+            ));
+        }
+    }
+}
+
+impl State {
+    /// What an audit found: nothing is under way, and yet clusters hold different things.
+    fn audit_problems(&self, lines: &mut Vec<String>) {
+        let mut differ: BTreeMap<(ClusterId, String), (u64, Vec<Slot>)> = BTreeMap::new();
+        for link in self.links() {
+            let Some(audit) = link.audit.filter(|audit| audit.different_slots > 0) else {
+                continue;
+            };
+            let Some(group) = self.durable.groups.get(&link.group) else { continue };
+            let namespace = self.namespace_name(group).to_owned();
+            let (slots, named) = differ.entry((link.peer, namespace)).or_default();
+            *slots += audit.different_slots;
+            named.extend(audit.first_slots);
+        }
+        for ((peer, namespace), (slots, mut named)) in differ {
+            named.sort_unstable();
+            named.truncate(NAMED_MAX);
+            let (Some(first), Some(last)) = (named.first(), named.last()) else { continue };
+            let peer = self.durable.peers.get(&peer).map_or("?", |known| &known.peer.name);
+            let ours = &self.settings.name;
+            let many = if slots == 1 { "1 slot" } else { &format!("{slots} slots") };
+            let all: Vec<String> = named.iter().map(Slot::to_string).collect();
+            lines.push(format!(
+                "`{ours}` and `{peer}` differ in {many} of namespace `{namespace}`, first {}: \
+                 `flotilla verify --namespace {namespace} --slots {first}-{last}` names keys; \
+                 `flotilla link merge {peer}` here and `flotilla link merge {ours}` there mend it",
+                all.join(", ")
             ));
         }
     }

@@ -5,9 +5,11 @@ use super::durable::{CHANGES_MAX, Durable, Records};
 use super::live::{SILENCE_MS, STEADY_MS, SYNCER_SILENCE_MS};
 use super::*;
 use flotilla_topology::api::{
-    GroupInfo, LinkState, NamespaceSpec, NodeAddresses, NodeInfo, ReplicaStatus, SyncerInfo,
+    GroupInfo, LinkAudit, LinkState, NamespaceSpec, NodeAddresses, NodeInfo, ReplicaStatus,
+    SyncerInfo,
 };
 use flotilla_topology::ids::{GroupId, LogId, ReplicaId};
+use flotilla_topology::slot::Slot;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -423,6 +425,41 @@ fn links_of_a_silent_syncer_are_not_shown_as_live() {
     let shown = &world.state.status().links[0];
     assert_eq!(shown.state, LinkState::Disconnected);
     assert!(shown.detail.contains("`s1`") && shown.lag_seconds > 3.0, "{shown:?}");
+}
+
+#[test]
+fn a_difference_between_clusters_is_a_problem_until_it_is_mended() {
+    let mut world = east();
+    world.register_syncer("s1");
+    let with = |group, slots: &[u16]| LinkStatus {
+        audit: Some(LinkAudit {
+            different_slots: slots.len() as u64,
+            first_slots: slots.iter().map(|slot| Slot(*slot)).collect(),
+            ..LinkAudit::default()
+        }),
+        ..LinkStatus::new(GroupId(group), ClusterId(2), LinkState::Live)
+    };
+    let beat = |world: &mut World, links| {
+        world.ask(PdRequest::SyncerHeartbeat {
+            name: "s1".into(),
+            links: Some(links),
+            views: vec![],
+        });
+        let problems = world.state.status().problems;
+        problems.into_iter().filter(|line| line.contains("differ in")).collect::<Vec<_>>()
+    };
+    assert!(beat(&mut world, vec![with(1, &[]), with(2, &[])]).is_empty());
+    let lines = beat(&mut world, vec![with(2, &[2100, 2101]), with(1, &[7])]);
+    let [line] = lines.as_slice() else { panic!("one line for a peer and namespace: {lines:?}") };
+    for part in [
+        "`east` and `west` differ in 3 slots of namespace `default`, first 7, 2100, 2101",
+        "flotilla verify --namespace default --slots 7-2101",
+        "flotilla link merge west",
+        "flotilla link merge east",
+    ] {
+        assert!(line.contains(part), "{line}");
+    }
+    assert!(beat(&mut world, vec![with(1, &[]), with(2, &[])]).is_empty());
 }
 
 #[test]

@@ -99,6 +99,11 @@ pub struct LinkView {
     pub runway_seconds: Option<f64>,
     /// Smallest over groups that merge: the share that is done.
     pub merge_done: Option<f64>,
+    /// Sum over groups: slots that both clusters hold differently although nothing is under way.
+    pub different_slots: u64,
+    /// Largest over groups: how long ago all of its slots had been compared. `None` while one of them
+    /// was not compared yet.
+    pub audit_age_seconds: Option<f64>,
 }
 
 /// What is known of a cluster before it is looked into.
@@ -203,6 +208,8 @@ fn link_between(from: &ClusterView, to: &ClusterView) -> Option<LinkView> {
         standing: None,
         runway_seconds: None,
         merge_done: None,
+        different_slots: 0,
+        audit_age_seconds: None,
     };
     let Some(status) = &from.status else {
         view.detail = from.error.clone().unwrap_or_else(|| "its PD was not asked yet".to_owned());
@@ -217,6 +224,10 @@ fn link_between(from: &ClusterView, to: &ClusterView) -> Option<LinkView> {
     view.lag_p99_seconds = largest(links.iter().map(|link| link.lag_p99_seconds));
     view.runway_seconds = smallest(links.iter().map(|link| link.runway_seconds));
     view.merge_done = smallest(links.iter().map(|link| link.merge_done));
+    let audits = || links.iter().map(|link| link.audit.as_ref());
+    view.different_slots = audits().flatten().map(|audit| audit.different_slots).sum();
+    let ages: Option<Vec<f64>> = audits().map(|audit| audit?.age_seconds).collect();
+    view.audit_age_seconds = largest(ages.unwrap_or_default().into_iter().map(Some));
     view.backlog_entries = links.iter().map(|link| link.backlog_entries).sum();
     view.backlog_bytes = links.iter().map(|link| link.backlog_bytes).sum();
     if let Some(slowest) = links.iter().max_by(|a, b| lag(a).total_cmp(&lag(b))) {
@@ -251,6 +262,11 @@ fn verdict(clusters: &[ClusterView], links: &[LinkView]) -> Verdict {
         let why = status.problems.first().map_or("create a namespace", String::as_str);
         return say(Level::Warn, format!("{} has no groups yet: {why}.", here.name));
     }
+    if let Some(link) = links.iter().max_by_key(|link| link.different_slots)
+        && link.different_slots > 0
+    {
+        return say(Level::Bad, different_sentence(link));
+    }
     let broken = |link: &&LinkView| link.state.is_some_and(|state| !state.moves());
     let most = links.iter().filter(broken).max_by_key(|link| link.state);
     if let Some(link) = most {
@@ -284,6 +300,14 @@ fn leaderless_sentence(clusters: &[ClusterView]) -> Option<String> {
     } else {
         format!("{count} of {all} groups of {} have no leader: their writes wait.", cluster.name)
     })
+}
+
+fn different_sentence(link: &LinkView) -> String {
+    let slots = match link.different_slots {
+        1 => "1 slot".to_owned(),
+        n => format!("{n} slots"),
+    };
+    format!("{} and {} differ in {slots}: both serve what they have.", link.from, link.to)
 }
 
 fn broken_sentence(link: &LinkView) -> String {

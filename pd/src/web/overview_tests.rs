@@ -2,7 +2,8 @@
 
 use super::*;
 use flotilla_topology::api::{
-    ClusterMap, GroupInfo, NodeAddresses, NodeInfo, PeerCluster, ReplicaInfo, ReplicaStatus,
+    ClusterMap, GroupInfo, LinkAudit, NodeAddresses, NodeInfo, PeerCluster, ReplicaInfo,
+    ReplicaStatus,
 };
 use flotilla_topology::ids::{Epoch, Incarnation, LogId, NamespaceId};
 use flotilla_topology::slot::SlotRange;
@@ -153,6 +154,21 @@ fn the_worst_comes_first() {
     dead.replicas.pop();
     let seen = overview("pd-1", vec![source(EAST, "east", Some(dead))]);
     says(&seen, Level::Bad, "Group 2 of east has no leader: its writes wait.");
+}
+
+#[test]
+fn what_differs_is_told_before_what_is_behind() {
+    let compared = |group, slots, age_seconds| {
+        let audit = LinkAudit { different_slots: slots, age_seconds, ..LinkAudit::default() };
+        let audit = Some(audit);
+        LinkStatus { audit, ..link(group, WEST, LinkState::CatchingUp, 2400.0, 70) }
+    };
+    let seen = both(vec![compared(1, 0, Some(4.0)), compared(2, 3, Some(9.0))]);
+    says(&seen, Level::Bad, "east and west differ in 3 slots: both serve what they have.");
+    let forth = &seen.links[0];
+    assert_eq!((forth.different_slots, forth.audit_age_seconds), (3, Some(9.0)));
+    let begun = both(vec![compared(1, 0, Some(4.0)), compared(2, 0, None)]);
+    assert_eq!(begun.links[0].audit_age_seconds, None, "not everything was compared yet");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the accepting side of links asks this process: who may link with it, and who takes a stream.
 
 use super::Shared;
+use crate::audit::{self, serve::OpenedAudit};
 use crate::batch::{Hello, LINK_VERSION};
 use crate::inbound;
 use crate::link::accept::{Host, Opened};
@@ -47,6 +48,11 @@ impl Host for Shared {
     fn merges(&self, merge: OpenedMerge) {
         let (leaders, map) = (self.leaders.clone(), self.map.clone());
         tokio::spawn(merge::receive::run(merge, leaders, map, self.mesh()));
+    }
+
+    fn audits(&self, opened: OpenedAudit) {
+        let (leaders, map) = (self.leaders.clone(), self.map.clone());
+        tokio::spawn(audit::serve::run(opened, self.audits.clone(), leaders, map));
     }
 }
 

@@ -1,6 +1,8 @@
 //! Fuzzing of everything that arrives: the formats of links here, and those of
 //! [`flotilla_node::fuzz`], whose text says what is checked.
 
+use crate::audit::pass::Part as AuditPart;
+use crate::audit::wire::AuditMessage;
 use crate::batch::{Batch, Hello, Message};
 use crate::merge::wire::{MergeMessage, Part};
 use bytes::Bytes;
@@ -16,7 +18,7 @@ pub use fuzz::{Finding, Fuzzer, Report, Tally};
 
 /// Over all formats. The error is a valid encoding that is not read as what it is.
 pub fn fuzzer() -> Result<Fuzzer, Finding> {
-    let mut all = vec![messages(), batches(), merges()];
+    let mut all = vec![messages(), batches(), merges(), audits()];
     all.extend(fuzz::targets());
     Fuzzer::new(all)
 }
@@ -115,6 +117,17 @@ fn merges() -> Target {
     target("merge message", all.into_iter().map(Message::Merge).collect())
 }
 
+fn audits() -> Target {
+    let part = |of| AuditPart { slots: SlotRange::partition(of, 3), look: sample::look() };
+    let all = vec![
+        AuditMessage::Open { namespace: "default".into() },
+        AuditMessage::Look { number: 300, at_ms: 301, cells: sample::cells() },
+        AuditMessage::Holds { number: 300, parts: vec![part(0), part(1)] },
+        AuditMessage::NotNow { number: 300, reason: "no leader".into() },
+    ];
+    target("audit message", all.into_iter().map(Message::Audit).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,7 +137,7 @@ mod tests {
         let iterations = 300_000;
         let report = run(2, iterations).unwrap_or_else(|finding| panic!("{finding}"));
         assert_eq!(report.inputs(), iterations);
-        for name in ["link message", "batch", "merge message"] {
+        for name in ["link message", "batch", "merge message", "audit message"] {
             let tally = report.tallies.iter().find(|tally| tally.target == name).unwrap();
             assert!(tally.read > 0 && tally.read < tally.inputs, "{tally:?}");
         }

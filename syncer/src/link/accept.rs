@@ -4,6 +4,8 @@
 use super::dial::check_hello;
 use super::stream::Wire;
 use super::{CONNECTIONS_MAX, CONTROL_PRIORITY, GREETING_TIMEOUT, LinkError, peer_of};
+use crate::audit::serve::OpenedAudit;
+use crate::audit::wire::AuditMessage;
 use crate::batch::{Hello, Message};
 use crate::merge::receive::OpenedMerge;
 use crate::merge::wire::MergeMessage;
@@ -44,6 +46,10 @@ pub trait Host: Send + Sync + 'static {
     fn opened(&self, stream: Opened);
     /// Takes the stream of a full-state merge; must not block.
     fn merges(&self, merge: OpenedMerge);
+    /// Takes the stream of an audit; must not block.
+    fn audits(&self, audit: OpenedAudit) {
+        audit.refuse("nothing is compared here");
+    }
 }
 
 /// Accepts until the endpoint is closed.
@@ -155,6 +161,9 @@ async fn hand_on(
         }
         Ok(Ok(Message::Merge(MergeMessage::Open { namespace, id, cut }))) => {
             host.merges(OpenedMerge { origin, from, namespace, id, cut, wire });
+        }
+        Ok(Ok(Message::Audit(AuditMessage::Open { namespace }))) => {
+            host.audits(OpenedAudit { from, namespace, wire });
         }
         Ok(Ok(_)) => connection.close(1u32.into(), b"a group's stream begins with its name"),
         Ok(Err(LinkError::Protocol(what))) => connection.close(1u32.into(), what.as_bytes()),

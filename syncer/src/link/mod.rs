@@ -41,6 +41,8 @@ pub const REDIAL_MAX: Duration = Duration::from_secs(1);
 pub const PING_INTERVAL: Duration = Duration::from_millis(250);
 /// Priority of the control stream; groups have 0.
 pub const CONTROL_PRIORITY: i32 = 10;
+/// Priority of audits: they take what the others leave.
+pub const AUDIT_PRIORITY: i32 = -10;
 /// Group streams that one connection may have open: a namespace has at most 1024 groups.
 pub const STREAMS_MAX: u32 = 4096;
 /// Connections that are accepted at one time, from all peers.

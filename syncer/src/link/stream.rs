@@ -4,7 +4,7 @@
 //! has come. The write queue is bounded by what the shipper keeps under way; the read queue holds
 //! one message, behind which QUIC's flow control holds back the sender.
 
-use super::LinkError;
+use super::{AUDIT_PRIORITY, LinkError};
 use crate::batch::{FRAME_BYTES_MAX, Message};
 use bytes::{Bytes, BytesMut};
 use flotilla_node::clock;
@@ -75,6 +75,9 @@ async fn write_all(
     while let Some(mut message) = outgoing.recv().await {
         if let Message::Batch(batch) = &mut message {
             batch.sent_ms = clock::wall_ms(); // what waited in our queue is not the path's time
+        }
+        if matches!(message, Message::Audit(_)) {
+            let _ = send.set_priority(AUDIT_PRIORITY); // fails only once the stream is gone
         }
         let frame = message.encode();
         sent(frame.len());

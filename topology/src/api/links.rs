@@ -2,6 +2,7 @@
 //! operator may do with one.
 
 use crate::ids::{ClusterId, GroupId, LogId};
+use crate::slot::Slot;
 use serde::{Deserialize, Serialize};
 
 /// What a peer counts for here.
@@ -134,6 +135,29 @@ pub struct LinkStatus {
     /// Milliseconds that the peer's clock is ahead of ours. `None` without a connection.
     #[serde(default)]
     pub clock_offset_ms: Option<i64>,
+    /// What comparing the group with the peer's has shown. `None` when nothing is compared.
+    #[serde(default)]
+    pub audit: Option<LinkAudit>,
+}
+
+/// What comparing a group with a peer's has shown so far.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct LinkAudit {
+    /// Slots that both sides hold differently although nothing is under way between them.
+    pub different_slots: u64,
+    /// The first of them.
+    pub first_slots: Vec<Slot>,
+    /// Slots of the last whole pass that were written too often to tell, or of which one side had
+    /// not seen what the other has.
+    pub undecided_slots: u64,
+    /// Slots of the last whole pass that were compared.
+    pub compared_slots: u64,
+    /// How long ago a pass over the whole group ended. `None` before the first.
+    #[serde(default)]
+    pub age_seconds: Option<f64>,
+    /// Why nothing is compared now; none while it is.
+    #[serde(default)]
+    pub waits_for: Option<String>,
 }
 
 impl LinkStatus {
@@ -155,6 +179,7 @@ impl LinkStatus {
             merge_done: None,
             floor_age_seconds: None,
             clock_offset_ms: None,
+            audit: None,
         }
     }
 }
