@@ -91,6 +91,16 @@ pub struct NamespaceInfo {
     /// What it was asked to be.
     #[serde(flatten)]
     pub spec: NamespaceSpec,
+    /// It was born unsynced, and sync was switched on later: each group's log says where.
+    #[serde(default)]
+    pub switched: bool,
+}
+
+impl NamespaceInfo {
+    /// Whether its groups are synced since their birth.
+    pub fn born_synced(&self) -> bool {
+        self.spec.synced && !self.switched
+    }
 }
 
 /// One voting replica of a group.
@@ -291,6 +301,14 @@ pub enum PdRequest {
         /// What it shall be.
         spec: NamespaceSpec,
     },
+    /// Switches sync on for a namespace that may have data; it cannot be switched off again. Repeating
+    /// it is fine. Answered by [`PdResponse::LinkPlan`].
+    SyncNamespace {
+        /// Its name.
+        name: String,
+        /// Only tell what would happen.
+        dry_run: bool,
+    },
     /// Drops a namespace and all its data.
     DropNamespace {
         /// Its name.
@@ -349,7 +367,7 @@ pub enum PdResponse {
         /// It.
         namespace: NamespaceInfo,
     },
-    /// What an operation on a link does, or would do.
+    /// What an operation on a link or a namespace does, or would do.
     LinkPlan {
         /// For people.
         lines: Vec<String>,

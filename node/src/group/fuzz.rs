@@ -8,6 +8,7 @@ use super::exec::{self, Barrier, ExecRequest};
 use super::levelled::{Levelled, Levels};
 use super::life::Life;
 use super::live::LiveSet;
+use super::synced;
 use super::remote::{
     Answer, CursorsRequest, LeaderIs, LinkFloor, Outcome, RemoteBatch, RemoteEffect, Seed,
     SeedRequest, Verdict,
@@ -59,6 +60,7 @@ fn kept() -> Vec<Target> {
         Target::new("entry", entries(), Entry::decode, Entry::encode).sealed(),
         Target::new("live set", vec![live], |b| LiveSet::decode(b), LiveSet::encode).sealed(),
         Target::new("cursor", vec![cursor], |b| Cursor::decode(b), Cursor::encode).sealed(),
+        Target::new("synced", vec![sample::stamp(8, 2)], |b| synced::decode(b), synced::encode).sealed(),
         Target::new("life", vec![life], |b| Life::decode(b), Life::encode).sealed(),
         Target::new("levelled", vec![levelled], |b| Levelled::decode(b), Levelled::encode).sealed(),
         Target::new("levels", vec![levels], |b| Levels::decode(b), Levels::encode).sealed(),

@@ -4,7 +4,7 @@
 use crate::command::Command;
 use crate::engine::view::{Batch, Overlay, View};
 use crate::eval::{self, EvalContext, Losers, SlotDigest, Txn};
-use crate::model::{Effect, effect_of};
+use crate::model::{Effect, Synced, effect_of};
 use crate::resp::Reply;
 use bytes::Bytes;
 use flotilla_topology::ids::{ClusterId, Incarnation, Origin};
@@ -16,7 +16,7 @@ pub(super) struct World {
     pub(super) rows: BTreeMap<Bytes, Bytes>,
     pub(super) clock: Hlc,
     pub(super) origin: Origin,
-    pub(super) synced: bool,
+    pub(super) synced: Synced,
     pub(super) slots: SlotRange,
     pub(super) needs_tick: bool,
     overlay: Overlay,
@@ -33,7 +33,7 @@ impl World {
             rows: BTreeMap::new(),
             clock: Hlc::from_ms(1),
             origin: Origin { cluster: ClusterId(cluster), incarnation: Incarnation(1) },
-            synced,
+            synced: if synced { Synced::Always } else { Synced::No },
             slots: SlotRange::ALL,
             needs_tick: false,
             overlay: Overlay::new(),
@@ -124,7 +124,7 @@ impl World {
     }
 
     fn effects(&self, batch: &Batch) -> Vec<Effect> {
-        if !self.synced {
+        if !self.synced.is_on() {
             assert!(batch.rows.iter().all(|row| row.key[0] != 0x62), "no floors without sync");
             return Vec::new();
         }
@@ -132,6 +132,15 @@ impl World {
         let effects = puts
             .filter_map(|(row, value)| effect_of(self.origin, &row.key, value, row.parts).unwrap());
         effects.collect()
+    }
+
+    /// Switches sync on in an entry of its own: deletes what has ended, and counts what is left as
+    /// written now.
+    pub(super) fn switch_on(&mut self) -> Stamp {
+        self.entry(|txn| assert!(!eval::expire_due(txn, usize::MAX).unwrap().more));
+        let stamp = Stamp { hlc: self.clock, cluster: self.origin.cluster };
+        self.synced = Synced::Since(stamp);
+        stamp
     }
 
     /// Runs a command given as words; its reply and what it ships.
