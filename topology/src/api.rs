@@ -404,3 +404,23 @@ pub struct ClusterStatus {
     /// each. Empty means healthy.
     pub problems: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_from_before_sync_could_be_switched_on_is_as_it_was_born() {
+        let of = |synced: bool| {
+            let old = format!(
+                r#"{{"id": 3, "name": "jobs", "partitions": 4, "replicas": 3, "synced": {synced}}}"#
+            );
+            serde_json::from_str::<NamespaceInfo>(&old).unwrap()
+        };
+        assert!(of(true).born_synced() && !of(false).born_synced());
+        let switched = NamespaceInfo { switched: true, ..of(true) };
+        assert!(!switched.born_synced());
+        let text = serde_json::to_string(&switched).unwrap();
+        assert_eq!(serde_json::from_str::<NamespaceInfo>(&text).unwrap(), switched);
+    }
+}

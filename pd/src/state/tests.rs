@@ -293,6 +293,52 @@ fn namespaces_are_idempotent_and_checked() {
 }
 
 #[test]
+fn sync_is_switched_on_once_and_for_good() {
+    let mut world = east();
+    world.register_syncer("s1");
+    let plain = NamespaceSpec { synced: false, ..spec("old", 4, 3) };
+    world.ask(PdRequest::CreateNamespace { spec: plain.clone() });
+    let held = world.held("s1").len();
+    let ask = |dry_run| PdRequest::SyncNamespace { name: "old".into(), dry_run };
+    let info = |world: &World| {
+        let map = world.state.map();
+        map.namespaces.iter().find(|ns| ns.spec.name == "old").unwrap().clone()
+    };
+    assert!(!info(&world).born_synced() && !info(&world).spec.synced);
+
+    let epoch = world.state.map().epoch;
+    let PdResponse::LinkPlan { lines, done: false } = world.ask(ask(true)) else { panic!() };
+    let told = lines.join("\n");
+    for word in ["in 4 groups", "`west`", "full state", "tombstones", "no way back"] {
+        assert!(told.contains(word), "{told}");
+    }
+    assert_eq!(world.state.map().epoch, epoch, "a dry run changes nothing");
+    assert!(!info(&world).spec.synced);
+
+    let PdResponse::LinkPlan { lines: same, done: true } = world.ask(ask(false)) else { panic!() };
+    assert_eq!(same, lines);
+    assert!(info(&world).spec.synced && !info(&world).born_synced());
+    world.pass(1_000, &["n1", "n2", "n3"], &["s1"]);
+    assert_eq!(world.held("s1").len(), held + 4, "each of its groups has a tenure");
+    let epoch = world.state.map().epoch;
+    let PdResponse::LinkPlan { lines, done: true } = world.ask(ask(false)) else { panic!() };
+    assert!(lines.concat().contains("synced already"), "{lines:?}");
+    assert_eq!(world.state.map().epoch, epoch, "repeating changes nothing");
+
+    world.restart();
+    assert!(info(&world).spec.synced && !info(&world).born_synced(), "it is stored");
+    let reason = world.refused(PdRequest::CreateNamespace { spec: plain });
+    assert!(reason.contains("never switched off"), "{reason}");
+    let other = NamespaceSpec { synced: false, ..spec("other", 1, 3) };
+    world.ask(PdRequest::CreateNamespace { spec: other });
+    let reason = world.refused(PdRequest::CreateNamespace { spec: spec("other", 1, 3) });
+    assert!(reason.contains("flotilla namespace sync other"), "{reason}");
+    let nothing = PdRequest::SyncNamespace { name: "nothing".into(), dry_run: false };
+    let reason = world.refused(nothing);
+    assert!(reason.contains("no namespace `nothing`: there are default, old"), "{reason}");
+}
+
+#[test]
 fn the_largest_namespace_fits_one_transaction() {
     let mut world = east();
     world.register_syncer("s1");
