@@ -101,9 +101,7 @@ fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let answers = serve::block_on(async { Ok(find::ask_all(known).await) })?;
     let all: Vec<&ClusterStatus> = answers.told.iter().map(|one| &one.status).collect();
     if args.json {
-        let of = |status: &&ClusterStatus| {
-            serde_json::json!({ "cluster": status.map.name, "namespaces": status.map.namespaces })
-        };
+        let of = |status: &&ClusterStatus| serde_json::json!({ "cluster": status.map.name, "namespaces": status.map.namespaces });
         let all: Vec<serde_json::Value> = all.iter().map(of).collect();
         println!("{}", serde_json::to_string_pretty(&all)?);
     } else if !all.is_empty() {
@@ -170,7 +168,8 @@ mod tests {
 
     #[test]
     fn a_namespace_says_how_it_came_to_be_synced() {
-        let spec = |synced| NamespaceSpec { name: "jobs".into(), partitions: 4, replicas: 3, synced };
+        let spec =
+            |synced| NamespaceSpec { name: "jobs".into(), partitions: 4, replicas: 3, synced };
         let said = |synced, switched| {
             let id = flotilla_topology::ids::NamespaceId(1);
             line(&NamespaceInfo { id, spec: spec(synced), switched }).join(", ")

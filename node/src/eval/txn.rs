@@ -188,9 +188,7 @@ impl<'a> Txn<'a> {
         self.view.scan(range, false).map(move |row| {
             let (row, value) = row?;
             match keys::decode(&row).map_err(corrupt)? {
-                RowKey::Head { slot, key } => {
-                    self.open(key, slot, Some(self.read_head(&value)?))
-                }
+                RowKey::Head { slot, key } => self.open(key, slot, Some(self.read_head(&value)?)),
                 _ => Err(io::Error::new(io::ErrorKind::InvalidData, "not a head row")),
             }
         })

@@ -11,7 +11,6 @@
 
 use crate::engine::view::{Batch, Overlay, Rows, View};
 use crate::group::entry::{Entry, Evaluation, Fence, Header, RowOp};
-use crate::group::GroupContext;
 use crate::group::exec::Outcome;
 use crate::group::forgotten;
 use crate::group::remote::Answer;
@@ -114,7 +113,8 @@ pub struct Run {
     next_job: JobId,
     stopped: bool,
     forgotten_ms: Option<u64>,
-    synced: Option<Synced>,
+    /// What is known of it, see [`Run::synced`].
+    pub(super) synced: Option<Synced>,
 }
 
 impl Run {
@@ -198,21 +198,6 @@ impl Run {
             self.forgotten_ms = Some(ms);
         }
         Ok(())
-    }
-
-    /// Whether the group is synced for what is evaluated next: the switch may still be under way.
-    pub fn synced(&mut self, context: &GroupContext, rows: &dyn Rows) -> io::Result<Synced> {
-        if let Some(known) = self.synced {
-            return Ok(known);
-        }
-        let known = context.synced(&View::new(rows, &mut self.overlay))?;
-        self.synced = Some(known);
-        Ok(known)
-    }
-
-    /// The open entry switches sync on with this stamp.
-    pub fn switched_on(&mut self, stamp: Stamp) {
-        self.synced = Some(Synced::Since(stamp));
     }
 
     /// Registers a job whose commands are evaluated next.

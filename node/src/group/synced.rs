@@ -93,6 +93,18 @@ impl GroupContext {
     }
 }
 
+impl Run {
+    /// Whether the group is synced for what is evaluated next: the switch may still be under way.
+    pub fn synced(&mut self, context: &GroupContext, rows: &dyn Rows) -> io::Result<Synced> {
+        if let Some(known) = self.synced {
+            return Ok(known);
+        }
+        let known = context.synced(&View::new(rows, &mut self.overlay))?;
+        self.synced = Some(known);
+        Ok(known)
+    }
+}
+
 /// Switches sync on with the open entry, which has this stamp, unless it is on. It stays off if too many
 /// keys have ended and are still there: some of them are deleted.
 pub(super) fn switch_on(
@@ -112,7 +124,7 @@ pub(super) fn switch_on(
     }
     let mut view = View::new(rows, &mut run.overlay);
     view.put(keys::single(keys::SYNCED), encode(&stamp), Parts::NONE);
-    run.switched_on(stamp);
+    run.synced = Some(Synced::Since(stamp));
     Ok(())
 }
 

@@ -226,7 +226,8 @@ impl State {
                 .to_owned(),
         );
         lines.push(
-            "deletes leave tombstones from then on, until every live cluster has seen them".to_owned(),
+            "deletes leave tombstones from then on, until every live cluster has seen them"
+                .to_owned(),
         );
         lines.push("there is no way back".to_owned());
         lines

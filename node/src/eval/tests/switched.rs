@@ -1,7 +1,10 @@
 //! Rows that were written before sync was switched on: what they mean from then on.
 
 use super::world::World;
-use crate::model::{Effect, Type};
+use crate::engine::keys;
+use crate::eval::{self, CleanFrom, CleanRules};
+use crate::model::{Closed, Effect, Stability, Type};
+use flotilla_topology::ids::ClusterId;
 use flotilla_topology::stamp::Stamp;
 
 /// Two clusters that were never synced, with what they hold.
@@ -197,6 +200,51 @@ fn increments_of_both_sides_add_up_over_one_value() {
     }
     exchange(&mut worlds);
     for world in &mut worlds {
-        assert_eq!((world.cmd("GET n"), world.cmd("HGET h f")), ("\"127\"".into(), "\"127\"".into()));
+        assert_eq!(
+            (world.cmd("GET n"), world.cmd("HGET h f")),
+            ("\"127\"".into(), "\"127\"".into())
+        );
     }
+}
+
+/// With no other cluster everything is stable at once: what ends or is deleted leaves nothing behind,
+/// and what stays is as it was.
+#[test]
+fn the_cleaner_leaves_nothing_of_such_rows() {
+    let mut world = World::new(1, false);
+    for line in [
+        "SET ends v PXAT 500",
+        "HSET h f v g w",
+        "PEXPIREAT h 500",
+        "HSET fields f v g w",
+        "SET n 5",
+        "SET deleted v",
+        "HSET dropped f v",
+        "SET kept v PXAT 9000",
+    ] {
+        world.at(100).cmd(line);
+    }
+    world.at(200).switch_on();
+    for line in ["INCR n", "DEL deleted", "DEL dropped", "HDEL fields f", "PERSIST kept"] {
+        world.cmd(line);
+    }
+    let stability = Stability {
+        own: ClusterId(1),
+        heard: Closed::new(),
+        told: std::collections::BTreeMap::new(),
+    };
+    let rules = CleanRules { stability: &stability, merges: 0, budget: 512 };
+    let mut from = CleanFrom::default();
+    for ms in 600..610 {
+        world.at(ms).entry(|txn| eval::clean(txn, &mut from, &rules).unwrap());
+    }
+    assert_eq!(world.cmd("GET n"), "\"6\"");
+    assert_eq!(world.cmd("HGETALL fields"), "{\"g\"=\"w\"}");
+    assert_eq!((world.cmd("GET kept"), world.cmd("PTTL kept")), ("\"v\"".into(), "-1".into()));
+    let left = world.state();
+    let mut names: Vec<&[u8]> = left.iter().map(|effect| &effect.key()[..]).collect();
+    names.dedup();
+    assert_eq!(names.len(), 3, "{left:?}");
+    let index = world.rows.keys().filter(|row| matches!(row[0], keys::GARBAGE | keys::EXPIRY));
+    assert_eq!(index.count(), 0, "{:?}", world.rows);
 }

@@ -9,9 +9,7 @@ use crate::group::entry::{Entry, Fence};
 use crate::group::leader::{Leader, LeaderClock, Work};
 use crate::group::remote::{Answer, RemoteAnswer, RemoteBatch};
 use crate::model::{decode_head, decode_head_since};
-use crate::raft::{
-    Body, Committed, SnapshotCut, SnapshotReceiver, SnapshotSink, SnapshotSource, StateMachine,
-};
+use crate::raft::{Body, Committed, SnapshotCut, StateMachine};
 use flotilla_topology::ids::{ClusterId, GroupId, Incarnation, Origin, ReplicaId};
 use flotilla_topology::slot::{Slot, SlotRange};
 use flotilla_topology::stamp::Hlc;
@@ -162,13 +160,7 @@ fn committed(index: u64, bytes: &Bytes) -> Committed {
 }
 
 fn context_of(group: GroupId) -> GroupContext {
-    GroupContext {
-        group,
-        slots: SlotRange::ALL,
-        born_synced: false,
-        origin: HOME,
-        max_skew_ms: 0,
-    }
+    GroupContext { group, slots: SlotRange::ALL, born_synced: false, origin: HOME, max_skew_ms: 0 }
 }
 
 #[test]
@@ -237,13 +229,17 @@ fn learners_begin_behind_the_switch_or_with_a_full_state() {
         closed,
         vector: vec![],
     };
-    let floors = || vec![floor(2, 40, stamp(100)), floor(3, 60, stamp(200)), floor(4, 70, stamp(300))];
+    let floors =
+        || vec![floor(2, 40, stamp(100)), floor(3, 60, stamp(200)), floor(4, 70, stamp(300))];
     let purged = |index| LogId { term: u64::from(index > 0), index };
     let born = seed(floors(), purged(0), Synced::Always);
     assert_eq!((born.floors.len(), born.start), (3, purged(0)));
     let switched = seed(floors(), purged(0), Synced::Since(stamp(200)));
     let peers: Vec<u8> = switched.floors.iter().map(|floor| floor.peer.0).collect();
     assert_eq!(peers, [3, 4], "2 stands before the switch");
-    assert_eq!(switched.start.index, 1, "the log is whole, and who has no floor is not served by it");
+    assert_eq!(
+        switched.start.index, 1,
+        "the log is whole, and who has no floor is not served by it"
+    );
     assert_eq!(seed(floors(), purged(50), Synced::Since(stamp(200))).start, purged(50));
 }
