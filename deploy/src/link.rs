@@ -83,19 +83,20 @@ struct AddArgs {
     operator: Operator,
 }
 
-/// Where the PD of the sending cluster is, and who asks.
+/// Where the PD of the cluster to change is (that which sends, for a link), and who asks.
 #[derive(Debug, Args)]
-struct Operator {
+pub struct Operator {
     /// Only tell what would happen.
     #[arg(long)]
-    dry_run: bool,
+    pub dry_run: bool,
     /// State file of a demo; it names PD and certificates.
     #[arg(long, value_name = "FILE", required_unless_present = "pd_rpc")]
     state: Option<PathBuf>,
-    /// The sending cluster in the state file; needed when there are several others than the peer.
+    /// The cluster to change in the state file (that which sends, for a link); needed when there are
+    /// several others than the peer.
     #[arg(long, value_name = "NAME", requires = "state")]
     cluster: Option<String>,
-    /// `host:port` of the internal port of a PD of the sending cluster; repeat it for all of them.
+    /// `host:port` of the internal port of a PD of that cluster; repeat it for all of them.
     #[arg(long, value_name = "ADDR", conflicts_with = "state", requires_all = ["ca", "cert", "key"])]
     pd_rpc: Vec<String>,
     /// The authority's certificate.
@@ -176,39 +177,52 @@ fn table(all: &[LinkSummary]) -> String {
 
 fn operate(args: PeerArgs, op: LinkOp) -> anyhow::Result<ExitCode> {
     let PeerArgs { peer, operator } = args;
-    let (addresses, files) = operator.find(&peer)?;
+    let (addresses, files) = operator.find(Some(&peer))?;
     let request = PdRequest::Link { peer, op, dry_run: operator.dry_run };
     let (lines, done) = serve::block_on(ask(addresses, files, request))?;
+    print_plan(&lines, done);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What an operation does, or would do.
+pub fn print_plan(lines: &[String], done: bool) {
     lines.iter().for_each(|line| println!("{line}"));
     if !done {
         println!("dry run: nothing was done");
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-/// Asks the PDs of a cluster for an operation on a link. Returns what it tells, and whether it was
-/// done.
+/// Asks the PDs of a cluster for an operation on a link or a namespace. Returns what it tells, and
+/// whether it was done.
 pub async fn ask(
     addresses: Vec<String>,
     files: ClientFiles,
     request: PdRequest,
 ) -> anyhow::Result<(Vec<String>, bool)> {
+    match call(addresses, files, request).await? {
+        PdResponse::LinkPlan { lines, done } => Ok((lines, done)),
+        _ => anyhow::bail!("PD answers something else: is it of the same version?"),
+    }
+}
+
+/// Asks the PDs of a cluster; what they refuse is an error.
+pub async fn call(
+    addresses: Vec<String>,
+    files: ClientFiles,
+    request: PdRequest,
+) -> anyhow::Result<PdResponse> {
     let ClientFiles { ca, cert, key } = files;
     let tls = Tls::load(&TlsFiles { ca, cert, key }).map_err(Exit::usage)?;
-    let answer =
-        PdClient::new(addresses, tls).call(request).await.map_err(|error| match error {
-            PdError::Refused(reason) => Exit::error(exit::FAILED, reason),
-            error @ PdError::Unavailable(_) => Exit::error(exit::CANNOT_CONNECT, error.to_string()),
-        })?;
-    let PdResponse::LinkPlan { lines, done } = answer else {
-        anyhow::bail!("PD answers something else: is it of the same version?");
-    };
-    Ok((lines, done))
+    PdClient::new(addresses, tls).call(request).await.map_err(|error| match error {
+        PdError::Refused(reason) => Exit::error(exit::FAILED, reason),
+        error @ PdError::Unavailable(_) => Exit::error(exit::CANNOT_CONNECT, error.to_string()),
+    })
 }
 
 impl Operator {
-    /// Addresses of the PDs to ask, and the certificate to ask with.
-    fn find(&self, peer: &str) -> anyhow::Result<(Vec<String>, ClientFiles)> {
+    /// Addresses of the PDs to ask, and the certificate to ask with; without a peer it must be clear
+    /// otherwise which cluster is meant.
+    pub fn find(&self, peer: Option<&str>) -> anyhow::Result<(Vec<String>, ClientFiles)> {
         if let (Some(ca), Some(cert), Some(key)) = (&self.ca, &self.cert, &self.key) {
             let (ca, cert, key) = (ca.clone(), cert.clone(), key.clone());
             return Ok((self.pd_rpc.clone(), ClientFiles { ca, cert, key }));
@@ -220,12 +234,14 @@ impl Operator {
         let names: Vec<String> = clusters.iter().map(|cluster| cluster.name.clone()).collect();
         match &self.cluster {
             Some(name) => clusters.retain(|cluster| cluster.name == *name),
-            None => clusters.retain(|one| one.name != peer && one.id.to_string() != peer),
+            None => clusters.retain(|one| {
+                peer.is_none_or(|peer| one.name != peer && one.id.to_string() != peer)
+            }),
         }
         let [cluster] = clusters.as_slice() else {
             let names = names.join(", ");
             return Err(Exit::usage(format!(
-                "name the sending cluster with --cluster: one of {names}"
+                "name the cluster to change with --cluster: one of {names}"
             )));
         };
         let Some(files) = cluster.client.clone() else {

@@ -12,6 +12,7 @@ mod lag;
 mod link;
 mod links;
 mod logging;
+mod namespace;
 mod node;
 mod pd;
 mod serve;
@@ -57,6 +58,8 @@ enum Command {
     Lag(lag::LagArgs),
     /// Pause, rewind, merge, fence, add and remove links between clusters.
     Link(link::LinkArgs),
+    /// List and create namespaces, and switch sync on for one that has data.
+    Namespace(namespace::NamespaceArgs),
     /// Compare what clusters hold.
     Verify(verify::VerifyArgs),
     /// Count rows: what is live, and what waits to be collected.
@@ -93,6 +96,7 @@ impl Command {
             Command::Status(args) => status::run(args),
             Command::Lag(args) => lag::run(args),
             Command::Link(args) => link::run(args),
+            Command::Namespace(args) => namespace::run(args),
             Command::Verify(args) => verify::run(args),
             Command::Census(args) => census::run(args),
             Command::Chaos(args) => chaos::run(args),

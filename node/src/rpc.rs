@@ -13,7 +13,7 @@ use crate::group::remote::{
 };
 use crate::group::source::{self, Cuts, SourceAnswer, SourceRequest};
 use crate::group::state::StateRequest;
-use crate::group::{Group, ReadError, Work};
+use crate::group::{Group, ReadError, Work, synced};
 use crate::raft::RaftGroups;
 use crate::router::Places;
 use crate::transport::{ReplyTo, RpcRefused, Service, kinds};
@@ -142,9 +142,14 @@ impl NodeService {
             if group.barrier().await.is_err() {
                 return Ok(group.not_leader::<Seed>().encode());
             }
+            let synced = group.synced();
+            if !synced.is_on() {
+                let reason = format!("sync is not switched on in group {} yet", request.group);
+                return Ok(SeedAnswer::Refused { reason }.encode());
+            }
             let floors = group.link_floors().map_err(|e| unreadable(&e))?;
-            let start = group.raft.status().purged;
-            Ok(SeedAnswer::Done(Seed { floors, start }).encode())
+            let seed = synced::seed(floors, group.raft.status().purged, synced);
+            Ok(SeedAnswer::Done(seed).encode())
         }))
     }
 

@@ -167,6 +167,7 @@ fn authorize(peer: &Identity, request: &PdRequest) -> Result<(), String> {
         PdRequest::PeerLive { .. } if peer.role == Role::Syncer => return Ok(()),
         PdRequest::CreateNamespace { .. }
         | PdRequest::DropNamespace { .. }
+        | PdRequest::SyncNamespace { .. }
         | PdRequest::RemoveNode { .. }
         | PdRequest::RemoveSyncer { .. }
         | PdRequest::PeerLive { .. }
@@ -204,6 +205,7 @@ fn method(request: &PdRequest) -> &'static str {
         PdRequest::Link { .. } => "link",
         PdRequest::CreateNamespace { .. } => "create_namespace",
         PdRequest::DropNamespace { .. } => "drop_namespace",
+        PdRequest::SyncNamespace { .. } => "sync_namespace",
         PdRequest::RemoveNode { .. } => "remove_node",
         PdRequest::RemoveSyncer { .. } => "remove_syncer",
         PdRequest::Status => "status",

@@ -80,7 +80,9 @@ pub fn targets(
     let info = map.namespaces.iter().find(|info| info.spec.name == namespace);
     let info = info.ok_or_else(|| format!("no namespace `{namespace}` here: create it first"))?;
     if !info.spec.synced {
-        return Err(format!("namespace `{namespace}` is not synced here"));
+        return Err(format!(
+            "namespace `{namespace}` is not synced here: `flotilla namespace sync {namespace}` there"
+        ));
     }
     let mine = |group: &&flotilla_topology::api::GroupInfo| {
         group.namespace == info.id && group.slots.intersects(&slots)
@@ -325,7 +327,7 @@ mod tests {
             revision: 1,
             nodes: vec![],
             syncers: vec![],
-            namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec }],
+            namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec, switched: false }],
             groups: (0..partitions).map(group).collect(),
             peers: vec![],
             mesh_version: 0,

@@ -91,6 +91,16 @@ pub struct NamespaceInfo {
     /// What it was asked to be.
     #[serde(flatten)]
     pub spec: NamespaceSpec,
+    /// It was born unsynced, and sync was switched on later: each group's log says where.
+    #[serde(default)]
+    pub switched: bool,
+}
+
+impl NamespaceInfo {
+    /// Whether its groups are synced since their birth.
+    pub fn born_synced(&self) -> bool {
+        self.spec.synced && !self.switched
+    }
 }
 
 /// One voting replica of a group.
@@ -297,6 +307,14 @@ pub enum PdRequest {
         /// What it shall be.
         spec: NamespaceSpec,
     },
+    /// Switches sync on for a namespace that may have data; it cannot be switched off again. Repeating
+    /// it is fine. Answered by [`PdResponse::LinkPlan`].
+    SyncNamespace {
+        /// Its name.
+        name: String,
+        /// Only tell what would happen.
+        dry_run: bool,
+    },
     /// Drops a namespace and all its data.
     DropNamespace {
         /// Its name.
@@ -355,7 +373,7 @@ pub enum PdResponse {
         /// It.
         namespace: NamespaceInfo,
     },
-    /// What an operation on a link does, or would do.
+    /// What an operation on a link or a namespace does, or would do.
     LinkPlan {
         /// For people.
         lines: Vec<String>,
@@ -391,4 +409,24 @@ pub struct ClusterStatus {
     /// Groups without a leader, placement rules that do not hold, processes not heard of; one line
     /// each. Empty means healthy.
     pub problems: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_from_before_sync_could_be_switched_on_is_as_it_was_born() {
+        let of = |synced: bool| {
+            let old = format!(
+                r#"{{"id": 3, "name": "jobs", "partitions": 4, "replicas": 3, "synced": {synced}}}"#
+            );
+            serde_json::from_str::<NamespaceInfo>(&old).unwrap()
+        };
+        assert!(of(true).born_synced() && !of(false).born_synced());
+        let switched = NamespaceInfo { switched: true, ..of(true) };
+        assert!(!switched.born_synced());
+        let text = serde_json::to_string(&switched).unwrap();
+        assert_eq!(serde_json::from_str::<NamespaceInfo>(&text).unwrap(), switched);
+    }
 }

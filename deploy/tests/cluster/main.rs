@@ -12,6 +12,7 @@ mod link_ops;
 mod returns;
 mod standalone;
 mod stretched;
+mod switched_on;
 mod syncs;
 mod takeover;
 mod two_datacenters;

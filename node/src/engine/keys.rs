@@ -16,6 +16,7 @@
 //! | 0x67 levelled | origin, source group | what other clusters had of a fenced one |
 //! | 0x68 life | | the life of this cluster that the group is in, and what it owes |
 //! | 0x69 levels | | whose states were merged since a cluster is fenced |
+//! | 0x6A synced | | the stamp of the entry that switched sync on |
 //! | 0x70 loser | number (8) | a write that lost against another cluster's |
 //!
 //! Numbers are big-endian. A key is escaped (0x00 becomes 0x00 0xFF) and ends with 0x00 0x01, so
@@ -59,6 +60,8 @@ pub const LEVELLED: u8 = 0x67;
 pub const LIFE: u8 = 0x68;
 /// Whose states were merged since a cluster is fenced, one row.
 pub const LEVELS: u8 = 0x69;
+/// Since when the group is synced, one row; none if it was born so or is not.
+pub const SYNCED: u8 = 0x6A;
 /// Rows of the log of losers, local upkeep.
 pub const LOSER: u8 = 0x70;
 

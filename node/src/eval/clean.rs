@@ -21,9 +21,7 @@ use super::txn::{Key, Txn, corrupt};
 use crate::codec::{Decoder, Encoder};
 use crate::engine::keys::{self, RowKey};
 use crate::flaws::{self, Flaw};
-use crate::model::{
-    Element, Expiry, Floor, Head, Parts, Stability, Type, decode_element, encode_element,
-};
+use crate::model::{Element, Expiry, Floor, Head, Parts, Stability, Type, encode_element};
 use bytes::Bytes;
 use flotilla_topology::slot::Slot;
 use flotilla_topology::stamp::{Hlc, Stamp};
@@ -105,7 +103,7 @@ pub fn clean(
     from: &mut CleanFrom,
     rules: &CleanRules<'_>,
 ) -> io::Result<Cleaned> {
-    assert!(txn.context.synced, "only synced namespaces keep garbage");
+    assert!(txn.is_synced(), "only synced namespaces keep garbage");
     let mut cleaner = Cleaner { txn, rules, left: rules.budget, done: Cleaned::default() };
     let now = cleaner.txn.context.now_ms;
     let horizon = rules.stability.horizon(Hlc::from_ms(now));
@@ -191,7 +189,7 @@ impl Cleaner<'_, '_> {
         let mut key = self.txn.load_unseen(slot, name)?;
         let row = keys::element(slot, name, ty, field);
         let Some(value) = self.txn.view.get(&row)? else { return Ok(false) };
-        let before = decode_element(&value).map_err(corrupt)?;
+        let before = self.txn.read_element(&value)?;
         let after = self.collected(&key, ty, &before, None);
         let loaded = key.head.clone();
         let waits = after.garbage().is_some_and(|stamp| stamp.hlc <= at);
@@ -325,7 +323,7 @@ impl Cleaner<'_, '_> {
             }
             self.left = self.left.saturating_sub(1);
             let RowKey::Element { ty, .. } = keys::decode(&row).map_err(corrupt)? else { continue };
-            let before = decode_element(&value).map_err(corrupt)?;
+            let before = self.txn.read_element(&value)?;
             let after = self.collected(key, ty, &before, lapse);
             self.replace(key, row, ty, &before, after);
         }

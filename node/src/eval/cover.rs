@@ -7,7 +7,7 @@
 
 use super::txn::{Txn, corrupt};
 use crate::engine::keys::{self, RowKey};
-use crate::model::{Effect, Element, Parts, decode_element, encode_element};
+use crate::model::{Effect, Element, Parts, encode_element};
 use bytes::Bytes;
 use flotilla_topology::slot::Slot;
 use flotilla_topology::stamp::Stamp;
@@ -37,7 +37,7 @@ pub type CoverFrom = (Bytes, Bytes);
 /// # Panics
 /// In a namespace that is not synced.
 pub fn cover(txn: &mut Txn<'_>, coverage: &Coverage<'_>) -> io::Result<Option<CoverFrom>> {
-    assert!(txn.context.synced, "only synced namespaces come back from a fence");
+    assert!(txn.is_synced(), "only synced namespaces come back from a fence");
     let theirs: BTreeMap<Bytes, &Element> = coverage.effects.iter().map(place).collect();
     let (heads, left) = rows(txn, &coverage.heads, coverage.budget)?;
     for (row, _) in heads {
@@ -58,7 +58,7 @@ pub fn cover(txn: &mut Txn<'_>, coverage: &Coverage<'_>) -> io::Result<Option<Co
         let RowKey::Element { slot, key, ty, name } = keys::decode(&row).map_err(corrupt)? else {
             continue;
         };
-        let before = decode_element(&value).map_err(corrupt)?;
+        let before = txn.read_element(&value)?;
         let after = before.next_to(of(&theirs, &row), |stamp| (coverage.had)(slot, stamp));
         if after == before {
             continue;

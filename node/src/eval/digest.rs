@@ -6,9 +6,9 @@
 //! in it: clusters collect them at different times.
 
 use super::mix::Mix;
-use super::txn::{Key, Txn, corrupt};
+use super::txn::{Key, Txn};
 use crate::engine::keys;
-use crate::model::{Element, Type, decode_element};
+use crate::model::{Element, Type};
 use bytes::Bytes;
 use flotilla_topology::slot::{Slot, SlotRange};
 use flotilla_topology::stamp::Stamp;
@@ -100,7 +100,7 @@ fn of_key(txn: &Txn<'_>, key: &Key) -> io::Result<Option<u128>> {
             let mut sum = 0u128;
             for row in txn.view.scan(range, false) {
                 let (row, value) = row?;
-                let element = decode_element(&value).map_err(corrupt)?;
+                let element = txn.read_element(&value)?;
                 sum = sum.wrapping_add(of_element(key, Type::Hash, &row[prefix..], &element));
             }
             sum

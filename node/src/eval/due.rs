@@ -23,7 +23,7 @@ pub struct DueOutcome {
 /// # Panics
 /// In a synced namespace.
 pub fn expire_due(txn: &mut Txn<'_>, limit: usize) -> io::Result<DueOutcome> {
-    assert!(!txn.context.synced, "a synced key that has ended is collected, not deleted");
+    assert!(!txn.is_synced(), "a synced key that has ended is collected, not deleted");
     let range = keys::expiries_until(txn.context.now_ms);
     let due: Vec<(Bytes, Bytes)> =
         txn.view.scan(range, false).take(limit).collect::<Result<_, _>>()?;

@@ -1,8 +1,8 @@
 //! Elements of a key: reading them, counting them, and writing them with what derives from them.
 
-use super::txn::{Key, Txn, corrupt};
+use super::txn::{Key, Txn};
 use crate::engine::keys;
-use crate::model::{Count, Element, Parts, Type, decode_element, encode_element};
+use crate::model::{Count, Element, Parts, Type, encode_element};
 use bytes::Bytes;
 use std::io;
 
@@ -13,7 +13,7 @@ impl Txn<'_> {
     /// The state of a field, empty if there is none.
     fn element(&self, key: &Key, name: &[u8]) -> io::Result<Element> {
         let row = self.view.get(&keys::element(key.slot, &key.name, Type::Hash, name))?;
-        Ok(row.as_ref().map(decode_element).transpose().map_err(corrupt)?.unwrap_or_default())
+        Ok(row.as_ref().map(|row| self.read_element(row)).transpose()?.unwrap_or_default())
     }
 
     /// The value of a field, if key and field are visible.
@@ -33,9 +33,9 @@ impl Txn<'_> {
                 Ok(row) => row,
                 Err(error) => return Some(Err(error)),
             };
-            match decode_element(&value) {
+            match self.read_element(&value) {
                 Ok(element) => Some(Ok((row.slice(prefix..), element.value(floor)?))),
-                Err(error) => Some(Err(corrupt(error))),
+                Err(error) => Some(Err(error)),
             }
         })
     }
@@ -85,7 +85,7 @@ impl Txn<'_> {
         before: &Element,
         after: &Element,
     ) {
-        let waits = after.garbage().filter(|_| self.context.synced);
+        let waits = after.garbage().filter(|_| self.is_synced());
         if let Some(stamp) = waits.filter(|_| waits != before.garbage()) {
             let row = keys::garbage(stamp.hlc, key.slot, &key.name, Some((ty, name)));
             self.put_row(row, Bytes::new(), Parts::NONE);
@@ -124,7 +124,7 @@ impl Txn<'_> {
         amount: i64,
         shown: Bytes,
     ) -> io::Result<()> {
-        if !self.context.synced {
+        if !self.is_synced() {
             return self.set_field(key, name, shown).map(|_| ());
         }
         let before = self.element(key, name)?;
@@ -144,7 +144,7 @@ impl Txn<'_> {
         let mut element = before.clone();
         element.write(self.stamp(), None);
         Self::recount(key, &before, &element);
-        if self.context.synced {
+        if self.is_synced() {
             self.put_element(key, name, &before, element, Parts::REGISTER);
         } else {
             self.drop_row(keys::element(key.slot, &key.name, Type::Hash, name));
@@ -154,7 +154,7 @@ impl Txn<'_> {
 
     /// Saves a hash after fields were removed; where nothing is synced an empty one goes.
     pub(super) fn save_or_drop(&mut self, key: Key) -> io::Result<()> {
-        if !self.context.synced && self.count(&key)? == 0 {
+        if !self.is_synced() && self.count(&key)? == 0 {
             self.delete(key);
         } else {
             self.save(key);

@@ -138,7 +138,7 @@ pub fn remote_state<'e>(
     effects: impl IntoIterator<Item = &'e Effect>,
     seen: &Closed,
 ) -> io::Result<Losers> {
-    assert!(txn.context.synced, "only synced namespaces take effects of other clusters");
+    assert!(txn.is_synced(), "only synced namespaces take effects of other clusters");
     let mut judge = Judge { seen, losers: Losers::default() };
     for effect in effects {
         match effect {

@@ -12,7 +12,10 @@ use crate::codec::DecodeError;
 use crate::engine::keys::{self, RowKey};
 use crate::engine::view::View;
 use crate::flaws::{self, Flaw};
-use crate::model::{Claim, Count, Expiry, Floor, Head, Parts, Type, decode_head, encode_head};
+use crate::model::{
+    Claim, Count, Element, Expiry, Floor, Head, Parts, Synced, Type, decode_element_since,
+    decode_head_since, encode_head,
+};
 use bytes::Bytes;
 use flotilla_topology::ids::Origin;
 use flotilla_topology::slot::{Slot, SlotRange};
@@ -28,8 +31,8 @@ pub struct EvalContext {
     pub origin: Origin,
     /// The slots of the group.
     pub slots: SlotRange,
-    /// Whether the namespace is synced.
-    pub synced: bool,
+    /// Whether the group is synced, and since when.
+    pub synced: Synced,
     /// The command's stamp, above every stamp in the group. Ignored where nothing is synced.
     pub stamp: Stamp,
     /// The group's clock. While a synced namespace is written it is the stamp's.
@@ -105,16 +108,31 @@ impl<'a> Txn<'a> {
         self.wrote
     }
 
+    /// Whether what is written now must be joined elsewhere.
+    pub(super) fn is_synced(&self) -> bool {
+        self.context.synced.is_on()
+    }
+
+    /// Takes a head row apart: the only way for whoever evaluates.
+    pub(super) fn read_head(&self, row: &Bytes) -> io::Result<Head> {
+        decode_head_since(row, self.context.synced.unstamped()).map_err(corrupt)
+    }
+
+    /// Takes an element row apart.
+    pub(super) fn read_element(&self, row: &Bytes) -> io::Result<Element> {
+        decode_element_since(row, self.context.synced.unstamped()).map_err(corrupt)
+    }
+
     /// The stamp of what this command writes.
     pub(super) fn stamp(&self) -> Stamp {
-        if self.context.synced { self.context.stamp } else { Stamp::ZERO }
+        if self.is_synced() { self.context.stamp } else { Stamp::ZERO }
     }
 
     /// Reads a key.
     pub(super) fn load(&self, name: &Bytes) -> io::Result<Key> {
         let slot = Slot::of(name);
         let row = self.view.get(&keys::head(slot, name))?;
-        let head = row.as_ref().map(decode_head).transpose().map_err(corrupt)?;
+        let head = row.as_ref().map(|row| self.read_head(row)).transpose()?;
         self.open(name.clone(), slot, head)
     }
 
@@ -130,14 +148,14 @@ impl<'a> Txn<'a> {
     /// Reads a key without finding out whether it is visible: joins do not ask.
     pub(super) fn load_unseen(&self, slot: Slot, name: &Bytes) -> io::Result<Key> {
         let row = self.view.get(&keys::head(slot, name))?;
-        let head = row.as_ref().map(decode_head).transpose().map_err(corrupt)?;
+        let head = row.as_ref().map(|row| self.read_head(row)).transpose()?;
         Ok(self.open_unseen(name.clone(), slot, head))
     }
 
     fn open_unseen(&self, name: Bytes, slot: Slot, head: Option<Head>) -> Key {
         let now = self.context.now_ms;
         let stored = head.is_some();
-        let forgotten = if self.context.synced { self.context.forgotten_ms } else { 0 };
+        let forgotten = if self.is_synced() { self.context.forgotten_ms } else { 0 };
         let head = head.unwrap_or_else(|| Head { forgotten, ..Head::default() });
         if head.due(self.context.applied_clock_ms, now) {
             self.needs_tick.set(true);
@@ -167,12 +185,10 @@ impl<'a> Txn<'a> {
 
     /// The same, by a range of head rows.
     pub(super) fn keys_in(&self, range: Range<Bytes>) -> impl Iterator<Item = io::Result<Key>> {
-        self.view.scan(range, false).map(|row| {
+        self.view.scan(range, false).map(move |row| {
             let (row, value) = row?;
             match keys::decode(&row).map_err(corrupt)? {
-                RowKey::Head { slot, key } => {
-                    self.open(key, slot, Some(decode_head(&value).map_err(corrupt)?))
-                }
+                RowKey::Head { slot, key } => self.open(key, slot, Some(self.read_head(&value)?)),
                 _ => Err(io::Error::new(io::ErrorKind::InvalidData, "not a head row")),
             }
         })
@@ -207,7 +223,7 @@ impl<'a> Txn<'a> {
     /// Keeps the invariant: what can be collected of a head some day is in the garbage index, at
     /// the clock of its latest stamp.
     fn queue(&mut self, key: &Key) {
-        if !self.context.synced {
+        if !self.is_synced() {
             return;
         }
         let waits = key.head.garbage().map(|stamp| stamp.hlc);
@@ -246,7 +262,7 @@ impl<'a> Txn<'a> {
 
     /// Deletes a key that exists.
     pub(super) fn delete(&mut self, mut key: Key) {
-        if self.context.synced {
+        if self.is_synced() {
             self.raise_floor(&mut key);
             self.save(key);
         } else {
@@ -266,7 +282,7 @@ impl<'a> Txn<'a> {
 
     /// Physically: only where nothing is synced.
     fn erase(&mut self, key: &mut Key) {
-        debug_assert!(!self.context.synced, "a synced key is deleted by a floor");
+        debug_assert!(!self.is_synced(), "a synced key is deleted by a floor");
         if key.head.ty() == Some(Type::Hash) {
             self.view.delete_range(keys::elements(key.slot, &key.name));
             self.wrote = true;
@@ -278,7 +294,7 @@ impl<'a> Txn<'a> {
 
     /// Empties a key, whatever it holds, for a value that replaces all of it.
     pub(super) fn overwrite(&mut self, key: &mut Key) {
-        if self.context.synced {
+        if self.is_synced() {
             self.raise_floor(key);
         } else {
             self.erase(key);
@@ -289,7 +305,7 @@ impl<'a> Txn<'a> {
     pub(super) fn claim(&mut self, key: &mut Key, ty: Type) {
         debug_assert!(key.ty.is_none_or(|is| is == ty), "a type is checked before it is claimed");
         let creates = key.ty.is_none();
-        if creates && !self.context.synced && key.stored {
+        if creates && !self.is_synced() && key.stored {
             self.erase(key); // it has lapsed
         } else if creates {
             self.void_inherited_expiry(key, ty);
@@ -327,7 +343,7 @@ impl<'a> Txn<'a> {
         let Some(ty) = key.head.ty() else { return };
         let low = key.head.low(self.context.now_ms);
         key.head.expiry = match at {
-            0 if !self.context.synced => None,
+            0 if !self.is_synced() => None,
             at => Some(Expiry { stamp: self.stamp(), ty, at, low }),
         };
         key.parts |= Parts::EXPIRY;
@@ -341,7 +357,7 @@ impl<'a> Txn<'a> {
 
     /// Adds to a string's counter, which then shows `shown`. Claim the key before.
     pub(super) fn add_to_string(&mut self, key: &mut Key, amount: i64, shown: Bytes) {
-        if self.context.synced {
+        if self.is_synced() {
             let (origin, stamp) = (self.context.origin, self.stamp());
             key.head.string.add(origin, stamp, amount, key.floor);
             key.parts |= Parts::SUM;

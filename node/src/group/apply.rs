@@ -7,10 +7,12 @@
 //!   comes before the rows that were written after it.
 //! * An entry that cannot be decoded stops the replica: going on would let it differ silently.
 
+use crate::engine::keys;
 use crate::engine::meta::GroupMeta;
 use crate::engine::rocks::{Engine, TabletId};
 use crate::engine::snapshot::{RowStream, TabletSink};
 use crate::group::entry::{Entry, Fence, RowOp};
+use crate::group::synced;
 use crate::raft::{
     Applied, Body, Committed, Outcome, SnapshotCut, SnapshotReceiver, SnapshotSink, StateMachine,
 };
@@ -35,6 +37,8 @@ pub struct AppliedState {
     pub clock: Hlc,
     /// Highest stamp of this cluster's own effects.
     pub own: Stamp,
+    /// The stamp of the entry that switched sync on, if one did.
+    pub since: Option<Stamp>,
     /// Bytes of entries that this process has applied.
     pub bytes: u64,
 }
@@ -45,6 +49,7 @@ pub struct Machine {
     group: GroupId,
     home: Origin,
     meta: GroupMeta,
+    since: Option<Stamp>,
     bytes: u64,
     published: watch::Sender<AppliedState>,
 }
@@ -74,8 +79,10 @@ impl Machine {
                 meta.replica
             )));
         }
-        let (published, watch) = watch::channel(state_of(&meta, 0));
-        Ok((Machine { engine: engine.clone(), group, home, meta, bytes: 0, published }, watch))
+        let since = since(engine, meta.tablet)?;
+        let (published, watch) = watch::channel(state_of(&meta, since, 0));
+        let engine = engine.clone();
+        Ok((Machine { engine, group, home, meta, since, bytes: 0, published }, watch))
     }
 
     fn position(&self) -> Applied {
@@ -83,13 +90,19 @@ impl Machine {
     }
 }
 
-fn state_of(meta: &GroupMeta, bytes: u64) -> AppliedState {
+/// Since when the group whose rows stand in a tablet is synced, if sync was switched on there.
+fn since(engine: &Engine, tablet: TabletId) -> io::Result<Option<Stamp>> {
+    synced::read(engine.get(&tablet.key(&[keys::SYNCED]))?)
+}
+
+fn state_of(meta: &GroupMeta, since: Option<Stamp>, bytes: u64) -> AppliedState {
     AppliedState {
         tablet: meta.tablet,
         log_id: meta.applied,
         fence: meta.fence,
         clock: meta.clock,
         own: meta.own,
+        since,
         bytes,
     }
 }
@@ -125,7 +138,9 @@ impl GroupMeta {
             return Ok((Outcome::Fenced, Vec::new()));
         }
         self.clock = self.clock.max(entry.header.clock);
-        if entry.header.origin.cluster == home.cluster && entry.header.slots.is_some() {
+        // The switch stamps all rows that have no stamp.
+        let effects = entry.header.slots.is_some() || synced::switched_by(&entry.ops)?.is_some();
+        if entry.header.origin.cluster == home.cluster && effects {
             self.own = self.own.max(entry.header.last);
         }
         Ok((Outcome::TookEffect, entry.ops))
@@ -191,6 +206,10 @@ impl StateMachine for Machine {
                 .meta
                 .take(self.home, committed)
                 .map_err(|error| io::Error::other(format!("group {}: {error}", self.group)))?;
+            if let Some(since) = synced::switched_by(&ops)? {
+                tracing::info!(group = %self.group, stamp = %since, "sync is switched on");
+                self.since = Some(since);
+            }
             ops.into_iter().for_each(|op| rows.push(op));
             outcomes.push(outcome);
         }
@@ -198,7 +217,7 @@ impl StateMachine for Machine {
         let mut batch = rows.batch;
         self.engine.put_group(&mut batch, self.group, &self.meta);
         self.engine.write(batch)?;
-        self.published.send_replace(state_of(&self.meta, self.bytes));
+        self.published.send_replace(state_of(&self.meta, self.since, self.bytes));
         Ok(outcomes)
     }
 
@@ -230,7 +249,8 @@ impl StateMachine for Machine {
             .engine
             .group(self.group)?
             .ok_or_else(|| io::Error::other("an installed snapshot has a meta row"))?;
-        self.published.send_replace(state_of(&self.meta, self.bytes));
+        self.since = since(&self.engine, self.meta.tablet)?;
+        self.published.send_replace(state_of(&self.meta, self.since, self.bytes));
         tracing::info!(group = %self.group, at = %applied.log_id, "installed a snapshot");
         Ok(())
     }

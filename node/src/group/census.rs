@@ -7,10 +7,12 @@ use crate::engine::rows::FrozenRows;
 use crate::engine::view::Rows;
 use crate::group::Group;
 use crate::group::remote::Outcome;
-use crate::model::{Head, Type, decode_element, decode_head};
+use crate::group::synced;
+use crate::model::{Head, Type, decode_element_since, decode_head_since};
 use bytes::Bytes;
 use flotilla_topology::ids::GroupId;
 use flotilla_topology::slot::SlotRange;
+use flotilla_topology::stamp::Stamp;
 use std::io;
 use std::ops::AddAssign;
 
@@ -107,19 +109,20 @@ fn corrupt(error: DecodeError) -> io::Error {
 /// Counts rows as seen at `now_ms`.
 pub fn count(rows: &dyn Rows, now_ms: u64) -> io::Result<Census> {
     let mut census = Census::default();
+    let since = synced::unstamped(rows)?;
     let queue = rows.scan(keys::of_kind(keys::GARBAGE), false);
     census.queued = queue.map(|row| row.map(|_| 1)).sum::<io::Result<u64>>()?;
     for row in rows.scan(keys::of_slots(keys::HEAD, SlotRange::ALL), false) {
         let (key, value) = row?;
-        let head = decode_head(&value).map_err(corrupt)?;
+        let head = decode_head_since(&value, since).map_err(corrupt)?;
         let RowKey::Head { slot, key } = keys::decode(&key).map_err(corrupt)? else { continue };
-        census_of_key(rows, &head, now_ms, keys::elements(slot, &key), &mut census)?;
+        census_of_key((rows, since), &head, now_ms, keys::elements(slot, &key), &mut census)?;
     }
     Ok(census)
 }
 
 fn census_of_key(
-    rows: &dyn Rows,
+    (rows, since): (&dyn Rows, Stamp),
     head: &Head,
     now_ms: u64,
     elements: std::ops::Range<Bytes>,
@@ -131,7 +134,7 @@ fn census_of_key(
     for row in rows.scan(elements, false) {
         let (key, value) = row?;
         let RowKey::Element { ty, .. } = keys::decode(&key).map_err(corrupt)? else { continue };
-        let element = decode_element(&value).map_err(corrupt)?;
+        let element = decode_element_since(&value, since).map_err(corrupt)?;
         match Some(ty) == head.ty() && element.exists(floor) {
             true => visible += 1,
             false => census.tombstones += 1,

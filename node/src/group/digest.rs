@@ -294,7 +294,8 @@ impl Group {
         };
         let (rows, meta) = FrozenRows::of_group(engine, self.context.group)?;
         let mut overlay = Overlay::new();
-        let at = eval_context(&self.context, Stamp::ZERO, request.at_ms, request.at_ms);
+        let synced = self.context.synced_in(&rows)?;
+        let at = eval_context(&self.context, synced, Stamp::ZERO, request.at_ms, request.at_ms);
         let txn = Txn::new(View::new(&rows, &mut overlay), at);
         let digests =
             if slots.first <= slots.last { eval::digest(&txn, slots)? } else { Vec::new() };
@@ -310,7 +311,8 @@ impl Group {
     fn digest_page(&self, request: &KeysRequest) -> io::Result<KeyPage> {
         let (rows, _) = FrozenRows::of_group(&self.engine, self.context.group)?;
         let mut overlay = Overlay::new();
-        let at = eval_context(&self.context, Stamp::ZERO, request.at_ms, request.at_ms);
+        let synced = self.context.synced_in(&rows)?;
+        let at = eval_context(&self.context, synced, Stamp::ZERO, request.at_ms, request.at_ms);
         page(&Txn::new(View::new(&rows, &mut overlay), at), request)
     }
 }
@@ -342,6 +344,7 @@ mod tests {
     use super::*;
     use crate::command::Command;
     use crate::eval::EvalContext;
+    use crate::model::Synced;
     use flotilla_topology::ids::{ClusterId, Incarnation, Origin};
     use flotilla_topology::stamp::Hlc;
     use std::collections::BTreeMap;
@@ -393,7 +396,7 @@ mod tests {
         EvalContext {
             origin,
             slots,
-            synced: true,
+            synced: Synced::Always,
             stamp,
             now_ms: ms,
             applied_clock_ms: ms,

@@ -17,6 +17,7 @@ use super::remote::{
 use super::rows::{DifferentSlot, KeyState, SlotState, encode_effect};
 use super::source::{SourceAnswer, SourceRequest};
 use super::state::{OpenMerge, StateRequest, StateStep, StateVerdict};
+use super::synced;
 use crate::eval::{KeyDigest, SlotDigest};
 use crate::fuzz::sample::{AT, FENCE, GROUP, ORIGIN, SLOT};
 use crate::fuzz::{Target, sample, sample_commands, sample_replies};
@@ -61,6 +62,8 @@ fn kept() -> Vec<Target> {
         Target::new("entry", entries(), Entry::decode, Entry::encode).sealed(),
         Target::new("live set", vec![live], |b| LiveSet::decode(b), LiveSet::encode).sealed(),
         Target::new("cursor", vec![cursor], |b| Cursor::decode(b), Cursor::encode).sealed(),
+        Target::new("synced", vec![sample::stamp(8, 2)], |b| synced::decode(b), synced::encode)
+            .sealed(),
         Target::new("life", vec![life], |b| Life::decode(b), Life::encode).sealed(),
         Target::new("levelled", vec![levelled], |b| Levelled::decode(b), Levelled::encode).sealed(),
         Target::new("levels", vec![levels], |b| Levels::decode(b), Levels::encode).sealed(),

@@ -21,8 +21,8 @@ use crate::group::run::{AnswerJob, EntryJob, ExecJob, Job, JobId, Proposal, Run,
 use crate::group::state::{StateRequest, StateVerdict};
 use crate::group::statemerge::{self, StateEnd};
 use crate::group::upkeep::Upkeep;
-use crate::group::{levelled, life};
-use crate::model::Parts;
+use crate::group::{levelled, life, synced};
+use crate::model::{Parts, Synced};
 use flotilla_topology::stamp::{Hlc, Stamp};
 use std::io;
 use std::sync::Arc;
@@ -66,6 +66,11 @@ pub enum Work {
         /// Whether it was applied.
         answer: oneshot::Sender<Verdict>,
     },
+    /// Be synced from now on, with what is here.
+    SwitchOn {
+        /// Whether it was applied.
+        answer: oneshot::Sender<Verdict>,
+    },
     /// Commit a stamp at or above this time, so that keys due by then have passed everywhere.
     Tick {
         /// Milliseconds since 1970.
@@ -88,6 +93,7 @@ impl Work {
             Work::State { answer, .. } => drop(answer.send(Answer::NotLeader(elsewhere))),
             Work::LinkFloor { answer, .. }
             | Work::Live { answer, .. }
+            | Work::SwitchOn { answer }
             | Work::Tick { answer, .. } => drop(answer.send(Verdict::NotApplied)),
         }
     }
@@ -163,6 +169,15 @@ impl Leader {
                     life::follow(&mut view, &context, &set)
                 })
             }
+            Work::SwitchOn { answer } => {
+                self.close(); // what was evaluated before has no stamps
+                let context = Arc::clone(&self.context);
+                let switched = self.entry(clock, answer, |run, stamp| {
+                    synced::switch_on(&context, run, rows, *stamp)
+                });
+                self.close();
+                switched
+            }
             Work::Tick { at_ms, answer } => {
                 let tick = self.context.stamp_at_ms(at_ms);
                 self.entry(clock, answer, |run, stamp| {
@@ -217,7 +232,9 @@ impl Leader {
             true => run.next_stamp(clock.wall_ms),
             false => self.context.stamp(run.clock_at(clock.wall_ms)),
         };
-        let mut at = eval_context(&self.context, stamp, stamp.hlc.ms(), clock.applied.ms());
+        let synced = run.synced(&self.context, rows)?;
+        let (now_ms, applied_ms) = (stamp.hlc.ms(), clock.applied.ms());
+        let mut at = eval_context(&self.context, synced, stamp, now_ms, applied_ms);
         at.forgotten_ms = run.forgotten_ms(rows)?;
         let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
         let reply = eval::command(&mut txn, command)?;
@@ -325,10 +342,11 @@ impl Leader {
 /// group has forgotten ([`Run::forgotten_ms`]).
 pub(crate) fn eval_context(
     context: &GroupContext,
+    synced: Synced,
     stamp: Stamp,
     now_ms: u64,
     applied_clock_ms: u64,
 ) -> EvalContext {
-    let GroupContext { origin, slots, synced, .. } = *context;
+    let GroupContext { origin, slots, .. } = *context;
     EvalContext { origin, slots, synced, stamp, now_ms, applied_clock_ms, forgotten_ms: 0 }
 }

@@ -52,7 +52,7 @@ mod tests {
     use crate::group::leader::{Leader, LeaderClock, Work, eval_context};
     use crate::group::remote::{RemoteBatch, RemoteEffect};
     use crate::group::run::Run;
-    use crate::model::effect_of;
+    use crate::model::{Synced, effect_of};
     use crate::resp::Reply;
     use bytes::Bytes;
     use flotilla_topology::ids::{ClusterId, GroupId, Incarnation, LogId, Origin};
@@ -89,7 +89,7 @@ mod tests {
             let context = Arc::new(GroupContext {
                 group: GroupId(1),
                 slots: SlotRange::ALL,
-                synced: true,
+                born_synced: true,
                 origin: Origin { cluster: ClusterId(cluster), incarnation: Incarnation(1) },
                 max_skew_ms: 500,
             });
@@ -146,7 +146,7 @@ mod tests {
             let words = ["FLOTILLA", "CONFLICTS", "KEY", "k"];
             let words = words.map(|word| Bytes::from_static(word.as_bytes()));
             let command = Command::parse(words.to_vec()).unwrap();
-            let at = eval_context(&self.context, Stamp::ZERO, 9_000, 9_000);
+            let at = eval_context(&self.context, Synced::Always, Stamp::ZERO, 9_000, 9_000);
             let mut overlay = std::mem::take(&mut self.leader.run.overlay);
             let mut txn = Txn::new(View::new(&self.rows, &mut overlay), at);
             let reply = eval::command(&mut txn, &command).unwrap();

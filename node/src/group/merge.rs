@@ -17,7 +17,7 @@ use crate::group::losers;
 use crate::group::remote::{self, Answer, LinkFloor, RemoteAnswer, RemoteBatch, Vector};
 use crate::group::run::Run;
 use crate::group::statemerge;
-use crate::model::{Closed, Effect, Parts};
+use crate::model::{Closed, Effect, Parts, Synced};
 use bytes::Bytes;
 use flotilla_topology::ids::{LogId, Origin};
 use flotilla_topology::slot::SlotRange;
@@ -49,8 +49,8 @@ pub(super) fn evaluate_batch(
     batch: &RemoteBatch,
 ) -> io::Result<Merge> {
     let key = keys::cursor(batch.origin, batch.source_group);
+    let never = refusal(context, run.synced(context, rows)?, batch.origin, batch.source_slots);
     let view = View::new(rows, &mut run.overlay);
-    let never = refusal(context, batch.origin, batch.source_slots);
     if let Some(reason) =
         never.map_or_else(|| live::refusal(&view, batch.origin), |n| Ok(Some(n)))?
     {
@@ -121,9 +121,18 @@ pub(super) fn decode_effects<'b>(
 }
 
 /// Why this group can never take anything from there.
-pub(super) fn refusal(context: &GroupContext, origin: Origin, slots: SlotRange) -> Option<String> {
-    if !context.synced {
-        return Some("the namespace is not synced here: create it with synced = true".to_owned());
+pub(super) fn refusal(
+    context: &GroupContext,
+    synced: Synced,
+    origin: Origin,
+    slots: SlotRange,
+) -> Option<String> {
+    if !synced.is_on() {
+        return Some(format!(
+            "group {} is not synced here: switch sync on with `flotilla namespace sync`; if that was \
+             done, its leader is about to",
+            context.group
+        ));
     }
     if origin.cluster == context.origin.cluster {
         return Some(format!("the batch names this cluster ({origin}) as its origin"));
@@ -145,7 +154,8 @@ pub(super) fn join(
     seen: &Closed,
 ) -> io::Result<()> {
     let now = run.clock_at(wall_ms);
-    let mut at = eval_context(context, context.stamp(now), now.ms(), now.ms());
+    let synced = run.synced(context, rows)?;
+    let mut at = eval_context(context, synced, context.stamp(now), now.ms(), now.ms());
     at.forgotten_ms = run.forgotten_ms(rows)?;
     let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
     let losers = eval::remote_state(&mut txn, effects, seen)?;

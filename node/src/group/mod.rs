@@ -44,6 +44,8 @@ pub mod skew;
 
 mod statemerge;
 
+pub(crate) mod synced;
+
 pub mod upkeep;
 
 mod evaluator;
@@ -69,6 +71,7 @@ use crate::group::remote::{Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatc
 use crate::group::run::Verdict;
 use crate::group::skew::{Clocks, SkewLimit};
 use crate::group::state::{StateRequest, StateVerdict};
+use crate::model::Synced;
 use crate::raft::{Completions, Membership, RaftGroup, RaftRole, RaftStatus};
 use flotilla_topology::ids::{ClusterId, GroupId, LogId, Origin, ReplicaId};
 use flotilla_topology::slot::SlotRange;
@@ -90,8 +93,9 @@ pub struct GroupContext {
     pub group: GroupId,
     /// The slots that it carries.
     pub slots: SlotRange,
-    /// Whether its namespace is kept in step with other clusters.
-    pub synced: bool,
+    /// Whether it is kept in step with other clusters since its birth. Any other group's log says
+    /// whether it is now: see [`GroupContext::synced`].
+    pub born_synced: bool,
     /// This cluster in its present life.
     pub origin: Origin,
     /// Stamps of other clusters that run further ahead of this clock are parked.
@@ -239,6 +243,19 @@ impl Group {
     pub async fn set_live(&self, set: LiveSet) -> bool {
         let (answer, verdict) = oneshot::channel();
         let sent = self.work.send(Work::Live { set, answer }).await;
+        sent.is_ok() && matches!(verdict.await, Ok(Verdict::Applied(_)))
+    }
+
+    /// Whether applied state says that the group is synced.
+    pub fn synced(&self) -> Synced {
+        self.context.synced_since(self.applied().since)
+    }
+
+    /// Lets the group be synced from now on, with what is in it, if this replica leads; whether that
+    /// is committed. It may have to be asked again, see [`Group::synced`].
+    pub async fn switch_on(&self) -> bool {
+        let (answer, verdict) = oneshot::channel();
+        let sent = self.work.send(Work::SwitchOn { answer }).await;
         sent.is_ok() && matches!(verdict.await, Ok(Verdict::Applied(_)))
     }
 

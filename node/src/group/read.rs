@@ -12,6 +12,7 @@ use crate::eval::{self, Txn};
 use crate::group::exec::{Barrier, REPLY_BYTES_MAX};
 use crate::group::leader::eval_context;
 use crate::group::{AppliedState, Group};
+use crate::model::Synced;
 use crate::resp::Reply;
 use flotilla_topology::stamp::Stamp;
 use std::io;
@@ -63,6 +64,11 @@ impl Group {
         } else {
             Box::new(FrozenRows::new(&self.engine, applied.tablet))
         };
+        // Before the switch one row says all that there is to say of its key.
+        let synced = match self.context.synced_since(applied.since) {
+            Synced::No if !single => self.context.synced_in(rows.as_ref())?,
+            known => known,
+        };
         let mut overlay = Overlay::new();
         let mut replies = Vec::with_capacity(commands.len());
         let mut bytes = 0;
@@ -70,7 +76,8 @@ impl Group {
             if bytes > REPLY_BYTES_MAX {
                 break;
             }
-            let context = eval_context(&self.context, Stamp::ZERO, now_ms, applied.clock.ms());
+            let applied_ms = applied.clock.ms();
+            let context = eval_context(&self.context, synced, Stamp::ZERO, now_ms, applied_ms);
             let mut txn = Txn::new(View::new(rows.as_ref(), &mut overlay), context);
             let reply = eval::command(&mut txn, command)?;
             bytes += reply.size();

@@ -12,9 +12,11 @@ use crate::engine::keys::{self, RowKey};
 use crate::engine::view::{Row, RowIter, Rows};
 use crate::eval::Mix;
 use crate::flaws::{self, Flaw};
-use crate::model::{Effect, Head, decode_element, decode_head, encode_head};
+use crate::group::synced;
+use crate::model::{Effect, Head, decode_element_since, decode_head_since, encode_head};
 use bytes::Bytes;
 use flotilla_topology::slot::{Slot, SlotRange};
+use flotilla_topology::stamp::Stamp;
 use std::io;
 use std::iter::Peekable;
 use std::ops::Range;
@@ -129,6 +131,8 @@ pub struct Units<'a> {
     /// What lapsed before is left out; only a flaw does that.
     lapsed_at: Option<u64>,
     head: Option<Head>,
+    /// What rows without stamps are stamped by, or why that could not be read.
+    unstamped: io::Result<Stamp>,
     /// Behind the last row.
     end: Resume,
 }
@@ -149,7 +153,9 @@ impl<'a> Units<'a> {
         let heads = rows.scan(from.heads.clone()..end.heads.clone(), false);
         let elements = rows.scan(from.elements.clone()..end.elements.clone(), false);
         let lapsed_at = flaws::has(Flaw::LapsedLeftOut).then_some(now_ms);
-        Units { heads: heads.peekable(), elements: elements.peekable(), lapsed_at, head: None, end }
+        let (heads, elements) = (heads.peekable(), elements.peekable());
+        let unstamped = synced::unstamped(rows);
+        Units { heads, elements, lapsed_at, head: None, unstamped, end }
     }
 
     /// The key part of a row behind its kind, for the order of rows of two kinds.
@@ -171,9 +177,10 @@ impl<'a> Units<'a> {
         let row = if head_first { self.heads.next() } else { self.elements.next() };
         let Some(row) = row.transpose()? else { return Ok(None) };
         let next = self.resume(head_first, &row.0);
+        let since = *self.unstamped.as_ref().map_err(corrupt)?;
         match keys::decode(&row.0).map_err(corrupt)? {
             RowKey::Head { slot, key } => {
-                let mut head = decode_head(&row.1).map_err(corrupt)?;
+                let mut head = decode_head_since(&row.1, since).map_err(corrupt)?;
                 head.count = None;
                 self.head = Some(head.clone());
                 if let Some(now) = self.lapsed_at {
@@ -183,7 +190,7 @@ impl<'a> Units<'a> {
                 Ok(Some(Unit { slot, key, effect, next }))
             }
             RowKey::Element { slot, key, ty, name } => {
-                let mut element = decode_element(&row.1).map_err(corrupt)?;
+                let mut element = decode_element_since(&row.1, since).map_err(corrupt)?;
                 if let (Some(now), Some(head)) = (self.lapsed_at, &self.head) {
                     element.trim(head.floor_at(now));
                 }
@@ -344,7 +351,7 @@ mod tests {
     use super::*;
     use crate::model::{Element, Type, encode_element};
     use flotilla_topology::ids::ClusterId;
-    use flotilla_topology::stamp::{Hlc, Stamp};
+    use flotilla_topology::stamp::Hlc;
     use std::collections::BTreeMap;
 
     fn element(text: &'static str) -> Element {

@@ -14,6 +14,7 @@ use crate::group::entry::{Entry, Evaluation, Fence, Header, RowOp};
 use crate::group::exec::Outcome;
 use crate::group::forgotten;
 use crate::group::remote::Answer;
+use crate::model::Synced;
 use crate::resp::Reply;
 use bytes::Bytes;
 use flotilla_topology::ids::{LogId, Origin};
@@ -112,6 +113,8 @@ pub struct Run {
     next_job: JobId,
     stopped: bool,
     forgotten_ms: Option<u64>,
+    /// What is known of it, see [`Run::synced`].
+    pub(super) synced: Option<Synced>,
 }
 
 impl Run {
@@ -132,6 +135,7 @@ impl Run {
             next_job: 1,
             stopped: false,
             forgotten_ms: None,
+            synced: None,
         }
     }
 

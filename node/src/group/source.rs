@@ -145,6 +145,9 @@ pub fn refusal(
 ) -> io::Result<Option<SourceRefusal>> {
     let mut overlay = Overlay::new();
     let view = View::new(rows, &mut overlay);
+    if !context.synced(&view)?.is_on() {
+        return Ok(Some("sync is not switched on in the state of this replica yet".to_owned()));
+    }
     let set = LiveSet::read(&view)?.unwrap_or_default();
     if set.version < mesh {
         let known = set.version;

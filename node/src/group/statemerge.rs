@@ -122,8 +122,8 @@ fn open(
     id: u64,
     cut: &StateCut,
 ) -> io::Result<StateEnd> {
+    let never = merge::refusal(context, run.synced(context, rows)?, cut.origin, cut.slots);
     let mut view = View::new(rows, &mut run.overlay);
-    let never = merge::refusal(context, cut.origin, cut.slots);
     if let Some(reason) = never.map_or_else(|| live::refusal(&view, cut.origin), |n| Ok(Some(n)))? {
         return refused(reason);
     }
@@ -153,7 +153,8 @@ fn cover(
     effects: &[Effect],
 ) -> io::Result<StateVerdict> {
     let now = run.clock_at(wall_ms);
-    let at = eval_context(context, context.stamp(now), now.ms(), now.ms());
+    let synced = run.synced(context, rows)?;
+    let at = eval_context(context, synced, context.stamp(now), now.ms(), now.ms());
     let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
     let coverage = Coverage {
         heads: stretch.heads(),

@@ -16,6 +16,7 @@ use crate::group::live::{self, LiveSet};
 use crate::group::run::{EntryJob, Run};
 use crate::group::statemerge;
 use crate::group::{levelled, life};
+use crate::model::Synced;
 use std::io;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -54,7 +55,7 @@ impl Upkeep {
         rows: &dyn Rows,
         clock: LeaderClock,
     ) -> io::Result<()> {
-        if !context.synced {
+        if !run.synced(context, rows)?.is_on() {
             return expire_due(context, run, rows, clock);
         }
         let due = |at: Option<Instant>, interval| at.is_none_or(|at| clock.now >= at + interval);
@@ -82,7 +83,8 @@ impl Upkeep {
         clock: LeaderClock,
     ) -> io::Result<()> {
         let stamp = context.stamp(run.clock_at(clock.wall_ms));
-        let at = eval_context(context, stamp, stamp.hlc.ms(), stamp.hlc.ms());
+        let synced = run.synced(context, rows)?;
+        let at = eval_context(context, synced, stamp, stamp.hlc.ms(), stamp.hlc.ms());
         let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
         self.waits = eval::garbage_waits(&txn)?;
         self.clean_more = false;
@@ -128,7 +130,7 @@ fn expire_due(
     clock: LeaderClock,
 ) -> io::Result<()> {
     let stamp = context.stamp(run.clock_at(clock.wall_ms));
-    let at = eval_context(context, stamp, stamp.hlc.ms(), stamp.hlc.ms());
+    let at = eval_context(context, Synced::No, stamp, stamp.hlc.ms(), stamp.hlc.ms());
     let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
     let due = eval::expire_due(&mut txn, EXPIRE_BATCH)?;
     if txn.wrote() {

@@ -14,7 +14,8 @@
 //! stored: a longer one, or a delete that voids it, may still be on its way.
 //!
 //! Namespaces that are not synced use the same rows with [`Stamp::ZERO`] everywhere and delete
-//! physically; nothing is ever joined there.
+//! physically; nothing is ever joined there. Once sync is switched on such a row counts as written by the
+//! entry that did it, see [`Synced`].
 //!
 //! No clock and no IO here. Who evaluates writes is `eval`; where rows lie is `engine`.
 
@@ -25,6 +26,7 @@ mod head;
 mod integer;
 mod row;
 mod stability;
+mod synced;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -33,8 +35,12 @@ pub use element::{Element, Register, Reset, Sum};
 pub use floor::Floor;
 pub use head::{Claim, Count, Expiry, Head};
 pub use integer::{format_integer, parse_integer};
-pub use row::{decode_element, decode_head, encode_element, encode_head};
+pub use row::{
+    decode_element, decode_element_since, decode_head, decode_head_since, encode_element,
+    encode_head,
+};
 pub use stability::{Closed, Stability};
+pub use synced::Synced;
 
 use flotilla_topology::stamp::Stamp;
 use std::fmt;

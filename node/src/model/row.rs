@@ -17,7 +17,10 @@
 //! An element: a flag byte, see [`element_flag`]; the register's stamp if it is not the base;
 //! sums and resets, each behind their number; the value to the end, without a length, so that it
 //! is shared with the row. An element row is a version byte and an element with base zero.
-//! Rows of a namespace that is not synced have stamps of zero, so they hold none.
+//! Rows of a namespace that is not synced have stamps of zero, so they hold none. If sync is switched
+//! on later, they are read with the stamp of the entry that did it as their base, and mean what a write
+//! at that moment would have left: a string also the floor that every SET leaves under its own stamp,
+//! so that of two clusters' strings one wins with its expiry, or with having none.
 
 use super::{Claim, Count, Element, Expiry, Floor, Head, Register, Reset, Sum, Type};
 use crate::codec::{DecodeError, Decoder, Encoder};
@@ -148,6 +151,11 @@ fn put_count(out: &mut Encoder, count: &Count, floor: Floor) {
 
 /// Reads a head row.
 pub fn decode_head(row: &Bytes) -> Result<Head, DecodeError> {
+    decode_head_since(row, Stamp::ZERO)
+}
+
+/// Reads a head row of a group in which rows without stamps count as written at `since`.
+pub fn decode_head_since(row: &Bytes, since: Stamp) -> Result<Head, DecodeError> {
     let mut input = Decoder::shared(row);
     input.version(VERSION)?;
     let first = input.u8()?;
@@ -157,8 +165,16 @@ pub fn decode_head(row: &Bytes) -> Result<Head, DecodeError> {
     };
     let flags = input.u8()?;
     let has = |flag| flags & flag != 0;
-    let base = if has(head_flag::STAMPED) { input.stamp()? } else { Stamp::ZERO };
+    let unstamped = ty.is_some() && !has(head_flag::STAMPED) && !since.is_zero();
+    let base = match has(head_flag::STAMPED) {
+        true => input.stamp()?,
+        false if unstamped => since,
+        false => Stamp::ZERO,
+    };
     let mut head = Head { claim: ty.map(|ty| Claim { stamp: base, ty }), ..Head::default() };
+    if unstamped && ty == Some(Type::String) {
+        head.floor = Floor::below(since);
+    }
     if has(head_flag::FLOOR) {
         let stamp = if has(head_flag::FLOOR_AT_BASE) { base } else { input.stamp()? };
         head.floor = Floor { stamp, inclusive: has(head_flag::FLOOR_INCLUSIVE) };
@@ -208,9 +224,15 @@ pub fn encode_element(element: &Element) -> Bytes {
 
 /// Reads an element row.
 pub fn decode_element(row: &Bytes) -> Result<Element, DecodeError> {
+    decode_element_since(row, Stamp::ZERO)
+}
+
+/// Reads an element row of a group in which rows without stamps count as written at `since`. Only a
+/// register without a stamp was written with base zero.
+pub fn decode_element_since(row: &Bytes, since: Stamp) -> Result<Element, DecodeError> {
     let mut input = Decoder::shared(row);
     input.version(VERSION)?;
-    take_element(&mut input, Stamp::ZERO)
+    take_element(&mut input, since)
 }
 
 fn put_element(out: &mut Encoder, element: &Element, base: Stamp) {

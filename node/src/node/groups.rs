@@ -122,11 +122,11 @@ impl GroupKeeper {
         info: &GroupInfo,
         replica: &ReplicaInfo,
     ) -> anyhow::Result<()> {
-        let synced = map
+        let born_synced = map
             .namespaces
             .iter()
             .find(|namespace| namespace.id == info.namespace)
-            .is_some_and(|namespace| namespace.spec.synced);
+            .is_some_and(|namespace| namespace.born_synced());
         let origin = Origin { cluster: map.cluster, incarnation: map.incarnation };
         let (machine, applied) = Machine::open(&self.engine, info.id, replica.id, origin)?;
         let start = Start {
@@ -142,7 +142,7 @@ impl GroupKeeper {
         let context = Arc::new(GroupContext {
             group: info.id,
             slots: info.slots,
-            synced,
+            born_synced,
             origin,
             max_skew_ms: MAX_SKEW_MS,
         });
@@ -242,7 +242,7 @@ impl GroupKeeper {
 
     /// Peers that count, and lack more than the log has.
     fn outrun(&self, group: &Group) -> Vec<ClusterId> {
-        let Some(map) = self.places.map().filter(|_| group.context.synced) else {
+        let Some(map) = self.places.map().filter(|_| group.synced().is_on()) else {
             return Vec::new();
         };
         let floors = group.link_floors().unwrap_or_else(|error| {

@@ -50,7 +50,7 @@ fn map(config: &Config, addresses: &NodeAddresses) -> ClusterMap {
         revision: 1,
         nodes: vec![node],
         syncers: Vec::new(),
-        namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec }],
+        namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec, switched: false }],
         groups: (0..PARTITIONS).map(group).collect(),
         peers: Vec::new(),
         mesh_version: 0,

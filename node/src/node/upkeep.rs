@@ -13,7 +13,7 @@ use crate::node::backlog::Backlog;
 use crate::node::groups::GroupKeeper;
 use crate::node::host;
 use crate::router::Router;
-use flotilla_topology::api::{PeerCluster, Standing};
+use flotilla_topology::api::{ClusterMap, GroupInfo, PeerCluster, Standing};
 use flotilla_topology::ids::GroupId;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -79,11 +79,18 @@ fn tell_metrics(group: &Group) {
     metrics::gauge!("flotilla_group_leads", "group" => label).set(leads);
 }
 
-/// Has a group go by the map's set of live clusters, if it leads and its own is older.
+/// Has a group be synced if the map wants that, and go by the map's set of live clusters, if it leads
+/// and its own is older.
 fn follow_mesh(keeper: &GroupKeeper, group: &Arc<Group>) {
-    let Some(map) = keeper.places.map().filter(|_| group.context.synced && group.leads()) else {
+    let Some(map) = keeper.places.map().filter(|_| group.leads()) else { return };
+    if !group.synced().is_on() {
+        if is_wanted_synced(&map, group.context.group) {
+            let group = Arc::clone(group);
+            // Not waited for: the next round sees whether it was done.
+            tokio::spawn(async move { group.switch_on().await });
+        }
         return;
-    };
+    }
     let known = match group.live_set() {
         Ok(known) => known,
         Err(error) => {
@@ -111,6 +118,14 @@ fn follow_mesh(keeper: &GroupKeeper, group: &Arc<Group>) {
     let group = Arc::clone(group);
     // Not waited for: the next round sees whether it was done.
     tokio::spawn(async move { group.set_live(set).await });
+}
+
+fn is_wanted_synced(map: &ClusterMap, group: GroupId) -> bool {
+    let info = map.groups.iter().find(|info| info.id == group);
+    let wanted = |info: &GroupInfo| {
+        map.namespaces.iter().any(|ns| ns.id == info.namespace && ns.spec.synced)
+    };
+    info.is_some_and(wanted)
 }
 
 async fn purge(keeper: &GroupKeeper, group: &Group, over_budget: bool, backlog: &Backlog) {
@@ -146,7 +161,7 @@ async fn purge(keeper: &GroupKeeper, group: &Group, over_budget: bool, backlog: 
 /// Who is fenced holds nothing back.
 fn floor(keeper: &GroupKeeper, group: &Group) -> std::io::Result<Option<u64>> {
     let mut peers = match keeper.places.map() {
-        Some(map) if group.context.synced => map.peers.clone(),
+        Some(map) if group.synced().is_on() => map.peers.clone(),
         _ => return Ok(None),
     };
     peers.retain(|peer| peer.standing != Standing::Fenced);

@@ -298,6 +298,7 @@ impl State {
             PdRequest::PeerLive { peer } => self.peer_live(peer),
             PdRequest::Link { peer, op, dry_run } => self.link(&peer, op, dry_run),
             PdRequest::CreateNamespace { spec } => self.create_namespace(spec).map(Done::Namespace),
+            PdRequest::SyncNamespace { name, dry_run } => self.sync_namespace(&name, dry_run),
             PdRequest::DropNamespace { name } => self.drop_namespace(&name),
             PdRequest::RemoveNode { name } => self.remove_node(&name),
             PdRequest::RemoveSyncer { name } => self.remove_syncer(&name),

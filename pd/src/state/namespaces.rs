@@ -21,6 +21,9 @@ pub const GROUPS_MAX: usize = 2_048;
 /// Namespaces of a cluster.
 pub const NAMESPACES_MAX: usize = 256;
 
+/// Namespaces that a refusal names at most.
+const NAMED_MAX: usize = 16;
+
 impl State {
     pub(super) fn create_namespace(
         &mut self,
@@ -33,6 +36,20 @@ impl State {
                 return Ok(existing.clone());
             }
             let has = &existing.spec;
+            if *has == (NamespaceSpec { synced: !spec.synced, ..spec.clone() }) {
+                match has.synced {
+                    true => refuse!(
+                        "namespace `{}` exists and is synced: sync is never switched off, other \
+                         clusters have its data",
+                        has.name
+                    ),
+                    false => refuse!(
+                        "namespace `{0}` exists and is not synced: switch sync on with `flotilla \
+                         namespace sync {0}`",
+                        has.name
+                    ),
+                }
+            }
             refuse!(
                 "namespace `{}` exists with {} partitions, {} replicas, synced = {}: ask for the \
                  same, take another name, or drop it first",
@@ -130,7 +147,7 @@ impl State {
     fn write_namespace(&mut self, spec: NamespaceSpec, placed: Vec<Placed>) -> NamespaceInfo {
         let durable = self.durable_mut();
         let counters = &mut durable.counters;
-        let info = NamespaceInfo { id: NamespaceId(counters.namespace), spec };
+        let info = NamespaceInfo { id: NamespaceId(counters.namespace), spec, switched: false };
         counters.namespace += 1;
         if info.spec.name == DEFAULT_NAMESPACE {
             counters.bootstrapped = true;
@@ -159,6 +176,61 @@ impl State {
         }
         durable.namespaces.insert(info.id, NamespaceRecord { info: info.clone(), first_group });
         info
+    }
+
+    /// Switches sync on, or tells what that would do. Each group's leader does it when it sees the map.
+    pub(super) fn sync_namespace(&mut self, name: &str, dry_run: bool) -> Result<Done, Refusal> {
+        let mut all = self.durable.namespaces.values();
+        let Some(info) = all.find(|ns| ns.info.spec.name == name).map(|ns| ns.info.clone()) else {
+            let known = self.durable.namespaces.values().map(|ns| ns.info.spec.name.as_str());
+            let known: Vec<&str> = known.take(NAMED_MAX).collect();
+            refuse!("there is no namespace `{name:.80}`: there are {}", known.join(", "));
+        };
+        if info.spec.synced {
+            let lines = vec![format!("namespace `{name}` is synced already: nothing changes")];
+            return Ok(Done::Plan { lines, done: !dry_run });
+        }
+        let lines = self.what_sync_means(&info);
+        if !dry_run {
+            let record = self.durable_mut().namespaces.get_mut(&info.id);
+            let info = &mut record.expect("it was found just above").info;
+            info.spec.synced = true;
+            info.switched = true;
+        }
+        Ok(Done::Plan { lines, done: !dry_run })
+    }
+
+    fn what_sync_means(&self, info: &NamespaceInfo) -> Vec<String> {
+        let name = &info.spec.name;
+        let groups = self.durable.groups.values().filter(|group| group.namespace == info.id);
+        let mut lines = vec![format!(
+            "sync is switched on in {} groups of namespace `{name}`, within seconds and under writes; \
+             what they hold counts as written at that moment",
+            groups.count()
+        )];
+        let peers: Vec<String> =
+            self.durable.present_peers().map(|peer| format!("`{}`", peer.name)).collect();
+        lines.push(match peers.is_empty() {
+            true => "there is no other cluster yet: each that `flotilla link add` brings is sent the \
+                     full state"
+                .to_owned(),
+            false => format!(
+                "the full state of each group is sent to {}; where there is no namespace `{name}`, or \
+                 it is not synced, that link is refused until there is",
+                peers.join(", ")
+            ),
+        });
+        lines.push(
+            "of keys that several clusters have, the one that is switched on last wins; fields of \
+             hashes one by one"
+                .to_owned(),
+        );
+        lines.push(
+            "deletes leave tombstones from then on, until every live cluster has seen them"
+                .to_owned(),
+        );
+        lines.push("there is no way back".to_owned());
+        lines
     }
 
     pub(super) fn drop_namespace(&mut self, name: &str) -> Result<Done, Refusal> {

@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 mod laws;
 
+mod namespaces;
+
 mod peers;
 
 mod together;
@@ -276,43 +278,6 @@ fn replicas_stand_in_different_datacenters_or_not_at_all() {
     let PdResponse::Refused { reason } = world.register("n5", "d") else { panic!() };
     assert!(reason.contains("a, b, c"), "{reason}");
     world.register("n6", "c");
-    assert_eq!(world.state.map().groups.len(), 8);
-}
-
-#[test]
-fn namespaces_are_idempotent_and_checked() {
-    let mut world = east();
-    let first = world.ask(PdRequest::CreateNamespace { spec: spec("jobs", 4, 3) });
-    let epoch = world.state.map().epoch;
-    assert_eq!(first, world.ask(PdRequest::CreateNamespace { spec: spec("jobs", 4, 3) }));
-    assert_eq!(epoch, world.state.map().epoch, "repeating changes nothing");
-    for (bad, word) in [
-        (spec("jobs", 5, 3), "exists with 4 partitions"),
-        (spec("", 4, 3), "1 to 64 characters"),
-        (spec("a/b", 4, 3), "1 to 64 characters"),
-        (spec("big", 0, 3), "1 to 1024"),
-        (spec("big", 1_025, 3), "1 to 1024"),
-        (spec("even", 1, 2), "1, 3 or 5"),
-        (spec("wide", 1, 5), "5 live nodes and there are 3"),
-    ] {
-        let reason = world.refused(PdRequest::CreateNamespace { spec: bad });
-        assert!(reason.contains(word), "{reason}");
-    }
-    assert_eq!(world.ask(PdRequest::DropNamespace { name: "jobs".into() }), PdResponse::Done);
-    assert_eq!(world.ask(PdRequest::DropNamespace { name: "jobs".into() }), PdResponse::Done);
-    assert_eq!(world.state.map().namespaces.len(), 1);
-}
-
-#[test]
-fn the_largest_namespace_fits_one_transaction() {
-    let mut world = east();
-    world.register_syncer("s1");
-    let spec = spec("huge", PARTITIONS_MAX, 3);
-    assert!(matches!(world.ask(PdRequest::CreateNamespace { spec }), PdResponse::Namespace { .. }));
-    world.pass(20_000, &["n1", "n2", "n3"], &["s1"]);
-    assert_eq!(world.held("s1").len(), 8 + PARTITIONS_MAX as usize);
-    world.restart();
-    world.ask(PdRequest::DropNamespace { name: "huge".into() });
     assert_eq!(world.state.map().groups.len(), 8);
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use flotilla_node::command::Command;
 use flotilla_node::engine::view::{Overlay, Rows, View};
 use flotilla_node::eval::{self, EvalContext, Txn};
+use flotilla_node::model::Synced;
 use flotilla_node::resp::Reply;
 use flotilla_topology::ids::{ClusterId, Incarnation, Origin};
 use flotilla_topology::slot::SlotRange;
@@ -112,7 +113,7 @@ fn look(ask: &mut dyn FnMut(&str) -> String, key: &str) -> Seen {
 pub fn look_at(group: &mut SimGroup, key: &str, now_ms: u64) -> Seen {
     let context = group.context.clone();
     let stamp = context.stamp(Hlc::from_ms(now_ms));
-    let (origin, slots, synced) = (context.origin, context.slots, context.synced);
+    let (origin, slots, synced) = (context.origin, context.slots, Synced::Always);
     let (applied_clock_ms, forgotten_ms) = (now_ms, 0);
     let at = EvalContext { origin, slots, synced, stamp, now_ms, applied_clock_ms, forgotten_ms };
     let (rows, overlay) = (&group.state.rows, &mut group.leader.run.overlay);
@@ -131,7 +132,7 @@ pub fn expected(before: &Seen, ms: u64, key: &str, line: &str) -> Seen {
     let at = |now_ms| EvalContext {
         origin,
         slots,
-        synced: false,
+        synced: Synced::No,
         stamp,
         now_ms,
         applied_clock_ms: now_ms,

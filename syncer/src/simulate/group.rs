@@ -183,8 +183,8 @@ impl SimGroup {
 
     /// All nodes start anew, in another life of their cluster.
     pub fn begin_life(&mut self, dice: &mut Dice, origin: Origin) {
-        let GroupContext { group, slots, synced, max_skew_ms, .. } = *self.context;
-        self.context = Arc::new(GroupContext { group, slots, synced, origin, max_skew_ms });
+        let GroupContext { group, slots, born_synced, max_skew_ms, .. } = *self.context;
+        self.context = Arc::new(GroupContext { group, slots, born_synced, origin, max_skew_ms });
         self.elect(dice, self.offset_ms);
     }
 

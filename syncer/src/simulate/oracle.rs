@@ -11,7 +11,7 @@ use flotilla_node::group::census;
 use flotilla_node::group::cursor;
 use flotilla_node::group::entry::{Entry, Fence, RowOp};
 use flotilla_node::model::{
-    Effect, Floor, Head, Parts, Register, Type, decode_element, decode_head, effect_of,
+    Effect, Floor, Head, Parts, Register, Synced, Type, decode_element, decode_head, effect_of,
 };
 use flotilla_node::raft::Body;
 use flotilla_topology::ids::{ClusterId, Incarnation, LogId, Origin};
@@ -37,7 +37,7 @@ fn context(now_ms: u64) -> EvalContext {
     EvalContext {
         origin,
         slots: SlotRange::ALL,
-        synced: true,
+        synced: Synced::Always,
         stamp: Stamp::floor_at_ms(now_ms),
         now_ms,
         applied_clock_ms: now_ms,

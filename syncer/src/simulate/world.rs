@@ -131,7 +131,7 @@ impl World {
                 SimGroup::new(GroupContext {
                     group: group_id(place, index as usize),
                     slots: SlotRange::partition(index, partitions),
-                    synced: true,
+                    born_synced: true,
                     origin: origin(place),
                     max_skew_ms: world.taste.max_skew_ms,
                 })

@@ -7,4 +7,5 @@ mod merge_cases;
 mod redis;
 mod scans;
 mod simulation;
+mod switched;
 mod world;

@@ -352,7 +352,7 @@ fn replies_are_those_of_redis() {
                 assert!(
                     alike(&name, ours.clone(), theirs.clone()),
                     "seed {seed} step {step} synced {}: {}\nours   {ours:?}\ntheirs {theirs:?}\n{}",
-                    world.synced,
+                    world.synced.is_on(),
                     history[step],
                     history[step.saturating_sub(25)..step].join("\n"),
                 );

@@ -1,6 +1,8 @@
 //! Clusters with one to three groups run random commands and exchange what they ship, in random
 //! order between streams and with repeats. In the end all must show the same; and at every step a
 //! command must do what it does in a namespace that is not synced, which Redis itself has judged.
+//! Some groups begin unsynced and are switched on under way: the full state is then the first thing that
+//! they ship.
 
 use super::redis::Dice;
 use super::world::World;
@@ -35,8 +37,9 @@ impl Simulation {
         let mut dice = Dice::new(seed);
         let count = 2 + dice.roll(2);
         let groups: Vec<u32> = (0..count).map(|_| 1 + dice.roll(3) as u32).collect();
+        let born_synced: Vec<bool> = (0..count).map(|_| dice.roll(3) > 0).collect();
         let group = |cluster: usize, index: u32, flight_max: usize| {
-            let mut world = World::new(cluster as u8 + 1, true);
+            let mut world = World::new(cluster as u8 + 1, born_synced[cluster]);
             world.flight_max = flight_max;
             let slots = SlotRange::partition(index, groups[cluster]);
             let cursors = groups.iter().map(|count| vec![0; *count as usize]).collect();
@@ -101,8 +104,36 @@ impl Simulation {
         group.log.push(effects);
     }
 
+    fn is_synced(&self, (cluster, index): (usize, usize)) -> bool {
+        self.clusters[cluster][index].world.synced.is_on()
+    }
+
+    /// Switches sync on in a group: what it holds is the first thing that it ships.
+    fn switch_on(&mut self, (cluster, index): (usize, usize)) {
+        let ms = self.now + self.skew[cluster];
+        let group = &mut self.clusters[cluster][index];
+        let before: Vec<_> = KEYS.map(|key| look(group.world.at(ms), key)).to_vec();
+        let stamp = group.world.switch_on();
+        group.log = vec![group.world.state()];
+        let after: Vec<_> = KEYS.map(|key| look(&mut group.world, key)).to_vec();
+        self.history.push(format!("{cluster}.{index} @{stamp} switched on: {after:?}"));
+        assert_eq!(after, before, "{}", self.history.join("\n"));
+        check_counts(&mut self.clusters[cluster][index].world);
+    }
+
+    fn switch_some_on(&mut self) {
+        let cluster = self.dice.roll(self.clusters.len());
+        let index = self.dice.roll(self.clusters[cluster].len());
+        if !self.is_synced((cluster, index)) {
+            self.switch_on((cluster, index));
+        }
+    }
+
     /// Delivers some of one source group's entries to one target group.
     fn deliver(&mut self, to: (usize, usize), from: (usize, usize), all: bool) {
+        if !self.is_synced(to) || !self.is_synced(from) {
+            return;
+        }
         let log = &self.clusters[from.0][from.1].log;
         let cursor = self.clusters[to.0][to.1].cursors[from.0][from.1];
         let start = cursor - self.dice.roll(cursor.min(3) + 1);
@@ -145,6 +176,11 @@ impl Simulation {
             each.flat_map(|(c, groups)| (0..groups.len()).map(move |g| (c, g))).collect()
         };
         let mut pairs = Vec::new();
+        for group in groups(&self.clusters) {
+            if !self.is_synced(group) {
+                self.switch_on(group);
+            }
+        }
         for to in groups(&self.clusters) {
             pairs.extend(groups(&self.clusters).into_iter().map(|from| (to, from)));
         }
@@ -164,8 +200,9 @@ impl Simulation {
     fn run(mut self, seed: u64) {
         for _ in 0..STEPS {
             self.now += self.dice.roll(3) as u64 / 2;
-            match self.dice.roll(5) {
-                0..3 => self.write(),
+            match self.dice.roll(16) {
+                0..10 => self.write(),
+                10 => self.switch_some_on(),
                 _ => self.deliver_some(),
             }
         }

@@ -2,9 +2,12 @@
 //! entries would ship.
 
 use crate::command::Command;
+use crate::engine::keys;
 use crate::engine::view::{Batch, Overlay, View};
 use crate::eval::{self, EvalContext, Losers, SlotDigest, Txn};
-use crate::model::{Effect, effect_of};
+use crate::group::rows::{Resume, Units};
+use crate::group::synced;
+use crate::model::{Effect, Parts, Synced, effect_of};
 use crate::resp::Reply;
 use bytes::Bytes;
 use flotilla_topology::ids::{ClusterId, Incarnation, Origin};
@@ -16,7 +19,7 @@ pub(super) struct World {
     pub(super) rows: BTreeMap<Bytes, Bytes>,
     pub(super) clock: Hlc,
     pub(super) origin: Origin,
-    pub(super) synced: bool,
+    pub(super) synced: Synced,
     pub(super) slots: SlotRange,
     pub(super) needs_tick: bool,
     overlay: Overlay,
@@ -33,7 +36,7 @@ impl World {
             rows: BTreeMap::new(),
             clock: Hlc::from_ms(1),
             origin: Origin { cluster: ClusterId(cluster), incarnation: Incarnation(1) },
-            synced,
+            synced: if synced { Synced::Always } else { Synced::No },
             slots: SlotRange::ALL,
             needs_tick: false,
             overlay: Overlay::new(),
@@ -96,11 +99,7 @@ impl World {
         let batch = self.overlay.finish();
         let effects = self.effects(&batch);
         self.in_flight.push_back((self.seq, batch));
-        while self.in_flight.len() > self.flight_max {
-            let Some((seq, batch)) = self.in_flight.pop_front() else { break };
-            batch.apply_to(&mut self.rows);
-            self.overlay.retire(seq);
-        }
+        self.land(self.flight_max);
         self.applied_ms = self.clock.ms();
         effects
     }
@@ -124,7 +123,7 @@ impl World {
     }
 
     fn effects(&self, batch: &Batch) -> Vec<Effect> {
-        if !self.synced {
+        if !self.synced.is_on() {
             assert!(batch.rows.iter().all(|row| row.key[0] != 0x62), "no floors without sync");
             return Vec::new();
         }
@@ -132,6 +131,36 @@ impl World {
         let effects = puts
             .filter_map(|(row, value)| effect_of(self.origin, &row.key, value, row.parts).unwrap());
         effects.collect()
+    }
+
+    /// Switches sync on in an entry of its own: deletes what has ended, and counts what is left as
+    /// written now.
+    pub(super) fn switch_on(&mut self) -> Stamp {
+        let (stamp, _) = self.entry(|txn| {
+            assert!(!eval::expire_due(txn, usize::MAX).unwrap().more);
+            let stamp = txn.context.stamp;
+            txn.put_row(keys::single(keys::SYNCED), synced::encode(&stamp), Parts::NONE);
+            stamp
+        });
+        self.synced = Synced::Since(stamp);
+        stamp
+    }
+
+    /// Everything in it, as a full state travels. Nothing stays in flight.
+    pub(super) fn state(&mut self) -> Vec<Effect> {
+        self.land(0);
+        let start = Resume::at(SlotRange::ALL);
+        let units = Units::new(&self.rows, SlotRange::ALL, &start, self.clock.ms());
+        units.map(|unit| unit.unwrap().effect).collect()
+    }
+
+    /// Lets entries be applied until this many are in flight.
+    fn land(&mut self, in_flight: usize) {
+        while self.in_flight.len() > in_flight {
+            let Some((seq, batch)) = self.in_flight.pop_front() else { break };
+            batch.apply_to(&mut self.rows);
+            self.overlay.retire(seq);
+        }
     }
 
     /// Runs a command given as words; its reply and what it ships.

@@ -225,7 +225,8 @@ fn cells(
 ) -> io::Result<BTreeMap<(Slot, u16), Cell>> {
     let mut cells: BTreeMap<(Slot, u16), Cell> = BTreeMap::new();
     let mut overlay = Overlay::new();
-    let at = eval_context(context, Stamp::ZERO, at_ms, at_ms);
+    let synced = context.synced_in(rows)?;
+    let at = eval_context(context, synced, Stamp::ZERO, at_ms, at_ms);
     let txn = Txn::new(View::new(rows, &mut overlay), at);
     for key in eval::visible_keys(&txn, wanted.slots) {
         let (slot, digest) = key?;
@@ -248,6 +249,7 @@ mod tests {
     use crate::command::Command;
     use crate::engine::rocks::TabletId;
     use crate::eval::EvalContext;
+    use crate::model::Synced;
     use bytes::Bytes;
     use flotilla_topology::ids::{Incarnation, Origin, ReplicaId};
 
@@ -257,7 +259,7 @@ mod tests {
         GroupContext {
             group: GroupId(1),
             slots: SlotRange::ALL,
-            synced: true,
+            born_synced: true,
             origin: ORIGIN,
             max_skew_ms: 500,
         }
@@ -273,7 +275,7 @@ mod tests {
             let at = EvalContext {
                 origin: ORIGIN,
                 slots: SlotRange::ALL,
-                synced: true,
+                synced: Synced::Always,
                 stamp,
                 now_ms: ms,
                 applied_clock_ms: ms,

@@ -163,7 +163,7 @@ fn map() -> ClusterMap {
         revision: 9,
         nodes: vec![node("n1", 7000), node("n2", 7010), node("n3", 7020)],
         syncers: vec![],
-        namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec }],
+        namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec, switched: false }],
         groups: vec![
             group(2, SlotRange::partition(1, 2), "n2", "n3"),
             group(1, SlotRange::partition(0, 2), "n1", "n2"),

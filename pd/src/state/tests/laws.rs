@@ -3,6 +3,7 @@
 
 use super::*;
 use flotilla_topology::api::{LinkOp, Standing};
+use flotilla_topology::ids::NamespaceId;
 
 #[derive(Debug, Clone)]
 enum Move {
@@ -13,6 +14,7 @@ enum Move {
     SyncerBeat(u8),
     Ready(u8, u8),
     Create(u8, u8, u8),
+    Sync(u8, bool),
     Drop(u8),
     RemoveNode(u8),
     RemoveSyncer(u8),
@@ -35,6 +37,7 @@ fn any_move() -> impl Strategy<Value = Move> {
         2 => (0..4u8, 1..70u8, 0..5u8).prop_map(|(name, partitions, replicas)| {
             Move::Create(name, partitions, [1, 3, 5, 2, 3][usize::from(replicas)])
         }),
+        2 => (0..4u8, any::<bool>()).prop_map(|(name, dry)| Move::Sync(name, dry)),
         1 => (0..4u8).prop_map(Move::Drop),
         1 => (0..6u8).prop_map(Move::RemoveNode),
         1 => (0..3u8).prop_map(Move::RemoveSyncer),
@@ -60,6 +63,8 @@ struct Memory {
     /// Merge and rewind epochs.
     peer_epochs: BTreeMap<ClusterId, (u64, u64)>,
     ever_peers: BTreeSet<ClusterId>,
+    /// Whether it was born synced, and whether it is.
+    synced: BTreeMap<NamespaceId, (bool, bool)>,
 }
 
 fn mesh(map: &ClusterMap) -> BTreeSet<(ClusterId, Standing)> {
@@ -69,6 +74,11 @@ fn mesh(map: &ClusterMap) -> BTreeSet<(ClusterId, Standing)> {
 impl Memory {
     fn look(&mut self, world: &World) {
         let map = &**world.state.map();
+        for ns in &map.namespaces {
+            let now = (ns.born_synced(), ns.spec.synced);
+            let (born, was) = self.synced.insert(ns.id, now).unwrap_or(now);
+            assert!(born == now.0 && was <= now.1, "sync is switched on only, and birth stays");
+        }
         if let Some(last) = self.map.replace(map.clone()) {
             let changed = ClusterMap { revision: 0, ..last.clone() }
                 != ClusterMap { revision: 0, ..map.clone() };
@@ -159,8 +169,10 @@ fn make(world: &mut World, step: Move) {
         }
         Move::Create(name, partitions, replicas) => {
             let spec = spec(&namespace(name), u32::from(partitions), replicas);
+            let spec = NamespaceSpec { synced: partitions % 2 == 0, ..spec };
             world.ask(PdRequest::CreateNamespace { spec });
         }
+        Move::Sync(name, dry_run) => sync(world, namespace(name), dry_run),
         Move::Drop(name) => drop(world.ask(PdRequest::DropNamespace { name: namespace(name) })),
         Move::RemoveNode(n) => drop(world.ask(PdRequest::RemoveNode { name: node_name(n) })),
         Move::RemoveSyncer(n) => drop(world.ask(PdRequest::RemoveSyncer { name: syncer_name(n) })),
@@ -182,6 +194,21 @@ fn make(world: &mut World, step: Move) {
             world.input(Input::Tick);
         }
         Move::Restart => world.restart(),
+    }
+}
+
+/// Switches sync on; what is asked again at once must not be refused.
+fn sync(world: &mut World, name: String, dry_run: bool) {
+    let before = world.state.map().namespaces.clone();
+    let asked = PdRequest::SyncNamespace { name, dry_run };
+    let refused = |answer: &PdResponse| matches!(answer, PdResponse::Refused { .. });
+    let answer = world.ask(asked.clone());
+    if dry_run || refused(&answer) {
+        // `default` may have been created in the same step.
+        let known = world.state.map().namespaces.iter().filter(|ns| before.contains(ns));
+        assert_eq!(known.count(), before.len(), "nothing was to change");
+    } else {
+        assert!(!refused(&world.ask(asked)), "it must bear repeating");
     }
 }
 

@@ -106,7 +106,7 @@ fn west_map(rpc: SocketAddr, partitions: u32) -> ClusterMap {
             alive: true,
         }],
         syncers: vec![],
-        namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec }],
+        namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec, switched: false }],
         groups: (0..partitions).map(group).collect(),
         peers: vec![],
         mesh_version: 0,
