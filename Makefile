@@ -62,8 +62,8 @@ join: build ## a cluster joins two that hold KEYS keys, under load, with five ki
 outage: build ## a cluster is cut off for CUT, within the backlog budget
 	@$(BINARY) chaos --scenario outage --cut $(CUT) $(LARGE)
 
-overrun: build ## a cluster is cut off for CUT at least, beyond the backlog budget
-	@$(BINARY) chaos --scenario overrun --cut $(CUT) $(LARGE)
+overrun: build ## a cluster is cut off for CUT at least, beyond the backlog budget, and given up
+	@$(BINARY) chaos --scenario overrun --cut $(CUT) --fence-after 20 $(LARGE)
 
 collect: build ## KEYS keys of three clusters end, and nothing may be left of them
 	@$(BINARY) chaos --scenario collect --keys $(or $(KEYS),1000000) $(LARGE)
