@@ -41,7 +41,8 @@ impl Old {
     }
 }
 
-fn detail(demo: &Demo, from: &str) -> Json {
+/// The link that leaves a cluster, as `flotilla link list` shows it.
+fn link(demo: &Demo, from: &str) -> Json {
     let output = demo.tool(&["link", "list", "--json"]);
     assert!(output.status.success(), "{}", said(&output));
     let links: Json = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -51,7 +52,7 @@ fn detail(demo: &Demo, from: &str) -> Json {
 
 fn link_becomes(demo: &Demo, from: &str, what: &str, is_so: impl Fn(&Json) -> bool) {
     eventually(&format!("the link from {from} {what}"), || {
-        let link = detail(demo, from);
+        let link = link(demo, from);
         if is_so(&link) { Ok(()) } else { Err(link.to_string()) }
     });
 }
