@@ -20,7 +20,7 @@ pub const GROUP_MEMORY_MAX: usize = 32 << 20;
 /// And at least, however many groups there are: some batches.
 pub const GROUP_MEMORY_MIN: usize = 4 * BATCH_BYTES_MAX;
 /// See [`Config::audit_every`], unless configured.
-pub const AUDIT_EVERY_DEFAULT: Duration = Duration::from_secs(600);
+pub const AUDIT_EVERY_DEFAULT: Duration = Duration::from_secs(3600);
 /// A pass over each group more often than this would be nothing but passes.
 pub const AUDIT_EVERY_MIN: Duration = Duration::from_secs(1);
 

@@ -26,7 +26,6 @@ use hold::Hold;
 use merging::Merging;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use stream::{next, open, opened};
 use tokio::sync::{mpsc, watch};
@@ -73,8 +72,6 @@ pub struct Window {
     pub status: Arc<Mutex<LinkStatus>>,
     /// What the receiver has committed last, for the group to remember.
     pub floor: watch::Receiver<Option<Position>>,
-    /// The merge that was asked for and is done, for the group to remember.
-    pub merged: Arc<AtomicU64>,
     /// What comparing has shown.
     pub audit: Shown,
 }
@@ -131,9 +128,7 @@ impl Outbound {
             ..LinkStatus::new(route.group, route.peer, LinkState::Disconnected)
         }));
         let audit = Shown::default();
-        let merging = Merging::new(merger, merge_epoch, merged);
-        let merged = merging.done();
-        let window = Window { status: Arc::clone(&status), floor: floors, merged, audit };
+        let window = Window { status: Arc::clone(&status), floor: floors, audit };
         let outbound = Outbound {
             route,
             shipper: Shipper::new(base, now),
@@ -146,7 +141,7 @@ impl Outbound {
             up: None,
             away_since: Some(now),
             rewind: false,
-            merging,
+            merging: Merging::new(merger, merge_epoch, merged),
             wire: None,
             opening: None,
             reopen_at: now,

@@ -25,7 +25,6 @@ use flotilla_topology::slot::SlotRange;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -195,11 +194,9 @@ impl Drop for Guard {
 /// Merges full states as this cluster can.
 fn merger(context: &Context) -> Merger {
     let leaders = context.leaders.clone();
-    Arc::new(move |route, link, after, progress| {
+    Arc::new(move |route, link, after, request, progress| {
         let leaders = leaders.clone();
-        Box::pin(
-            async move { send::run(route, link, leaders, after, progress).await.map(|_floor| ()) },
-        )
+        Box::pin(send::run(route, link, leaders, after, request, progress))
     })
 }
 
@@ -313,28 +310,25 @@ async fn tend(raft: &RaftGroup, log: &MemoryLog) -> String {
     }
 }
 
-fn seen(window: &Window) -> (ClusterId, Option<Position>, u64) {
-    // The merge first: the floor must not be of before its end.
-    let merged = window.merged.load(Ordering::Acquire);
-    (window.status.lock().peer, window.floor.borrow().clone(), merged)
-}
-
-/// Writes what peers have acknowledged into the group, and which merges are done, so that its log may
-/// be purged and the next tenure starts there.
+/// Writes what peers have acknowledged into the group, so that its log may be purged and the next
+/// tenure starts there.
 async fn tell_floors(context: &Context, group: GroupId, windows: &Windows) {
     let mut ticks = interval(FLOOR_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told: BTreeMap<ClusterId, (u64, u64)> = BTreeMap::new();
+    let mut told: BTreeMap<ClusterId, u64> = BTreeMap::new();
     loop {
         ticks.tick().await;
-        let floors: Vec<(ClusterId, Option<Position>, u64)> =
-            windows.lock().iter().map(seen).collect();
-        for (peer, position, merged) in floors {
+        let floors: Vec<(ClusterId, Option<Position>)> = windows
+            .lock()
+            .iter()
+            .map(|window| (window.status.lock().peer, window.floor.borrow().clone()))
+            .collect();
+        for (peer, position) in floors {
             let Some(position) = position else { continue };
-            let news = (position.id.index, merged);
-            if told.get(&peer).is_some_and(|told| told.0 >= news.0 && told.1 == news.1) {
+            if told.get(&peer).is_some_and(|index| *index >= position.id.index) {
                 continue;
             }
+            let index = position.id.index;
             let floor = LinkFloor {
                 group,
                 peer,
@@ -342,14 +336,14 @@ async fn tell_floors(context: &Context, group: GroupId, windows: &Windows) {
                 fence: position.fence,
                 closed: position.closed,
                 vector: position.vector.to_vec(),
-                merged: Some(merged),
+                merged: None,
             };
             let (leaders, payload) = (&context.leaders, floor.encode());
             let told_it = leaders
                 .ask::<()>(group, Class::Control, kinds::LINK_FLOOR, payload, ASK_DEADLINE)
                 .await;
             match told_it {
-                Ok(()) => drop(told.insert(peer, news)),
+                Ok(()) => drop(told.insert(peer, index)),
                 // The next round tells a newer one.
                 Err(error) => tracing::debug!(%group, %peer, ?error, "floor not recorded"),
             }

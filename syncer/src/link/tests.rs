@@ -379,7 +379,7 @@ async fn what_was_learned_is_merged_once_over_a_path_that_is_cut_and_heals() {
 
 /// Nothing here is ever merged as a whole.
 fn no_merger() -> crate::outbound::Merger {
-    std::sync::Arc::new(|_, _, _, _| {
+    std::sync::Arc::new(|_, _, _, _, _| {
         Box::pin(async { Err("these tests have no state to merge".to_owned()) })
     })
 }

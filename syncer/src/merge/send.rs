@@ -52,15 +52,16 @@ pub struct MergeProgress {
     pub bytes: u64,
 }
 
-/// Merges the state of a route's group into its peer; the cut that the peer has now. The error says
-/// in one line why it ended; trying again is always right.
+/// Merges the state of a route's group into its peer, and has the group remember that this request is
+/// carried out. The error says in one line why it ended; trying again is always right.
 pub async fn run(
     route: Route,
     link: Arc<Link>,
     leaders: Leaders,
     after: LogId,
+    request: u64,
     progress: watch::Sender<MergeProgress>,
-) -> Result<LinkFloor, String> {
+) -> Result<(), String> {
     let mut after = after;
     for _ in 0..CUT_TRIES {
         let (node, cut, state) = cut(&leaders, &route, after, true).await?;
@@ -85,7 +86,7 @@ pub async fn run(
         let drop = SourceRequest::Drop { cut };
         let _ = ask(leaders, node, drop).await; // it would be dropped by itself in a minute
         match ended {
-            Ok(()) => return Ok(floor),
+            Ok(()) => return pin(&leaders, &LinkFloor { merged: Some(request), ..floor }).await,
             Err(Ended::Older(cursor)) => after = cursor,
             Err(Ended::Failed(reason)) => return Err(reason),
         }

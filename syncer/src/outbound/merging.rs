@@ -1,9 +1,9 @@
 //! The full-state merge of one group and peer, as the loop of the outgoing side sees it: at most one
 //! under way, begun when the log cannot serve the peer or when an operator asks for it.
 //!
-//! What operators ask for is numbered (`PeerCluster::merge_epoch`). Which of it is done is told to the
-//! group with its link floors, so that a syncer that dies before the end leaves the rest to the next
-//! one.
+//! What operators ask for is numbered (`PeerCluster::merge_epoch`). Which of it is done is written into
+//! the group, with the peer's floor, before the merge counts as ended: so a syncer that dies before that,
+//! or a tenure that ends, leaves the rest to the next one.
 
 use super::Route;
 use crate::link::dial::Link;
@@ -11,7 +11,6 @@ use crate::merge::send::MergeProgress;
 use flotilla_topology::ids::LogId;
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -19,12 +18,14 @@ use tokio::task::JoinHandle;
 /// Wait after a merge that failed: whatever was in its way may take a moment to go.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
-/// Merges the state of a group, of which the peer has everything up to a position, over a link.
+/// Merges the state of a group, of which the peer has everything up to a position, over a link; then
+/// has the group remember which request that was.
 pub type Merger = Arc<
     dyn Fn(
             Route,
             Arc<Link>,
             LogId,
+            u64,
             watch::Sender<MergeProgress>,
         ) -> BoxFuture<'static, Result<(), String>>
         + Send
@@ -42,7 +43,7 @@ pub struct Merging {
     /// What the one that is under way was begun for.
     carries: u64,
     /// Which request was carried out last.
-    done: Arc<AtomicU64>,
+    done: u64,
     /// One is wanted, whatever the log can do and nobody asked.
     needed: bool,
 }
@@ -58,7 +59,7 @@ impl Merging {
             retry_at: Instant::now(),
             asked,
             carries: done,
-            done: Arc::new(AtomicU64::new(done)),
+            done,
             needed: false,
         }
     }
@@ -75,12 +76,7 @@ impl Merging {
 
     /// Whether one is wanted, whatever the log can do.
     pub fn is_wanted(&self) -> bool {
-        self.needed || self.asked != self.done.load(Ordering::Relaxed)
-    }
-
-    /// Which request was carried out last, for others to look at.
-    pub fn done(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.done)
+        self.needed || self.asked != self.done
     }
 
     /// Whether one is under way.
@@ -103,7 +99,7 @@ impl Merging {
         let (tell, progress) = watch::channel(MergeProgress::default());
         self.progress = progress;
         self.carries = self.asked;
-        self.task = Some(tokio::spawn((self.merger)(route, link, after, tell)));
+        self.task = Some(tokio::spawn((self.merger)(route, link, after, self.carries, tell)));
     }
 
     /// Waits for the end of the one that is under way.
@@ -114,7 +110,7 @@ impl Merging {
         match &ended {
             Ok(()) => {
                 self.needed = false;
-                self.done.store(self.carries, Ordering::Release);
+                self.done = self.carries;
             }
             Err(_) => self.retry_at = Instant::now() + RETRY_PAUSE,
         }

@@ -4,7 +4,6 @@
 use super::*;
 use crate::outbound::{Merger, Window};
 use flotilla_topology::api::Standing;
-use std::sync::atomic::AtomicU64;
 use tokio::sync::Semaphore;
 
 /// A sender of one group, in operators' hands.
@@ -114,12 +113,12 @@ async fn a_rewind_asks_for_the_cursor_again_and_loses_nothing() {
     assert_eq!(merged, 50, "once each");
 }
 
-/// A merger that ends once for each permit, and counts how often it began.
-fn held_merger() -> (Merger, Arc<Semaphore>, Arc<AtomicU64>) {
-    let (ends, begun) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicU64::new(0)));
-    let (permits, count) = (Arc::clone(&ends), Arc::clone(&begun));
-    let merger: Merger = Arc::new(move |_, _, _, _| {
-        count.fetch_add(1, Ordering::SeqCst);
+/// A merger that ends once for each permit, and tells for which requests it began.
+fn held_merger() -> (Merger, Arc<Semaphore>, Arc<Mutex<Vec<u64>>>) {
+    let (ends, begun) = (Arc::new(Semaphore::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let (permits, told) = (Arc::clone(&ends), Arc::clone(&begun));
+    let merger: Merger = Arc::new(move |_, _, _, request, _| {
+        told.lock().push(request);
         let permits = Arc::clone(&permits);
         Box::pin(async move {
             permits.acquire().await.expect("it is never closed").forget();
@@ -136,20 +135,15 @@ async fn a_merge_that_was_asked_for_is_owed_until_one_that_began_later_is_done()
     // The group knows of no merge that is done: the syncer that was asked has died.
     let (merger, ends, begun) = held_merger();
     let mut rig = Rig::with(&ca, node, west, merger, (1, 0));
-    let count = |begun: &AtomicU64| begun.load(Ordering::SeqCst);
-    let done = |rig: &Rig| rig.window.merged.load(Ordering::SeqCst);
-    rig.until("the next one merges", |_| count(&begun) == 1).await;
-    assert_eq!(done(&rig), 0);
+    rig.until("the next one merges", |_| *begun.lock() == [1]).await;
     rig.told.send_modify(|peer| peer.merge_epoch = 2);
     ends.add_permits(1);
-    rig.until("that one was begun for the first", |_| count(&begun) == 2).await;
-    assert_eq!(done(&rig), 1);
+    rig.until("that one was begun before", |_| *begun.lock() == [1, 2]).await;
     ends.add_permits(1);
-    rig.until("both are done", |rig| done(rig) == 2).await;
     rig.commit(5);
     rig.all_arrive().await;
     rig.until("it is live", |rig| rig.state() == LinkState::Live).await;
-    assert_eq!(count(&begun), 2);
+    assert_eq!(*begun.lock(), [1, 2], "both are done");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
