@@ -86,7 +86,7 @@ pub async fn run(
         let drop = SourceRequest::Drop { cut };
         let _ = ask(leaders, node, drop).await; // it would be dropped by itself in a minute
         match ended {
-            Ok(()) => return pin(&leaders, &LinkFloor { merged: Some(request), ..floor }).await,
+            Ok(()) => return pin(leaders, &LinkFloor { merged: Some(request), ..floor }).await,
             Err(Ended::Older(cursor)) => after = cursor,
             Err(Ended::Failed(reason)) => return Err(reason),
         }
