@@ -5,7 +5,7 @@
 
 use super::durable::Durable;
 use flotilla_topology::api::{
-    LeaderHint, LinkState, LinkStatus, PeerCluster, PeerView, ReplicaStatus,
+    LeaderHint, LinkState, LinkStatus, PeerCluster, PeerView, ReplicaStatus, Standing,
 };
 use flotilla_topology::ids::{ClusterId, GroupId};
 use flotilla_topology::runway::Growth;
@@ -94,7 +94,8 @@ impl Live {
 
     /// A peer as the map shows it.
     pub fn with_overdue(&self, peer: &PeerCluster) -> PeerCluster {
-        PeerCluster { overdue: self.shown.overdue.contains(&peer.id), ..peer.clone() }
+        let overdue = peer.standing == Standing::Live && self.shown.overdue.contains(&peer.id);
+        PeerCluster { overdue, ..peer.clone() }
     }
 
     /// A node gave a sign of life.
