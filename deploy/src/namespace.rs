@@ -92,7 +92,7 @@ fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
     let PdResponse::Namespace { namespace } = answer else {
         anyhow::bail!("PD answers something else: is it of the same version?");
     };
-    println!("{}", line(&namespace).join(", "));
+    println!("{}", line(&namespace));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -115,22 +115,26 @@ fn table(all: &[&ClusterStatus]) -> String {
     let mut rows = vec![head.map(str::to_owned)];
     for status in all {
         for namespace in &status.map.namespaces {
-            let [name, groups, replicas, sync] = line(namespace);
-            let word = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
-            rows.push([status.map.name.clone(), name, word(&groups), word(&replicas), sync]);
+            let NamespaceSpec { name, partitions, replicas, .. } = &namespace.spec;
+            let (groups, replicas) = (partitions.to_string(), replicas.to_string());
+            let sync = sync_in_words(namespace).to_owned();
+            rows.push([status.map.name.clone(), name.clone(), groups, replicas, sync]);
         }
     }
     columns(&rows)
 }
 
-fn line(namespace: &NamespaceInfo) -> [String; 4] {
-    let NamespaceSpec { name, partitions, replicas, synced } = &namespace.spec;
-    let sync = match (synced, namespace.switched) {
+fn line(namespace: &NamespaceInfo) -> String {
+    let NamespaceSpec { name, partitions, replicas, .. } = &namespace.spec;
+    format!("{name}, {partitions} groups, {replicas} replicas, {}", sync_in_words(namespace))
+}
+
+fn sync_in_words(namespace: &NamespaceInfo) -> &'static str {
+    match (namespace.spec.synced, namespace.switched) {
         (false, _) => "not synced",
         (true, false) => "synced",
         (true, true) => "synced, switched on later",
-    };
-    [name.clone(), format!("{partitions} groups"), format!("{replicas} replicas"), sync.to_owned()]
+    }
 }
 
 #[cfg(test)]
@@ -172,7 +176,7 @@ mod tests {
             |synced| NamespaceSpec { name: "jobs".into(), partitions: 4, replicas: 3, synced };
         let said = |synced, switched| {
             let id = flotilla_topology::ids::NamespaceId(1);
-            line(&NamespaceInfo { id, spec: spec(synced), switched }).join(", ")
+            line(&NamespaceInfo { id, spec: spec(synced), switched })
         };
         assert_eq!(said(false, false), "jobs, 4 groups, 3 replicas, not synced");
         assert_eq!(said(true, false), "jobs, 4 groups, 3 replicas, synced");

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use flotilla_node::codec::{DecodeError, Decoder, Encoder, unseal_bytes};
 use flotilla_node::group::entry::{ENTRY_BYTES_MAX, Fence};
 use flotilla_node::group::remote::{
-    EFFECTS_MAX, RemoteEffect, TEXT_BYTES_MAX, VECTOR_MAX, Vector, put_vector, take_vector,
+    EFFECTS_MAX, RemoteEffect, TEXT_BYTES_MAX, VECTOR_MAX, Vector, clip, put_vector, take_vector,
 };
 use flotilla_topology::api::View;
 use flotilla_topology::ids::{ClusterId, GroupId, Incarnation, LogId, Origin};
@@ -227,12 +227,8 @@ impl Message {
                 message.put(out);
             }
             Message::Refused { reason } => {
-                let mut end = reason.len().min(TEXT_BYTES_MAX);
-                while !reason.is_char_boundary(end) {
-                    end -= 1;
-                }
                 out.put_u8(KIND_REFUSED);
-                out.put_text(&reason[..end]);
+                out.put_text(clip(reason));
             }
         }
     }

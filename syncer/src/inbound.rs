@@ -72,7 +72,7 @@ impl Drop for Share {
 
 /// The groups of this cluster that own slots of a group of another cluster, by the namespace's
 /// name. Refused when some slots have no owner: their effects would be lost.
-pub fn targets(
+fn targets(
     map: &ClusterMap,
     namespace: &str,
     slots: SlotRange,
@@ -103,6 +103,16 @@ pub fn targets(
     Ok(found)
 }
 
+/// As [`targets`], by the map of now.
+pub fn owners(
+    map: &MapWatch,
+    namespace: &str,
+    slots: SlotRange,
+) -> Result<Vec<(GroupId, SlotRange)>, String> {
+    let map = map.borrow();
+    targets(map.as_ref().ok_or("this syncer has no map yet")?, namespace, slots)
+}
+
 /// The groups of this cluster that take a group of another one, or why they do not.
 pub async fn admit(
     map: &MapWatch,
@@ -111,10 +121,7 @@ pub async fn admit(
     (namespace, slots): (&str, SlotRange),
     source: (Origin, GroupId),
 ) -> Result<Vec<(GroupId, SlotRange)>, String> {
-    let found = match map.borrow().as_ref() {
-        Some(map) => targets(map, namespace, slots)?,
-        None => return Err("this syncer has no map yet".into()),
-    };
+    let found = owners(map, namespace, slots)?;
     match mesh.refuses(leaders, source, &found).await {
         Some(reason) => Err(reason),
         None => Ok(found),

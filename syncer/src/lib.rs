@@ -35,6 +35,8 @@ mod peers;
 
 mod mesh;
 
+mod stripe;
+
 pub mod ports;
 
 pub mod config;

@@ -192,8 +192,7 @@ impl Outbound {
         let may_open = self.up.is_some() && self.held.is_none();
         let idle = may_open && self.wire.is_none() && self.opening.is_none();
         let idle = idle && !self.merging.is_active();
-        let needs = self.merging.is_wanted() || self.shipper.state().0 == LinkState::NeedsMerge;
-        let reopen = match needs {
+        let reopen = match self.needs_merge() {
             true => idle.then(|| self.merging.retry_at()),
             false => idle.then_some(self.reopen_at),
         };
@@ -268,11 +267,17 @@ impl Outbound {
         }
     }
 
+    fn needs_merge(&self) -> bool {
+        self.merging.is_wanted() || self.shipper.state().0 == LinkState::NeedsMerge
+    }
+
     /// When the log cannot serve the peer, or an operator wants it, the full state travels. What is
     /// learned meanwhile is left to the log.
     fn merge_if_due(&mut self) {
-        let needs = self.merging.is_wanted() || self.shipper.state().0 == LinkState::NeedsMerge;
-        let Some(link) = self.up.clone().filter(|_| needs && self.held.is_none()) else { return };
+        let Some(link) = self.up.clone().filter(|_| self.needs_merge() && self.held.is_none())
+        else {
+            return;
+        };
         if !self.merging.is_due() {
             return;
         }
@@ -300,9 +305,8 @@ impl Outbound {
 
     fn open_if_due(&mut self) {
         let Some(link) = &self.up else { return };
-        let needs = self.merging.is_wanted() || self.shipper.state().0 == LinkState::NeedsMerge;
         let busy = self.wire.is_some() || self.opening.is_some();
-        let busy = busy || needs || self.merging.is_active();
+        let busy = busy || self.needs_merge() || self.merging.is_active();
         if busy || self.held.is_some() || Instant::now() < self.reopen_at {
             return;
         }

@@ -7,7 +7,7 @@
 use crate::link::dial::{Dialer, LinkStatus as Connection};
 use crate::mesh::Seen;
 use crate::tenure::Peer;
-use flotilla_topology::api::{ClusterMap, PeerCluster, Standing};
+use flotilla_topology::api::{ClusterMap, PeerCluster};
 use flotilla_topology::ids::ClusterId;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,8 +95,7 @@ impl Peers {
                 Connection::Up(link) => link.knows.lock().clone(),
                 Connection::Down(_) => None,
             };
-            let counts = told.standing != Standing::Fenced;
-            Seen { id: *id, name: told.name.clone(), counts, knows }
+            Seen { id: *id, name: told.name.clone(), counts: told.counts(), knows }
         };
         self.kept.lock().peers.iter().map(seen).collect()
     }
@@ -125,6 +124,7 @@ mod tests {
     use crate::batch::{Hello, LINK_VERSION};
     use crate::link::transport;
     use flotilla_node::tls::dev::Authority;
+    use flotilla_topology::api::Standing;
     use flotilla_topology::ids::{Epoch, Identity, Incarnation, Role};
 
     fn peer(id: u8) -> PeerCluster {

@@ -3,9 +3,9 @@
 
 use super::outage::Away;
 use super::trial::Trial;
+use super::world;
 use crate::checkers::Violation;
 use flotilla_topology::api::{LinkOp, LinkState};
-use flotilla_topology::ids::Role;
 use std::time::{Duration, Instant};
 
 /// Pause between two looks.
@@ -56,7 +56,7 @@ impl Trial<'_> {
     /// The operators' part: a higher incarnation, everything started again with its data, and the others
     /// let it return.
     pub(super) async fn begin_another_life(&mut self, away: &Away) {
-        let names = self.names_of(&away.victim);
+        let names = world::names_of(&self.world.members(), &away.victim);
         self.tell(format!("{} begins another life with its data", away.victim));
         for name in &names {
             self.done(self.world.kill(name).await);
@@ -76,20 +76,12 @@ impl Trial<'_> {
         if !self.world.fences_together() {
             return;
         }
-        let names = self.names_of(&away.victim);
+        let names = world::names_of(&self.world.members(), &away.victim);
         for death in self.world.unexpected_deaths() {
             match names.iter().find(|name| death.starts_with(name.as_str())) {
                 Some(name) => self.done(self.world.restart(name).await),
                 None => self.violated(format!("died by itself: {death}")),
             }
         }
-    }
-
-    /// The processes of a cluster, PD first.
-    fn names_of(&self, cluster: &str) -> Vec<String> {
-        let mut members = self.world.members();
-        members.retain(|one| one.cluster == cluster);
-        members.sort_by_key(|one| one.role != Role::Pd);
-        members.into_iter().map(|one| one.name).collect()
     }
 }

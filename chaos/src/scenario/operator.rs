@@ -93,13 +93,7 @@ impl Trial<'_> {
         let mut others = self.clusters();
         others.retain(|other| other != cluster);
         let Some(first) = others.first().cloned() else { return };
-        let names: Vec<String> = self
-            .world
-            .members()
-            .iter()
-            .filter(|one| one.cluster == cluster)
-            .map(|one| one.name.clone())
-            .collect();
+        let names = world::names_of(&self.world.members(), cluster);
         let prefix = format!("fallen:{}:{}", self.mark, self.began.elapsed().as_micros());
         let command = |words: &'static [&'static str]| {
             let prefix = prefix.clone();

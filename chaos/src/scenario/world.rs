@@ -167,6 +167,12 @@ pub trait World: Send + Sync {
     fn unexpected_deaths(&self) -> Vec<String>;
 }
 
+/// The processes of a cluster, in the order in which they are started.
+pub(super) fn names_of(members: &[Member], cluster: &str) -> Vec<String> {
+    let own = members.iter().filter(|member| member.cluster == cluster);
+    own.map(|member| member.name.clone()).collect()
+}
+
 /// Datacenters in order of their first appearance.
 pub(super) fn datacenters(members: &[Member]) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();

@@ -229,6 +229,22 @@ impl Demo {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// The link that leaves a cluster, as `flotilla link list` shows it.
+    fn link(&self, from: &str) -> Json {
+        let links: Json =
+            serde_json::from_str(&self.does(&["link", "list", "--json"])).expect("JSON");
+        let found = links.as_array().expect("links").iter().find(|link| link["from"] == from);
+        found.unwrap_or_else(|| panic!("no link from {from}: {links}")).clone()
+    }
+
+    /// Waits until the link that leaves a cluster is so.
+    pub fn link_becomes(&self, from: &str, what: &str, is_so: impl Fn(&Json) -> bool) {
+        eventually(&format!("the link from {from} {what}"), || {
+            let link = self.link(from);
+            if is_so(&link) { Ok(()) } else { Err(link.to_string()) }
+        });
+    }
+
     /// Runs `verify` until it says that the clusters are equal.
     pub fn verify_equal(&self) {
         let output = self.tool(&["verify", "--json", "--timeout", "60s"]);

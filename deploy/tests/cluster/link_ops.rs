@@ -1,23 +1,7 @@
 //! What operators do with links, from the command line to what clients see.
 
-use crate::harness::{Demo, alone, eventually, said};
+use crate::harness::{Demo, alone, said};
 use serde_json::Value as Json;
-
-/// The link that leaves a cluster, as `flotilla link list` shows it.
-fn link(demo: &Demo, from: &str) -> Json {
-    let output = demo.tool(&["link", "list", "--json"]);
-    assert!(output.status.success(), "{}", said(&output));
-    let links: Json = serde_json::from_slice(&output.stdout).expect("JSON");
-    let found = links.as_array().expect("links").iter().find(|link| link["from"] == from);
-    found.unwrap_or_else(|| panic!("no link from {from}: {links}")).clone()
-}
-
-fn link_becomes(demo: &Demo, from: &str, what: &str, is_so: impl Fn(&Json) -> bool) {
-    eventually(&format!("the link from {from} {what}"), || {
-        let link = link(demo, from);
-        if is_so(&link) { Ok(()) } else { Err(link.to_string()) }
-    });
-}
 
 fn does(demo: &Demo, words: &[&str]) -> String {
     demo.does(&[&["link"], words].concat())
@@ -34,16 +18,16 @@ fn a_link_is_paused_resumed_and_fenced() {
     assert!(plan.contains("groups are concerned") && plan.contains("nothing was done"), "{plan}");
     east.call(&["SET", "dry", "run"]);
     west.becomes(&["GET", "dry"], "run");
-    link_becomes(&demo, "east", "is live", |link| link["state"] == "live");
+    demo.link_becomes("east", "is live", |link| link["state"] == "live");
 
     let done = does(&demo, &["pause", "west"]);
     assert!(!done.contains("dry run"), "{done}");
     let all_paused = |link: &Json| {
         link["state"] == "paused" && link["states"]["paused"] == link["groups_wanted"]
     };
-    link_becomes(&demo, "east", "is paused", all_paused);
+    demo.link_becomes("east", "is paused", all_paused);
     east.call(&["SET", "while", "paused"]);
-    link_becomes(&demo, "east", "has a backlog", |link| link["backlog_entries"] == 1);
+    demo.link_becomes("east", "has a backlog", |link| link["backlog_entries"] == 1);
     // The other direction goes on, so the network is not what holds it.
     west.call(&["SET", "back", "1"]);
     east.becomes(&["GET", "back"], "1");
@@ -54,7 +38,7 @@ fn a_link_is_paused_resumed_and_fenced() {
 
     does(&demo, &["resume", "west"]);
     west.becomes(&["GET", "while"], "paused");
-    link_becomes(&demo, "east", "is live", |link| link["state"] == "live");
+    demo.link_becomes("east", "is live", |link| link["state"] == "live");
     does(&demo, &["rewind", "west"]);
     east.call(&["SET", "after", "rewind"]);
     west.becomes(&["GET", "after"], "rewind");
@@ -66,10 +50,10 @@ fn a_link_is_paused_resumed_and_fenced() {
 
     // Who is fenced is told, and gets nothing.
     does(&demo, &["fence", "west"]);
-    link_becomes(&demo, "east", "is fenced", |link| {
+    demo.link_becomes("east", "is fenced", |link| {
         link["state"] == "fenced" && link["standing"] == "fenced"
     });
-    link_becomes(&demo, "west", "is refused", |link| {
+    demo.link_becomes("west", "is refused", |link| {
         link["detail"].as_str().is_some_and(|detail| detail.contains("has fenced yours"))
     });
     east.call(&["SET", "alone", "1"]);

@@ -1,7 +1,6 @@
 //! Sync is switched on for a namespace that has data in two clusters which never knew of each other's.
 
 use crate::harness::{Demo, Redis, alone, eventually, said, show};
-use serde_json::Value as Json;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Keys of each kind.
@@ -39,22 +38,6 @@ impl Old {
             if reply == wanted { Ok(()) } else { Err(reply) }
         });
     }
-}
-
-/// The link that leaves a cluster, as `flotilla link list` shows it.
-fn link(demo: &Demo, from: &str) -> Json {
-    let output = demo.tool(&["link", "list", "--json"]);
-    assert!(output.status.success(), "{}", said(&output));
-    let links: Json = serde_json::from_slice(&output.stdout).expect("JSON");
-    let found = links.as_array().expect("links").iter().find(|link| link["from"] == from);
-    found.unwrap_or_else(|| panic!("no link from {from}: {links}")).clone()
-}
-
-fn link_becomes(demo: &Demo, from: &str, what: &str, is_so: impl Fn(&Json) -> bool) {
-    eventually(&format!("the link from {from} {what}"), || {
-        let link = link(demo, from);
-        if is_so(&link) { Ok(()) } else { Err(link.to_string()) }
-    });
 }
 
 fn sync(demo: &Demo, cluster: &str, more: &[&str]) -> String {
@@ -149,14 +132,14 @@ fn switch_on(demo: &Demo) {
 
     // One side alone is refused by the other, and says why.
     assert!(!sync(demo, "east", &[]).contains("dry run"));
-    link_becomes(demo, "east", "is refused", |link| {
+    demo.link_becomes("east", "is refused", |link| {
         let why = link["detail"].as_str().unwrap_or_default();
         link["state"] == "refused" && why.contains("flotilla namespace sync old")
     });
     sync(demo, "west", &[]);
     assert!(sync(demo, "west", &[]).contains("synced already"));
     for from in ["east", "west"] {
-        link_becomes(demo, from, "is live", |link| {
+        demo.link_becomes(from, "is live", |link| {
             link["state"] == "live" && link["groups"] == link["groups_wanted"]
         });
     }

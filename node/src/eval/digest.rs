@@ -44,10 +44,8 @@ const EXPIRY: u64 = 2;
 /// Digests of the slots in `slots` that hold anything visible at the transaction's time, in order.
 pub fn digest(txn: &Txn<'_>, slots: SlotRange) -> io::Result<Vec<SlotDigest>> {
     let mut digests: Vec<SlotDigest> = Vec::new();
-    for key in txn.keys(slots) {
-        let key = key?;
-        let slot = key.slot;
-        let Some(sum) = of_key(txn, &key)? else { continue };
+    for key in visible_keys(txn, slots) {
+        let (slot, KeyDigest { sum, .. }) = key?;
         match digests.last_mut() {
             Some(last) if last.slot == slot => {
                 last.sum = last.sum.wrapping_add(sum);
@@ -64,7 +62,15 @@ pub fn visible_keys<'t>(
     txn: &'t Txn<'_>,
     slots: SlotRange,
 ) -> impl Iterator<Item = io::Result<(Slot, KeyDigest)>> + 't {
-    txn.keys(slots).filter_map(move |key| {
+    visible(txn, txn.keys(slots))
+}
+
+/// Of these keys the visible ones, with their slots.
+fn visible<'t>(
+    txn: &'t Txn<'_>,
+    keys: impl Iterator<Item = io::Result<Key>> + 't,
+) -> impl Iterator<Item = io::Result<(Slot, KeyDigest)>> + 't {
+    keys.filter_map(move |key| {
         let digest = |key: Key| {
             let sum = of_key(txn, &key)?;
             Ok(sum.map(|sum| (key.slot, KeyDigest { key: key.name, sum })))
@@ -84,10 +90,7 @@ pub fn key_digests<'t>(
     if let Some(after) = after {
         range.start = [&keys::head(slot, after)[..], &[0]].concat().into();
     }
-    txn.keys_in(range).filter_map(move |key| {
-        let digest = |key: Key| Ok(of_key(txn, &key)?.map(|sum| KeyDigest { key: key.name, sum }));
-        key.and_then(digest).transpose()
-    })
+    visible(txn, txn.keys_in(range)).map(|key| key.map(|(_, digest)| digest))
 }
 
 fn of_key(txn: &Txn<'_>, key: &Key) -> io::Result<Option<u128>> {

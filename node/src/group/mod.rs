@@ -73,6 +73,7 @@ use crate::group::skew::{Clocks, SkewLimit};
 use crate::group::state::{StateRequest, StateVerdict};
 use crate::model::Synced;
 use crate::raft::{Completions, Membership, RaftGroup, RaftRole, RaftStatus};
+use flotilla_topology::api::PeerCluster;
 use flotilla_topology::ids::{ClusterId, GroupId, LogId, Origin, ReplicaId};
 use flotilla_topology::slot::SlotRange;
 use flotilla_topology::stamp::{Hlc, Stamp};
@@ -181,6 +182,19 @@ impl Group {
         rows.scan(keys::of_kind(keys::LINK_FLOOR), false)
             .map(|row| LinkFloor::decode(&row?.1).map_err(io::Error::other))
             .collect()
+    }
+
+    /// Up to which index each of these peers has this group's log; 0 if it acknowledged nothing yet.
+    pub fn acknowledged<'p>(
+        &self,
+        peers: impl IntoIterator<Item = &'p PeerCluster>,
+    ) -> io::Result<Vec<(ClusterId, u64)>> {
+        let floors = self.link_floors()?;
+        let position = |peer: &PeerCluster| {
+            let floor = floors.iter().find(|floor| floor.peer == peer.id);
+            (peer.id, floor.map_or(0, |floor| floor.position.index))
+        };
+        Ok(peers.into_iter().map(position).collect())
     }
 
     /// Whether this replica leads and evaluates.

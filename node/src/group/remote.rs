@@ -474,8 +474,8 @@ impl SeedRequest {
     }
 }
 
-/// Cuts a text at a character boundary, so that what is written can be read back.
-fn clip(text: &str) -> &str {
+/// Cuts a text at a character boundary to [`TEXT_BYTES_MAX`], so that what is written can be read back.
+pub fn clip(text: &str) -> &str {
     let mut end = text.len().min(TEXT_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

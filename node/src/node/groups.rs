@@ -14,7 +14,7 @@ use crate::pd_client::{PdClient, PdError};
 use crate::raft::{Member, Membership, RaftGroup, RaftGroups, Settings, Start};
 use crate::router::Places;
 use flotilla_topology::api::{
-    ClusterMap, GroupInfo, NodeInfo, PdRequest, PdResponse, ReplicaInfo, ReplicaStatus, Standing,
+    ClusterMap, GroupInfo, NodeInfo, PdRequest, PdResponse, ReplicaInfo, ReplicaStatus,
 };
 use flotilla_topology::ids::{ClusterId, GroupId, Origin, ReplicaId};
 use std::collections::BTreeMap;
@@ -245,17 +245,14 @@ impl GroupKeeper {
         let Some(map) = self.places.map().filter(|_| group.synced().is_on()) else {
             return Vec::new();
         };
-        let floors = group.link_floors().unwrap_or_else(|error| {
-            tracing::error!(group = %group.context.group, %error, "cannot read link floors");
-            Vec::new()
-        });
+        let positions = group
+            .acknowledged(map.peers.iter().filter(|peer| peer.counts()))
+            .unwrap_or_else(|error| {
+                tracing::error!(group = %group.context.group, %error, "cannot read link floors");
+                Vec::new()
+            });
         let start = group.raft.status().purged.index;
-        let at = |peer| {
-            let floor = floors.iter().find(|floor| floor.peer == peer);
-            floor.map_or(0, |floor| floor.position.index)
-        };
-        let counts = map.peers.iter().filter(|peer| peer.standing != Standing::Fenced);
-        counts.map(|peer| peer.id).filter(|peer| at(*peer) < start).collect()
+        positions.into_iter().filter(|(_, at)| *at < start).map(|(peer, _)| peer).collect()
     }
 
     /// Healthy: a map is here and no group has stopped itself.

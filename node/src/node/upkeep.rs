@@ -160,15 +160,7 @@ async fn purge(keeper: &GroupKeeper, group: &Group, over_budget: bool, backlog: 
 /// The smallest position that a live peer has acknowledged; `None` if nobody follows this group.
 /// Who is fenced holds nothing back.
 fn floor(keeper: &GroupKeeper, group: &Group) -> std::io::Result<Option<u64>> {
-    let mut peers = match keeper.places.map() {
-        Some(map) if group.synced().is_on() => map.peers.clone(),
-        _ => return Ok(None),
-    };
-    peers.retain(|peer| peer.standing != Standing::Fenced);
-    let floors = group.link_floors()?;
-    let position = |peer| {
-        let floor = floors.iter().find(|floor| floor.peer == peer);
-        floor.map_or(0, |floor| floor.position.index)
-    };
-    Ok(peers.iter().map(|peer| position(peer.id)).min())
+    let Some(map) = keeper.places.map().filter(|_| group.synced().is_on()) else { return Ok(None) };
+    let positions = group.acknowledged(map.peers.iter().filter(|peer| peer.counts()))?;
+    Ok(positions.into_iter().map(|(_, index)| index).min())
 }

@@ -302,6 +302,11 @@ impl Durable {
         self.peers.values().filter(|record| record.gone.is_none()).map(|record| &record.peer)
     }
 
+    /// Those of them that were not given up.
+    pub fn counting_peers(&self) -> impl Iterator<Item = &PeerCluster> {
+        self.present_peers().filter(|peer| peer.counts())
+    }
+
     /// Groups by the key of the record that holds them.
     fn chunks(&self) -> BTreeMap<String, Vec<&GroupRecord>> {
         let mut chunks: BTreeMap<String, Vec<&GroupRecord>> = BTreeMap::new();

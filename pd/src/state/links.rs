@@ -226,24 +226,18 @@ impl State {
         Ok(lines)
     }
 
-    pub(super) fn fence(&mut self, peer: &str) -> Result<Vec<String>, Refusal> {
+    fn fence(&mut self, peer: &str) -> Result<Vec<String>, Refusal> {
         let PeerCluster { id, name, standing, .. } = self.find(peer)?.peer.clone();
         if standing == Standing::Fenced {
             return Ok(unchanged(&name, "is fenced already"));
         }
-        self.peer_mut(id).standing = Standing::Fenced;
-        // Each of the others may have more of what it sent last than we have.
-        let others = self.durable.present_peers().filter(|peer| peer.standing != Standing::Fenced);
-        let others: Vec<ClusterId> = others.map(|peer| peer.id).collect();
-        for other in &others {
-            self.peer_mut(*other).merge_epoch += 1;
-        }
+        let others = self.give_up(id);
         let mut lines = vec![
             format!("`{name}` is given up: it holds back no logs"),
             "its streams are refused here, and nothing is shipped to it".to_owned(),
             self.waiting(id),
         ];
-        if !others.is_empty() {
+        if others > 0 {
             lines.push(
                 "the other clusters are sent what of our state they lack: it holds back collection \
                  until all of them have fenced it and done the same"
@@ -256,6 +250,17 @@ impl State {
         ));
         lines.push(self.elsewhere(id, "fence it"));
         Ok(lines)
+    }
+
+    /// Fences a peer; how many others are sent what they lack. Each of them may have more of what it
+    /// sent last than we have.
+    pub(super) fn give_up(&mut self, peer: ClusterId) -> usize {
+        self.peer_mut(peer).standing = Standing::Fenced;
+        let others: Vec<ClusterId> = self.durable.counting_peers().map(|peer| peer.id).collect();
+        for other in &others {
+            self.peer_mut(*other).merge_epoch += 1;
+        }
+        others.len()
     }
 
     fn take_back(&mut self, peer: &str) -> Result<Vec<String>, Refusal> {

@@ -47,21 +47,20 @@ impl State {
     pub(super) fn fence_together(&mut self) {
         let overdue: Vec<ClusterId> = self.live.shown.overdue.iter().copied().collect();
         for id in overdue {
-            let others = self.durable.present_peers().filter(|peer| peer.id != id && counts(peer));
+            let others = self.durable.counting_peers().filter(|peer| peer.id != id);
             let others: Vec<ClusterId> = others.map(|peer| peer.id).collect();
             let agree = |other: &ClusterId| {
                 matches!(self.view(*other, id), Some(View::Overdue | View::Fenced))
             };
             if !others.is_empty() && others.iter().all(agree) {
-                // It is a peer, so nothing can be refused; the lines are for operators.
-                let _ = self.fence(&id.to_string());
+                self.give_up(id);
             }
         }
     }
 
     /// Live peers that some group's log no longer reaches, and to which nothing moves, if all other
     /// links are well.
-    pub(super) fn away_beyond_budget(&self) -> BTreeSet<ClusterId> {
+    fn away_beyond_budget(&self) -> BTreeSet<ClusterId> {
         let nodes = &self.live.nodes;
         let alive = nodes.iter().filter(|(name, _)| self.live.shown.nodes.contains(*name));
         let led = alive.flat_map(|(_, node)| node.replicas.iter()).filter(|replica| replica.leads);
@@ -70,7 +69,7 @@ impl State {
             return outrun;
         }
         let moving = self.moving();
-        let all: Vec<&PeerCluster> = self.durable.present_peers().filter(|p| counts(p)).collect();
+        let all: Vec<&PeerCluster> = self.durable.counting_peers().collect();
         let is_away = |peer: &&&PeerCluster| {
             let id = peer.id;
             let waits = peer.standing == Standing::Live && !peer.paused && outrun.contains(&id);
@@ -97,10 +96,8 @@ impl State {
 
     /// Whether a peer has fenced a cluster, other than `but`, that counts here.
     fn gives_up_another(&self, peer: ClusterId, but: ClusterId) -> bool {
-        let present = self.durable.present_peers();
-        present
-            .filter(|other| counts(other) && other.id != but)
-            .any(|other| self.view(peer, other.id) == Some(View::Fenced))
+        let mut others = self.durable.counting_peers().filter(|other| other.id != but);
+        others.any(|other| self.view(peer, other.id) == Some(View::Fenced))
     }
 
     /// What a peer said last of a cluster, to a syncer that is alive.
@@ -112,9 +109,4 @@ impl State {
         // Of several the mildest: they were heard at different times.
         said.map(|(_, view)| *view).min()
     }
-}
-
-/// Whether a peer was not given up.
-fn counts(peer: &PeerCluster) -> bool {
-    peer.standing != Standing::Fenced
 }

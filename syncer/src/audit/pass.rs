@@ -6,6 +6,7 @@
 //! takes at most one part in [`PACE`] of the time.
 
 use super::rule::{Sides, Suspect, Verdict};
+use crate::stripe::{SLOTS_MAX, Width};
 use flotilla_node::group::digest::Look;
 use flotilla_node::group::digest::look::{BUCKETS_MAX, Cell, Cells};
 use flotilla_topology::ids::ClusterId;
@@ -13,12 +14,6 @@ use flotilla_topology::slot::{Slot, SlotRange};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// Slots of the first stripe, ...
-const STRIPE_SLOTS: u16 = 64;
-/// ... and of any: twice as many as before while a stripe holds few rows, half as many when it holds
-/// more than this.
-const STRIPE_SLOTS_MAX: u16 = 2048;
-const STRIPE_ROWS: u64 = 32 << 10;
 /// After a look that took a second nothing is asked for so many, less one.
 const PACE: u32 = 10;
 /// Cells that are looked at again, about; no new ones are begun while there are more.
@@ -45,7 +40,7 @@ pub struct Level {
 
 /// From slots as a whole to buckets of a few keys.
 pub const LEVELS: [Level; 3] = [
-    Level { buckets: 1, slots: STRIPE_SLOTS_MAX, changes: 3 },
+    Level { buckets: 1, slots: SLOTS_MAX, changes: 3 },
     Level { buckets: 64, slots: 64, changes: 4 },
     Level { buckets: BUCKETS_MAX, slots: 1, changes: 6 },
 ];
@@ -132,7 +127,7 @@ pub struct Pass {
     clusters: (ClusterId, ClusterId),
     /// Slots that no stripe has come to yet.
     left: VecDeque<SlotRange>,
-    width: u16,
+    width: Width,
     open: BTreeMap<Slot, Open>,
     seed: u64,
     ready: Instant,
@@ -150,7 +145,7 @@ impl Pass {
         Pass {
             clusters: (own, peer),
             left: slots.into_iter().collect(),
-            width: STRIPE_SLOTS,
+            width: Width::default(),
             open: BTreeMap::new(),
             seed,
             ready: now,
@@ -173,7 +168,7 @@ impl Pass {
         }
         match self.left.front().filter(|_| room) {
             Some(range) => {
-                let last = range.last.0.min(range.first.0.saturating_add(self.width - 1));
+                let last = range.last.0.min(range.first.0.saturating_add(self.width.slots() - 1));
                 let slots = SlotRange { first: range.first, last: Slot(last) };
                 Next::Ask(Question { cells: Cells::slots(slots), level: 0, fresh: true })
             }
@@ -187,7 +182,7 @@ impl Pass {
 
     /// From this slot to the last one of its level that is due and fits into a question.
     fn again(&self, first: Slot, level: usize, now: Instant) -> Question {
-        let most = if level == 0 { self.width } else { LEVELS[level].slots };
+        let most = if level == 0 { self.width.slots() } else { LEVELS[level].slots };
         let end = Slot(first.0.saturating_add(most - 1));
         let due = self.open.range(first..=end).rev();
         let mut due = due.filter(|(_, open)| open.level == level && open.due <= now);
@@ -240,12 +235,7 @@ impl Pass {
             let cells = parts.iter().flat_map(|part| part.look.cells.values());
             cells.map(|cell| cell.rows).fold(0, u64::saturating_add)
         };
-        let rows = rows(&seen.ours).max(rows(&seen.theirs));
-        self.width = match rows {
-            rows if rows > STRIPE_ROWS => (self.width / 2).max(1),
-            rows if rows < STRIPE_ROWS / 4 => (self.width * 2).min(STRIPE_SLOTS_MAX),
-            _ => self.width,
-        };
+        self.width = self.width.after(rows(&seen.ours).max(rows(&seen.theirs)));
     }
 
     fn sides<'s>(&self, slot: Slot, seen: &'s Seen) -> Result<Sides<'s>, String> {

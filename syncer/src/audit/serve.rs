@@ -5,7 +5,7 @@ use super::Audits;
 use super::pass::Part;
 use super::wire::AuditMessage;
 use crate::batch::Message;
-use crate::inbound::targets;
+use crate::inbound::owners;
 use crate::leaders::{Leaders, MapWatch};
 use crate::link::stream::Wire;
 use crate::receiver::{Failure, RETRY_FIRST, RETRY_LAST};
@@ -32,13 +32,6 @@ pub struct OpenedAudit {
     pub wire: Wire,
 }
 
-impl OpenedAudit {
-    /// Says why nothing will be answered.
-    pub fn refuse(self, reason: &str) {
-        self.wire.close_with(Message::Refused { reason: reason.to_owned() });
-    }
-}
-
 /// Answers until the stream ends.
 pub async fn run(opened: OpenedAudit, audits: Audits, leaders: Leaders, map: MapWatch) {
     let OpenedAudit { from, namespace, mut wire } = opened;
@@ -50,11 +43,7 @@ pub async fn run(opened: OpenedAudit, audits: Audits, leaders: Leaders, map: Map
         };
         // Closed only with the process.
         let Ok(_room) = audits.served.acquire().await else { return };
-        let found = match map.borrow().as_ref() {
-            Some(map) => targets(map, &namespace, cells.slots),
-            None => Err("this syncer has no map yet".into()),
-        };
-        let parts = match found {
+        let parts = match owners(&map, &namespace, cells.slots) {
             Ok(found) => parts(&leaders, found, at_ms, cells).await,
             Err(reason) => Err(reason),
         };

@@ -4,7 +4,7 @@ use super::pass::Part;
 use flotilla_node::codec::{DecodeError, Decoder, Encoder};
 use flotilla_node::group::digest::Look;
 use flotilla_node::group::digest::look::Cells;
-use flotilla_node::group::remote::{Outcome, TEXT_BYTES_MAX};
+use flotilla_node::group::remote::{Outcome, TEXT_BYTES_MAX, clip};
 
 type Decoded<T> = Result<T, DecodeError>;
 
@@ -75,11 +75,7 @@ impl AuditMessage {
             AuditMessage::NotNow { number, reason } => {
                 out.put_u8(4);
                 out.put_varint(*number);
-                let mut end = reason.len().min(TEXT_BYTES_MAX);
-                while !reason.is_char_boundary(end) {
-                    end -= 1;
-                }
-                out.put_text(&reason[..end]);
+                out.put_text(clip(reason));
             }
         }
     }

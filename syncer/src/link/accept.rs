@@ -47,9 +47,7 @@ pub trait Host: Send + Sync + 'static {
     /// Takes the stream of a full-state merge; must not block.
     fn merges(&self, merge: OpenedMerge);
     /// Takes the stream of an audit; must not block.
-    fn audits(&self, audit: OpenedAudit) {
-        audit.refuse("nothing is compared here");
-    }
+    fn audits(&self, audit: OpenedAudit);
 }
 
 /// Accepts until the endpoint is closed.

@@ -4,6 +4,7 @@
 use super::accept::{self, Host, Opened};
 use super::dial::{Dialer, Link, LinkStatus};
 use super::transport;
+use crate::audit::serve::OpenedAudit;
 use crate::batch::{Batch, Hello, LINK_VERSION, Message};
 use crate::gate::Gate;
 use crate::leaders::Leaders;
@@ -171,6 +172,10 @@ impl Host for Sink {
 
     fn merges(&self, _merge: OpenedMerge) {
         panic!("nobody sends a full state here");
+    }
+
+    fn audits(&self, _audit: OpenedAudit) {
+        panic!("nobody compares here");
     }
 }
 

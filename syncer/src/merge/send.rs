@@ -9,6 +9,7 @@ use crate::link::dial::Link;
 use crate::link::stream::Wire;
 use crate::outbound::Route;
 use crate::receiver::Failure;
+use crate::stripe::Width;
 use bytes::Bytes;
 use flotilla_node::group::remote::LinkFloor;
 use flotilla_node::group::rows::{DifferentSlot, Resume, SlotState, Stretch};
@@ -29,12 +30,6 @@ use tokio::time::{sleep, timeout};
 const ASK_DEADLINE: Duration = Duration::from_secs(20);
 /// The other side must answer within this: its groups may have to elect leaders first.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
-/// Slots that are compared at once, at first ...
-const STRIPE_SLOTS: u16 = 64;
-/// ... and at most: twice as many as before while a stripe holds few rows, half as many when it
-/// holds more than this.
-const STRIPE_SLOTS_MAX: u16 = 2048;
-const STRIPE_ROWS: u64 = 32 << 10;
 /// Chunks under way: each is half a mebibyte at most.
 const CHUNKS_MAX: usize = 8;
 /// How often a replica is looked for that can be cut, and the wait between.
@@ -240,16 +235,12 @@ impl Sending<'_> {
             other => return Err(Ended::Failed(format!("an answer to an opening: {other:?}"))),
         }
         let total = f64::from(slots.last.0 - slots.first.0) + 1.0;
-        let (mut first, mut width) = (slots.first.0, STRIPE_SLOTS);
+        let (mut first, mut width) = (slots.first.0, Width::default());
         while first <= slots.last.0 {
-            let last = slots.last.0.min(first.saturating_add(width - 1));
+            let last = slots.last.0.min(first.saturating_add(width.slots() - 1));
             let stripe = SlotRange { first: Slot(first), last: Slot(last) };
             let rows = self.stripe(stripe, progress).await?;
-            width = match rows {
-                rows if rows > STRIPE_ROWS => (width / 2).max(1),
-                rows if rows < STRIPE_ROWS / 4 => (width * 2).min(STRIPE_SLOTS_MAX),
-                _ => width,
-            };
+            width = width.after(rows);
             progress.send_modify(|now| now.done = f64::from(last - slots.first.0 + 1) / total);
             first = last + 1;
         }

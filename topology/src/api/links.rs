@@ -83,6 +83,11 @@ pub struct PeerCluster {
 }
 
 impl PeerCluster {
+    /// Whether it counts here: collection and purge floors wait for it.
+    pub fn counts(&self) -> bool {
+        self.standing != Standing::Fenced
+    }
+
     /// What this cluster says of it.
     pub fn view(&self) -> View {
         match self.standing {

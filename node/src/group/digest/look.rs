@@ -15,7 +15,9 @@ use crate::eval::{self, Mix, Txn};
 use crate::group::cursor::{self, closed_vector};
 use crate::group::leader::eval_context;
 use crate::group::live::LiveSet;
-use crate::group::remote::{Answer, Outcome, TEXT_BYTES_MAX, Vector, put_vector, take_vector};
+use crate::group::remote::{
+    Answer, Outcome, TEXT_BYTES_MAX, VECTOR_MAX, Vector, put_vector, take_vector,
+};
 use crate::group::rows::row_digests;
 use crate::group::{Group, GroupContext, levelled, life};
 use flotilla_topology::ids::{ClusterId, GroupId};
@@ -29,8 +31,6 @@ use std::sync::Arc;
 pub const BUCKETS_MAX: u16 = 4096;
 /// Cells of one look.
 pub const CELLS_MAX: usize = SLOT_COUNT as usize;
-/// Other clusters: ids are 1 to 255.
-const CLUSTERS_MAX: usize = 255;
 /// Bytes of a cell, at least.
 const CELL_BYTES_MIN: usize = 29;
 
@@ -153,7 +153,7 @@ impl Outcome for Look {
 
     fn take(from: &mut Decoder<'_>) -> Decoded<Look> {
         let clock = from.hlc()?;
-        let count = from.count(CLUSTERS_MAX, 1)?;
+        let count = from.count(VECTOR_MAX, 1)?;
         let live = (0..count).map(|_| from.cluster()).collect::<Decoded<_>>()?;
         let vector = take_vector(from)?;
         let unsettled = from.option(|from| Ok(from.text(TEXT_BYTES_MAX)?.to_owned()))?;

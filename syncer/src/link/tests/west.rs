@@ -76,6 +76,10 @@ impl Host for West {
     fn merges(&self, _merge: OpenedMerge) {
         panic!("nobody sends a full state here");
     }
+
+    fn audits(&self, _audit: OpenedAudit) {
+        panic!("nobody compares here");
+    }
 }
 
 fn west_map(rpc: SocketAddr, partitions: u32) -> ClusterMap {
