@@ -171,7 +171,7 @@ impl NodeService {
         let cuts = Arc::clone(&self.cuts);
         let group = match &request {
             SourceRequest::Cut { group, .. }
-            | SourceRequest::CompareSlots { group, .. }
+            | SourceRequest::CompareStates { group, .. }
             | SourceRequest::CompareKeys { group, .. } => Some(self.group(*group)?),
             _ => None,
         };

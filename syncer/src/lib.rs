@@ -35,8 +35,6 @@ mod peers;
 
 mod mesh;
 
-mod stripe;
-
 pub mod ports;
 
 pub mod config;

@@ -14,8 +14,8 @@ use crate::engine::meta::GroupMeta;
 use bytes::Bytes;
 use flotilla_topology::ids::GroupId;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    FlushOptions, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
+    DBCompressionType, FlushOptions, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 use std::io;
 use std::path::Path;
@@ -118,8 +118,9 @@ impl Engine {
         if config.background_bytes_per_second > 0 {
             options.set_ratelimiter(config.background_bytes_per_second, 100_000, 10);
         }
+        let cache = Cache::new_lru_cache(config.block_cache_bytes);
         let families = [DATA, META]
-            .map(|name| ColumnFamilyDescriptor::new(name, Self::family_options(config)));
+            .map(|name| ColumnFamilyDescriptor::new(name, Self::family_options(config, &cache)));
         let db = DB::open_cf_descriptors(&options, dir, families)?;
         let next = db
             .get_cf(family(&db, META), NEXT_TABLET)?
@@ -130,11 +131,18 @@ impl Engine {
         Ok(engine)
     }
 
-    fn family_options(config: &EngineConfig) -> Options {
+    /// Filters and indexes are in partitions: that of a whole file takes a mebibyte and more, and a
+    /// cache that cannot hold those of all files would read and check one for each missing row
+    /// (57 % of a node's CPU with 128 MiB of memory and a gibibyte of rows).
+    fn family_options(config: &EngineConfig, cache: &Cache) -> Options {
         let mut table = BlockBasedOptions::default();
-        table.set_block_cache(&Cache::new_lru_cache(config.block_cache_bytes));
+        table.set_block_cache(cache);
         table.set_bloom_filter(10.0, false);
+        table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        table.set_partition_filters(true);
+        table.set_metadata_block_size(4096);
         table.set_cache_index_and_filter_blocks(true);
+        table.set_pin_top_level_index_and_filter(true);
         table.set_pin_l0_filter_and_index_blocks_in_cache(true);
         let mut options = Options::default();
         options.set_block_based_table_factory(&table);

@@ -25,21 +25,24 @@ pub struct Coverage<'c> {
     pub effects: &'c [Effect],
     /// Whether it had what was stamped so, in that slot.
     pub had: &'c dyn Fn(Slot, Stamp) -> bool,
-    /// Rows that one step may look at.
-    pub budget: usize,
 }
 
 /// Where the next step over a stretch goes on: head row and element row.
 pub type CoverFrom = (Bytes, Bytes);
 
-/// Drops what was deleted in the meantime; where to go on if the budget was too small.
+/// Drops what was deleted in the meantime, looking at no more rows than the budget has, which it draws
+/// on; where to go on if that was too small.
 ///
 /// # Panics
 /// In a namespace that is not synced.
-pub fn cover(txn: &mut Txn<'_>, coverage: &Coverage<'_>) -> io::Result<Option<CoverFrom>> {
+pub fn cover(
+    txn: &mut Txn<'_>,
+    coverage: &Coverage<'_>,
+    budget: &mut usize,
+) -> io::Result<Option<CoverFrom>> {
     assert!(txn.is_synced(), "only synced namespaces come back from a fence");
     let theirs: BTreeMap<Bytes, &Element> = coverage.effects.iter().map(place).collect();
-    let (heads, left) = rows(txn, &coverage.heads, coverage.budget)?;
+    let (heads, left) = rows(txn, &coverage.heads, budget)?;
     for (row, _) in heads {
         let RowKey::Head { slot, key } = keys::decode(&row).map_err(corrupt)? else { continue };
         let mut key = txn.load_unseen(slot, &key)?;
@@ -53,7 +56,7 @@ pub fn cover(txn: &mut Txn<'_>, coverage: &Coverage<'_>) -> io::Result<Option<Co
     if let Some(next) = left {
         return Ok(Some((next, coverage.elements.start.clone())));
     }
-    let (elements, left) = rows(txn, &coverage.elements, coverage.budget)?;
+    let (elements, left) = rows(txn, &coverage.elements, budget)?;
     for (row, value) in elements {
         let RowKey::Element { slot, key, ty, name } = keys::decode(&row).map_err(corrupt)? else {
             continue;
@@ -98,9 +101,14 @@ fn of<'e>(theirs: &BTreeMap<Bytes, &'e Element>, row: &Bytes) -> &'e Element {
 type Rows = Vec<(Bytes, Bytes)>;
 
 /// The rows of a range, and the first one beyond the budget.
-fn rows(txn: &Txn<'_>, range: &Range<Bytes>, budget: usize) -> io::Result<(Rows, Option<Bytes>)> {
-    let found = txn.view.scan(range.clone(), false).take(budget + 1);
+fn rows(
+    txn: &Txn<'_>,
+    range: &Range<Bytes>,
+    budget: &mut usize,
+) -> io::Result<(Rows, Option<Bytes>)> {
+    let found = txn.view.scan(range.clone(), false).take(*budget + 1);
     let mut found: Rows = found.collect::<io::Result<_>>()?;
-    let beyond = if found.len() > budget { found.pop() } else { None };
+    let beyond = if found.len() > *budget { found.pop() } else { None };
+    *budget -= found.len();
     Ok((found, beyond.map(|(row, _)| row)))
 }

@@ -77,9 +77,10 @@ pub fn resume() -> Resume {
     Resume::at(SlotRange { first: SLOT, last: SLOT })
 }
 
-/// All of a slot.
-pub fn stretch() -> Stretch {
-    Stretch::of_slot(SLOT)
+/// All of a slot, and a part of one.
+pub fn stretches() -> [Stretch; 2] {
+    let part = Stretch { slot: SLOT, from: Some(resume()), to: Some(resume()) };
+    [Stretch::of_slot(SLOT), part]
 }
 
 fn sum(cluster: u8, amount: i128) -> Sum {

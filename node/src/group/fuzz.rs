@@ -1,6 +1,7 @@
 //! What groups tell each other and keep, as targets of [`crate::fuzz`].
 
 use super::census::{self, Census};
+use super::compare::{Different, KeyState, States, StretchKeys, StretchState, Wanted};
 use super::cursor::Cursor;
 use super::digest::{
     DigestAnswer, DigestCall, DigestRequest, KeyPage, KeysRequest, LookRequest, ReplicaState,
@@ -14,7 +15,7 @@ use super::remote::{
     Answer, CursorsRequest, LeaderIs, LinkFloor, Outcome, RemoteBatch, RemoteEffect, Seed,
     SeedRequest, Verdict,
 };
-use super::rows::{DifferentSlot, KeyState, SlotState, encode_effect};
+use super::rows::{StretchRows, encode_effect};
 use super::source::{SourceAnswer, SourceRequest};
 use super::state::{OpenMerge, StateRequest, StateStep, StateVerdict};
 use super::synced;
@@ -169,14 +170,14 @@ fn state() -> Vec<Target> {
     let steps = [
         StateStep::Open(sample::cut()),
         StateStep::Chunk { origin, group, effects: effects() },
-        StateStep::Cover { origin, group, stretch: sample::stretch(), effects: effects() },
+        StateStep::Cover { origin, group, rows: rows() },
         StateStep::Close { origin, group },
     ];
     let step = |step| StateRequest { target: GroupId(7), id: 99, step };
     let verdicts = vec![
         StateVerdict::Done,
         StateVerdict::Covers,
-        StateVerdict::More { from: sample::resume() },
+        StateVerdict::More { done: 300, from: sample::resume() },
         StateVerdict::Older { cursor: AT },
         StateVerdict::NotOpen,
         StateVerdict::Parked { ahead_ms: 700 },
@@ -195,37 +196,47 @@ fn state() -> Vec<Target> {
     ]
 }
 
-fn slot_states() -> Vec<SlotState> {
-    vec![SlotState { slot: SLOT, sum: u64::MAX, rows: 300 }; 3]
+fn states() -> Vec<StretchState> {
+    sample::stretches().map(|stretch| StretchState { stretch, sum: u64::MAX, rows: 300 }).into()
 }
 
-fn key_states() -> Vec<KeyState> {
-    vec![KeyState { key: 1, sum: 2 }, KeyState { key: 3, sum: 4 }]
+fn keys() -> Vec<StretchKeys> {
+    let keys = vec![KeyState { key: 1, sum: 2 }, KeyState { key: 3, sum: 4 }];
+    sample::stretches().map(|stretch| StretchKeys { stretch, keys: keys.clone() }).into()
+}
+
+fn wanted() -> Vec<Wanted> {
+    let [whole, part] = sample::stretches();
+    vec![Wanted::all(whole), Wanted { stretch: part, keys: Some(vec![1, 2]) }]
+}
+
+fn rows() -> Vec<StretchRows> {
+    sample::stretches().map(|stretch| StretchRows { stretch, effects: effects() }).into()
 }
 
 fn source_requests() -> Vec<SourceRequest> {
-    let (slot, from) = (SLOT, Some(sample::resume()));
+    let (slots, stretches) = (SlotRange::partition(1, 3), sample::stretches().into());
     vec![
         SourceRequest::Cut { group: GROUP, after: AT, keep: true, peer: ClusterId(2), mesh: 300 },
-        SourceRequest::Slots { cut: 5, slots: SlotRange::partition(1, 3) },
-        SourceRequest::Keys { cut: 5, slot },
-        SourceRequest::Rows { cut: 5, slot, keys: Some(vec![1, 2]), from },
-        SourceRequest::Rows { cut: 5, slot, keys: None, from: None },
+        SourceRequest::States { cut: 5, slots, from: Some(sample::resume()), all: true },
+        SourceRequest::States { cut: 5, slots, from: None, all: false },
+        SourceRequest::Keys { cut: 5, stretches },
+        SourceRequest::Rows { cut: 5, wanted: wanted() },
         SourceRequest::Drop { cut: 5 },
-        SourceRequest::CompareSlots { group: GROUP, states: slot_states() },
-        SourceRequest::CompareKeys { group: GROUP, slot, states: key_states() },
+        SourceRequest::CompareStates { group: GROUP, states: states() },
+        SourceRequest::CompareKeys { group: GROUP, keys: keys() },
     ]
 }
 
 fn source_answers() -> Vec<SourceAnswer> {
-    let different = DifferentSlot { slot: SLOT, empty: true };
+    let [_, next] = sample::stretches();
     vec![
         SourceAnswer::Cut { cut: 5, state: sample::cut() },
-        SourceAnswer::Slots(slot_states()),
-        SourceAnswer::Keys(key_states()),
-        SourceAnswer::Rows { effects: effects(), next: Some(sample::resume()) },
-        SourceAnswer::DifferentSlots(vec![different; 2]),
-        SourceAnswer::DifferentKeys(vec![5, 6]),
+        SourceAnswer::States(States { states: states(), next: Some(next) }),
+        SourceAnswer::Keys(keys()),
+        SourceAnswer::Rows(rows()),
+        SourceAnswer::Different(vec![Different { at: 300, empty: true }; 2]),
+        SourceAnswer::Wanted(wanted()),
         SourceAnswer::Dropped,
     ]
 }

@@ -30,6 +30,8 @@ pub mod state;
 
 pub mod rows;
 
+pub mod compare;
+
 pub mod source;
 
 pub mod census;

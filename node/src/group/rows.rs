@@ -1,30 +1,18 @@
-//! Reading the full state of a group: whole rows key by key, head first, and what two clusters
-//! compare to find out which rows must travel.
-//!
-//! A state digest covers everything that a join looks at, hidden or not: tombstones, floors, claims
-//! and sums too. If two groups have the same digest of a slot, joining one into the other changes
-//! nothing, so nothing of that slot needs to travel; if they differ only in what one of them has
-//! collected already, the rows travel in vain and change nothing either. Counts and what was forgotten
-//! are not covered: they are each cluster's own.
+//! Reading the full state of a group: whole rows key by key, head first, from any place and in
+//! stretches of any size.
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::engine::keys::{self, RowKey};
 use crate::engine::view::{Row, RowIter, Rows};
-use crate::eval::Mix;
 use crate::flaws::{self, Flaw};
 use crate::group::synced;
-use crate::model::{Effect, Head, decode_element_since, decode_head_since, encode_head};
+use crate::model::{Effect, Head, decode_element_since, decode_head_since};
 use bytes::Bytes;
 use flotilla_topology::slot::{Slot, SlotRange};
 use flotilla_topology::stamp::Stamp;
 use std::io;
 use std::iter::Peekable;
 use std::ops::Range;
-
-/// Seed of state digests.
-const SEED: u64 = 0x5374_6174;
-/// Seed of the hashes that stand for keys.
-const KEY_SEED: u64 = 0x4B65_7973;
 
 /// One row of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +52,11 @@ impl Resume {
         Resume { heads: end(keys::HEAD), elements: end(keys::ELEMENT) }
     }
 
+    /// Whichever comes first, for heads and for elements.
+    pub fn at_most(self, end: Resume) -> Resume {
+        Resume { heads: self.heads.min(end.heads), elements: self.elements.min(end.elements) }
+    }
+
     /// Appends it.
     pub fn put(&self, out: &mut Encoder) {
         out.put_bytes(&self.heads);
@@ -76,52 +69,84 @@ impl Resume {
     }
 }
 
-/// All rows between two places of one slot.
+/// The rows of one slot, or those between two places of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stretch {
-    /// From here on,
-    pub from: Resume,
-    /// up to here, excluded.
-    pub to: Resume,
+    /// The slot.
+    pub slot: Slot,
+    /// From here on; from the slot's first row if none.
+    pub from: Option<Resume>,
+    /// Up to here, excluded; up to the slot's end if none.
+    pub to: Option<Resume>,
 }
 
 impl Stretch {
     /// All rows of a slot.
     pub fn of_slot(slot: Slot) -> Stretch {
-        let slots = SlotRange { first: slot, last: slot };
-        Stretch { from: Resume::at(slots), to: Resume::behind(slots) }
+        Stretch { slot, from: None, to: None }
+    }
+
+    fn slots(&self) -> SlotRange {
+        SlotRange { first: self.slot, last: self.slot }
+    }
+
+    /// Where it begins.
+    pub fn begin(&self) -> Resume {
+        self.from.clone().unwrap_or_else(|| Resume::at(self.slots()))
+    }
+
+    /// Where it ends.
+    pub fn end(&self) -> Resume {
+        self.to.clone().unwrap_or_else(|| Resume::behind(self.slots()))
     }
 
     /// Its head rows.
     pub fn heads(&self) -> Range<Bytes> {
-        self.from.heads.clone()..self.to.heads.clone()
+        self.begin().heads..self.end().heads
     }
 
     /// Its element rows.
     pub fn elements(&self) -> Range<Bytes> {
-        self.from.elements.clone()..self.to.elements.clone()
+        self.begin().elements..self.end().elements
     }
 
-    /// Whether it lies within some slots.
-    pub fn is_within(&self, slots: SlotRange) -> bool {
-        let (first, end) = (Resume::at(slots), Resume::behind(slots));
-        let within = |from: &Bytes, to: &Bytes, first: &Bytes, end: &Bytes| {
-            first <= from && from <= to && to <= end
+    /// Whether its places are of its slot, and in order: what is told may be anything.
+    pub fn is_sound(&self) -> bool {
+        let within = |of: fn(&Resume) -> &Bytes| {
+            let (first, end) = (Resume::at(self.slots()), Resume::behind(self.slots()));
+            let (from, to) = (self.begin(), self.end());
+            of(&first) <= of(&from) && of(&from) <= of(&to) && of(&to) <= of(&end)
         };
-        within(&self.from.heads, &self.to.heads, &first.heads, &end.heads)
-            && within(&self.from.elements, &self.to.elements, &first.elements, &end.elements)
+        within(|place| &place.heads) && within(|place| &place.elements)
     }
+
+    /// Bytes that it takes at least: what [`Decoder::count`] needs to know.
+    pub const BYTES_MIN: usize = 4;
 
     /// Appends it.
     pub fn put(&self, out: &mut Encoder) {
-        self.from.put(out);
-        self.to.put(out);
+        out.put_slot(self.slot);
+        out.put_option(self.from.as_ref(), |out, from| from.put(out));
+        out.put_option(self.to.as_ref(), |out, to| to.put(out));
     }
 
     /// Reads it.
     pub fn take(from: &mut Decoder<'_>) -> Result<Stretch, DecodeError> {
-        Ok(Stretch { from: Resume::take(from)?, to: Resume::take(from)? })
+        Ok(Stretch {
+            slot: from.slot()?,
+            from: from.option(Resume::take)?,
+            to: from.option(Resume::take)?,
+        })
     }
+}
+
+/// All rows of a stretch as effects, or of those keys of it that are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StretchRows {
+    /// Which.
+    pub stretch: Stretch,
+    /// Encoded effects, of each key the head first.
+    pub effects: Vec<Bytes>,
 }
 
 /// The rows of some slots, key by key.
@@ -149,7 +174,15 @@ fn behind(row: &Bytes) -> Bytes {
 impl<'a> Units<'a> {
     /// The rows of `slots` from `from` on. `now_ms` is the group's clock.
     pub fn new(rows: &'a dyn Rows, slots: SlotRange, from: &Resume, now_ms: u64) -> Units<'a> {
-        let end = Resume::behind(slots);
+        Units::between(rows, from, Resume::behind(slots), now_ms)
+    }
+
+    /// The rows of a stretch. `now_ms` is the group's clock.
+    pub fn of(rows: &'a dyn Rows, stretch: &Stretch, now_ms: u64) -> Units<'a> {
+        Units::between(rows, &stretch.begin(), stretch.end(), now_ms)
+    }
+
+    fn between(rows: &'a dyn Rows, from: &Resume, end: Resume, now_ms: u64) -> Units<'a> {
         let heads = rows.scan(from.heads.clone()..end.heads.clone(), false);
         let elements = rows.scan(from.elements.clone()..end.elements.clone(), false);
         let lapsed_at = flaws::has(Flaw::LapsedLeftOut).then_some(now_ms);
@@ -222,123 +255,6 @@ impl Iterator for Units<'_> {
     }
 }
 
-/// What stands for a key in comparisons.
-pub fn key_hash(key: &[u8]) -> u64 {
-    let mut mix = Mix::new(KEY_SEED);
-    mix.bytes(key);
-    mix.finish()
-}
-
-/// Of one row.
-fn row_digest(effect: &Effect) -> u64 {
-    let mut mix = Mix::new(SEED);
-    mix.bytes(effect.key());
-    match effect {
-        Effect::Head { head, .. } => {
-            mix.bytes(&encode_head(&Head { forgotten: 0, ..head.clone() }));
-        }
-        Effect::Element { ty, name, element, .. } => {
-            mix.number(u64::from(ty.number()));
-            mix.bytes(name);
-            mix.bytes(&crate::model::encode_element(element));
-        }
-    }
-    mix.finish()
-}
-
-/// What each row of some slots adds to a state digest, with its slot and key, in order.
-pub fn row_digests(
-    rows: &dyn Rows,
-    slots: SlotRange,
-) -> impl Iterator<Item = io::Result<(Slot, Bytes, u64)>> + '_ {
-    let units = Units::new(rows, slots, &Resume::at(slots), 0);
-    units.map(|unit| unit.map(|unit| (unit.slot, unit.key, row_digest(&unit.effect))))
-}
-
-/// The state digest of a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SlotState {
-    /// The slot.
-    pub slot: Slot,
-    /// Sum over its rows.
-    pub sum: u64,
-    /// Rows, so that who compares knows how much it is about.
-    pub rows: u64,
-}
-
-/// The state digest of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KeyState {
-    /// Stands for the key.
-    pub key: u64,
-    /// Sum over its rows.
-    pub sum: u64,
-}
-
-/// State digests of those slots of a range that have any rows, in order.
-pub fn slot_states(rows: &dyn Rows, slots: SlotRange) -> io::Result<Vec<SlotState>> {
-    let mut states: Vec<SlotState> = Vec::new();
-    for unit in Units::new(rows, slots, &Resume::at(slots), 0) {
-        let unit = unit?;
-        let digest = row_digest(&unit.effect);
-        match states.last_mut().filter(|state| state.slot == unit.slot) {
-            Some(state) => {
-                state.sum = state.sum.wrapping_add(digest);
-                state.rows += 1;
-            }
-            None => states.push(SlotState { slot: unit.slot, sum: digest, rows: 1 }),
-        }
-    }
-    Ok(states)
-}
-
-/// State digests of the keys of a slot, in the order of their hashes.
-pub fn key_states(rows: &dyn Rows, slot: Slot) -> io::Result<Vec<KeyState>> {
-    let slots = SlotRange { first: slot, last: slot };
-    let mut states: Vec<KeyState> = Vec::new();
-    let mut last: Option<Bytes> = None;
-    for unit in Units::new(rows, slots, &Resume::at(slots), 0) {
-        let unit = unit?;
-        let digest = row_digest(&unit.effect);
-        match states.last_mut().filter(|_| last.as_ref() == Some(&unit.key)) {
-            Some(state) => state.sum = state.sum.wrapping_add(digest),
-            None => states.push(KeyState { key: key_hash(&unit.key), sum: digest }),
-        }
-        last = Some(unit.key);
-    }
-    states.sort_unstable();
-    Ok(states)
-}
-
-/// A slot whose state is another at the target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DifferentSlot {
-    /// Which.
-    pub slot: Slot,
-    /// The target has nothing there: keys need not be compared.
-    pub empty: bool,
-}
-
-/// Slots of `theirs` whose state is another here. One without rows has sum 0.
-pub fn differing_slots(rows: &dyn Rows, theirs: &[SlotState]) -> io::Result<Vec<DifferentSlot>> {
-    let (Some(first), Some(last)) = (theirs.first(), theirs.last()) else { return Ok(Vec::new()) };
-    let ours = slot_states(rows, SlotRange { first: first.slot, last: last.slot })?;
-    let different = |state: &SlotState| {
-        let at = ours.binary_search_by_key(&state.slot, |ours| ours.slot);
-        let (sum, rows) = at.map_or((0, 0), |at| (ours[at].sum, ours[at].rows));
-        let differs = (sum, rows) != (state.sum, state.rows);
-        differs.then_some(DifferentSlot { slot: state.slot, empty: rows == 0 })
-    };
-    Ok(theirs.iter().filter_map(different).collect())
-}
-
-/// Keys of `theirs` (all of a slot, by hash) whose state is another here.
-pub fn differing_keys(rows: &dyn Rows, slot: Slot, theirs: &[KeyState]) -> io::Result<Vec<u64>> {
-    let ours = key_states(rows, slot)?;
-    let differs = |state: &&KeyState| ours.binary_search(state).is_err();
-    Ok(theirs.iter().filter(differs).map(|state| state.key).collect())
-}
-
 /// An effect as it travels.
 pub fn encode_effect(effect: &Effect) -> Bytes {
     let mut out = Encoder::with_capacity(64);
@@ -349,7 +265,7 @@ pub fn encode_effect(effect: &Effect) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Element, Type, encode_element};
+    use crate::model::{Element, Type, encode_element, encode_head};
     use flotilla_topology::ids::ClusterId;
     use flotilla_topology::stamp::Hlc;
     use std::collections::BTreeMap;
@@ -398,25 +314,5 @@ mod tests {
             let rest = names(Units::new(&rows, SlotRange::ALL, &next, 0));
             assert_eq!(rest, all[index + 1..], "behind {}", all[index]);
         }
-    }
-
-    #[test]
-    fn only_what_differs_is_named() {
-        let (ours, mut theirs) = (rows(), rows());
-        let same = slot_states(&theirs, SlotRange::ALL).unwrap();
-        assert_eq!(differing_slots(&ours, &same).unwrap(), []);
-        theirs
-            .insert(keys::element(Slot(7), b"c", Type::Hash, b"z"), encode_element(&element("!")));
-        theirs.insert(keys::head(Slot(8), b"new"), encode_head(&Head::default()));
-        let other = slot_states(&theirs, SlotRange::ALL).unwrap();
-        assert_eq!(
-            differing_slots(&ours, &other).unwrap(),
-            [
-                DifferentSlot { slot: Slot(7), empty: false },
-                DifferentSlot { slot: Slot(8), empty: true },
-            ]
-        );
-        let keys = key_states(&theirs, Slot(7)).unwrap();
-        assert_eq!(differing_keys(&ours, Slot(7), &keys).unwrap(), [key_hash(b"c")]);
     }
 }

@@ -9,26 +9,23 @@
 mod ask;
 
 pub use ask::{
-    KEYS_MAX, ROWS_MAX, SourceAnswer, SourceRequest, put_different_slots, put_hashes,
-    put_key_states, put_slot_states, take_different_slots, take_hashes, take_key_states,
-    take_slot_states,
+    KEYS_MAX, PARTS_MAX, ROWS_MAX, STRETCHES_MAX, SourceAnswer, SourceRequest, put_different,
+    put_keys, put_rows, put_states, put_wanted, take_different, take_keys, take_rows, take_states,
+    take_wanted,
 };
 
 use crate::engine::meta::GroupMeta;
 use crate::engine::rows::FrozenRows;
 use crate::engine::view::{Overlay, Rows, View};
+use crate::group::compare::{self, Step, StretchKeys, Wanted};
 use crate::group::cursor::{self, closed_vector};
 use crate::group::forgotten;
 use crate::group::life::Life;
 use crate::group::live::LiveSet;
-use crate::group::rows::{
-    Resume, Units, differing_keys, differing_slots, encode_effect, key_hash, key_states,
-    slot_states,
-};
+use crate::group::rows::{Stretch, StretchRows, Units, encode_effect};
 use crate::group::state::{Heard, StateCut};
 use crate::group::{Group, GroupContext};
 use flotilla_topology::ids::{ClusterId, LogId};
-use flotilla_topology::slot::{Slot, SlotRange};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
@@ -42,6 +39,8 @@ const CUTS_MAX: usize = 16;
 pub const CUT_IDLE: Duration = Duration::from_secs(60);
 /// Effects in one answer hold about so many bytes, or one effect: a step of the evaluator.
 pub const ROWS_BYTES_MAX: usize = 512 << 10;
+/// Rows that one answer is picked from.
+const LOOKS_MAX: usize = 1 << 16;
 
 struct Kept {
     rows: Arc<FrozenRows>,
@@ -105,18 +104,20 @@ impl Cuts {
 
     /// Reads from a cut. Blocks on the disk.
     pub fn read(&self, request: &SourceRequest) -> Result<SourceAnswer, SourceRefusal> {
+        check(request)?;
         let answer = match request {
-            SourceRequest::Slots { cut, slots } => {
+            SourceRequest::States { cut, slots, from, all } => {
                 let (rows, _) = self.kept(*cut)?;
-                slot_states(rows.as_ref(), *slots).map(SourceAnswer::Slots)
+                compare::states(rows.as_ref(), *slots, from.clone(), *all, &Step::USUAL)
+                    .map(SourceAnswer::States)
             }
-            SourceRequest::Keys { cut, slot } => {
+            SourceRequest::Keys { cut, stretches } => {
                 let (rows, _) = self.kept(*cut)?;
-                key_states(rows.as_ref(), *slot).map(SourceAnswer::Keys)
+                read_keys(&rows, stretches).map(SourceAnswer::Keys)
             }
-            SourceRequest::Rows { cut, slot, keys, from } => {
+            SourceRequest::Rows { cut, wanted } => {
                 let (rows, now_ms) = self.kept(*cut)?;
-                read_rows(&rows, *slot, keys.as_deref(), from.as_ref(), now_ms)
+                read_rows(&rows, wanted, now_ms).map(SourceAnswer::Rows)
             }
             SourceRequest::Drop { cut } => {
                 self.kept.lock().remove(cut);
@@ -183,41 +184,67 @@ pub fn cut_of(context: &GroupContext, meta: &GroupMeta, rows: &dyn Rows) -> io::
     })
 }
 
-fn read_rows(
-    rows: &FrozenRows,
-    slot: Slot,
-    keys: Option<&[u64]>,
-    from: Option<&Resume>,
-    now_ms: u64,
-) -> io::Result<SourceAnswer> {
-    let slots = SlotRange { first: slot, last: slot };
-    let start = from.cloned().unwrap_or_else(|| Resume::at(slots));
-    let (mut effects, mut bytes) = (Vec::new(), 0);
-    for unit in Units::new(rows, slots, &start, now_ms) {
-        let unit = unit?;
-        if keys.is_some_and(|keys| keys.binary_search(&key_hash(&unit.key)).is_err()) {
-            continue;
-        }
-        let effect = encode_effect(&unit.effect);
-        bytes += effect.len();
-        effects.push(effect);
-        if bytes >= ROWS_BYTES_MAX || effects.len() == ROWS_MAX {
-            return Ok(SourceAnswer::Rows { effects, next: Some(unit.next) });
+/// Refuses stretches that are none.
+fn check(request: &SourceRequest) -> Result<(), SourceRefusal> {
+    match request.stretches().into_iter().find(|stretch| !stretch.is_sound()) {
+        Some(stretch) => Err(format!("a stretch with places outside of its slot {}", stretch.slot)),
+        None => Ok(()),
+    }
+}
+
+/// Keys of the first stretches, of one at least and of no more than fit.
+fn read_keys(rows: &FrozenRows, stretches: &[Stretch]) -> io::Result<Vec<StretchKeys>> {
+    let (mut told, mut left) = (Vec::new(), KEYS_MAX as u64);
+    for stretch in stretches {
+        match compare::key_states(rows, stretch, left)? {
+            Some(keys) => {
+                left -= keys.len() as u64;
+                told.push(StretchKeys { stretch: stretch.clone(), keys });
+            }
+            None if told.is_empty() => {
+                return Err(io::Error::other("a stretch of more rows than one is made of"));
+            }
+            None => break,
         }
     }
-    Ok(SourceAnswer::Rows { effects, next: None })
+    Ok(told)
+}
+
+/// Rows of the first stretches, as many as make an answer.
+fn read_rows(rows: &FrozenRows, wanted: &[Wanted], now_ms: u64) -> io::Result<Vec<StretchRows>> {
+    let (mut told, mut looked, mut count, mut bytes) = (Vec::new(), 0, 0, 0);
+    for want in wanted.iter().take(PARTS_MAX) {
+        let (mut stretch, mut effects) = (want.stretch.clone(), Vec::new());
+        for unit in Units::of(rows, &want.stretch, now_ms) {
+            let unit = unit?;
+            looked += 1;
+            if want.has(&unit.key) {
+                let effect = encode_effect(&unit.effect);
+                (count, bytes) = (count + 1, bytes + effect.len());
+                effects.push(effect);
+            }
+            if looked >= LOOKS_MAX || count >= ROWS_MAX || bytes >= ROWS_BYTES_MAX {
+                stretch.to = Some(unit.next);
+                told.push(StretchRows { stretch, effects });
+                return Ok(told);
+            }
+        }
+        told.push(StretchRows { stretch, effects });
+    }
+    Ok(told)
 }
 
 /// Compares with a target's applied state. Blocks on the disk.
 pub fn compare(group: &Group, request: &SourceRequest) -> Result<SourceAnswer, SourceRefusal> {
+    check(request)?;
     let frozen = FrozenRows::of_group(group.engine(), group.context.group);
     let (rows, _) = frozen.map_err(|error| unreadable(&error))?;
     let answer = match request {
-        SourceRequest::CompareSlots { states, .. } => {
-            differing_slots(&rows, states).map(SourceAnswer::DifferentSlots)
+        SourceRequest::CompareStates { states, .. } => {
+            compare::differing(&rows, states).map(SourceAnswer::Different)
         }
-        SourceRequest::CompareKeys { slot, states, .. } => {
-            differing_keys(&rows, *slot, states).map(SourceAnswer::DifferentKeys)
+        SourceRequest::CompareKeys { keys, .. } => {
+            compare::wanted_of(&rows, keys).map(SourceAnswer::Wanted)
         }
         _ => return Err("not a comparison".into()),
     };

@@ -15,7 +15,8 @@ use crate::codec::{DecodeError, Decoder, Encoder, unseal};
 use crate::group::cursor::Cursors;
 use crate::group::entry::Fence;
 use crate::group::remote::{EFFECT_BYTES_MAX, Outcome, Vector, put_vector, take_vector};
-use crate::group::rows::{Resume, Stretch};
+use crate::group::rows::{Resume, StretchRows};
+use crate::group::source::{put_rows, take_rows};
 use bytes::Bytes;
 use flotilla_topology::ids::{ClusterId, GroupId, Incarnation, LogId, Origin};
 use flotilla_topology::slot::{Slot, SlotRange};
@@ -181,17 +182,15 @@ pub enum StateStep {
         /// Whole rows as encoded effects: of each key the head first.
         effects: Vec<Bytes>,
     },
-    /// All rows of a stretch of the cut, for a target that covers: what it has there besides, and
+    /// All rows of some stretches of the cut, for a target that covers: what it has there besides, and
     /// the source had once, goes.
     Cover {
         /// Where the cut is from.
         origin: Origin,
         /// The group there.
         group: GroupId,
-        /// Between these places, all of one slot.
-        stretch: Stretch,
-        /// Whole rows as encoded effects: of each key the head first.
-        effects: Vec<Bytes>,
+        /// Stretches, and all that is in each.
+        rows: Vec<StretchRows>,
     },
     /// Everything is merged.
     Close {
@@ -235,12 +234,11 @@ impl StateRequest {
                 out.put_group(*group);
                 put_effects(&mut out, effects);
             }
-            StateStep::Cover { origin, group, stretch, effects } => {
+            StateStep::Cover { origin, group, rows } => {
                 out.put_u8(COVER);
                 out.put_origin(*origin);
                 out.put_group(*group);
-                stretch.put(&mut out);
-                put_effects(&mut out, effects);
+                put_rows(&mut out, rows);
             }
             StateStep::Close { origin, group } => {
                 out.put_u8(CLOSE);
@@ -265,9 +263,7 @@ impl StateRequest {
             }
             COVER => {
                 let (origin, group) = (from.origin()?, from.group()?);
-                let stretch = Stretch::take(&mut from)?;
-                let effects = take_effects(&mut from)?;
-                StateStep::Cover { origin, group, stretch, effects }
+                StateStep::Cover { origin, group, rows: take_rows(&mut from)? }
             }
             CLOSE => StateStep::Close { origin: from.origin()?, group: from.group()? },
             _ => return Err(unknown),
@@ -284,9 +280,12 @@ pub enum StateVerdict {
     Done,
     /// The merge is open, and the target covers: it must be given every stretch of the cut.
     Covers,
-    /// A part of a stretch is committed: send the same with the stretch beginning here.
+    /// A part of what was to be covered is: send the same without these stretches, and with the next
+    /// of them beginning here.
     More {
-        /// Where it goes on.
+        /// How many stretches are covered.
+        done: usize,
+        /// Where it goes on in the next.
         from: Resume,
     },
     /// Not taken: the target has come further by the log than this cut. Cut a newer one.
@@ -308,8 +307,9 @@ impl Outcome for StateVerdict {
         match self {
             StateVerdict::Done => out.put_u8(0),
             StateVerdict::Covers => out.put_u8(4),
-            StateVerdict::More { from } => {
+            StateVerdict::More { done, from } => {
                 out.put_u8(5);
+                out.put_varint(*done as u64);
                 from.put(out);
             }
             StateVerdict::Older { cursor } => {
@@ -332,7 +332,11 @@ impl Outcome for StateVerdict {
             2 => StateVerdict::NotOpen,
             3 => StateVerdict::Parked { ahead_ms: from.varint()? },
             4 => StateVerdict::Covers,
-            5 => StateVerdict::More { from: Resume::take(from)? },
+            5 => {
+                let error = from.error("a number of stretches");
+                let done = usize::try_from(from.varint()?).map_err(|_| error)?;
+                StateVerdict::More { done, from: Resume::take(from)? }
+            }
             _ => return Err(unknown),
         })
     }
@@ -371,6 +375,7 @@ impl OpenMerge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::group::rows::Stretch;
     use flotilla_topology::stamp::Hlc;
 
     #[test]
@@ -400,8 +405,10 @@ mod tests {
             StateStep::Cover {
                 origin,
                 group: GroupId(4),
-                stretch: Stretch::of_slot(Slot(3)),
-                effects: effects.clone(),
+                rows: vec![StretchRows {
+                    stretch: Stretch::of_slot(Slot(3)),
+                    effects: effects.clone(),
+                }],
             },
             StateStep::Chunk { origin, group: GroupId(4), effects },
             StateStep::Close { origin, group: GroupId(4) },

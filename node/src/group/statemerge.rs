@@ -11,7 +11,7 @@ use crate::group::leader::eval_context;
 use crate::group::live::LiveSet;
 use crate::group::merge;
 use crate::group::remote::Answer;
-use crate::group::rows::{Resume, Stretch};
+use crate::group::rows::{Resume, StretchRows};
 use crate::group::run::Run;
 use crate::group::state::{OpenMerge, StateCut, StateRequest, StateStep, StateVerdict};
 use crate::group::{levelled, life, live, number};
@@ -67,26 +67,11 @@ pub(super) fn evaluate(
                 Err(reason) => refused(reason),
             }
         }
-        StateStep::Cover { origin, group, stretch, effects } => {
+        StateStep::Cover { origin, group, rows: stretches } => {
             let open = read_open(&View::new(rows, &mut run.overlay), *origin, *group)?;
-            let Some(open) = open.filter(|open| open.id == request.id) else {
-                return told(StateVerdict::NotOpen);
-            };
-            if !stretch.is_within(open.cut.slots) || !stretch.is_within(context.slots) {
-                return refused("a stretch of slots that this merge is not about".into());
-            }
-            let effects = match merge::decode_effects(context, effects.iter()) {
-                Ok(effects) => effects,
-                Err(reason) => return refused(reason),
-            };
-            let joined = chunk(context, run, rows, wall_ms, *origin, &effects)?;
-            let covers = life::covers(&View::new(rows, &mut run.overlay), origin.cluster)?;
-            match joined {
-                StateEnd::Entry { origin, last, .. } if covers => {
-                    let verdict = cover(context, run, rows, wall_ms, &open.cut, stretch, &effects)?;
-                    Ok(StateEnd::Entry { origin, last, verdict })
-                }
-                joined => Ok(joined),
+            match open.filter(|open| open.id == request.id) {
+                Some(open) => cover(context, run, rows, wall_ms, &open.cut, stretches),
+                None => told(StateVerdict::NotOpen),
             }
         }
         StateStep::Close { origin, group } => {
@@ -141,32 +126,67 @@ fn open(
     Ok(StateEnd::Entry { origin: cut.origin, last: Stamp::ZERO, verdict })
 }
 
-/// Drops what only this side has in a stretch of the cut, and the source had once. What stands there
-/// is joined already.
+/// Joins some stretches of the cut; if the group covers, what only this side has there and the source
+/// had once goes.
 fn cover(
     context: &GroupContext,
     run: &mut Run,
     rows: &dyn Rows,
     wall_ms: u64,
     cut: &StateCut,
-    stretch: &Stretch,
-    effects: &[Effect],
+    stretches: &[StretchRows],
+) -> io::Result<StateEnd> {
+    for StretchRows { stretch, .. } in stretches {
+        let slot = stretch.slot;
+        if !stretch.is_sound() || !cut.slots.contains(slot) || !context.slots.contains(slot) {
+            return refused("a stretch of slots that this merge is not about".into());
+        }
+    }
+    let all = stretches.iter().flat_map(|one| &one.effects);
+    let effects = match merge::decode_effects(context, all) {
+        Ok(effects) => effects,
+        Err(reason) => return refused(reason),
+    };
+    let joined = chunk(context, run, rows, wall_ms, cut.origin, &effects)?;
+    let covers = life::covers(&View::new(rows, &mut run.overlay), cut.origin.cluster)?;
+    match joined {
+        StateEnd::Entry { origin, last, .. } if covers => {
+            let verdict = drop_deleted(context, run, rows, wall_ms, cut, (stretches, &effects))?;
+            Ok(StateEnd::Entry { origin, last, verdict })
+        }
+        joined => Ok(joined),
+    }
+}
+
+/// Drops what only this side has in stretches of the cut, and the source had once, as far as one step
+/// may go. What stands there, all of it in `effects`, is joined already.
+fn drop_deleted(
+    context: &GroupContext,
+    run: &mut Run,
+    rows: &dyn Rows,
+    wall_ms: u64,
+    cut: &StateCut,
+    (stretches, effects): (&[StretchRows], &[Effect]),
 ) -> io::Result<StateVerdict> {
     let now = run.clock_at(wall_ms);
     let synced = run.synced(context, rows)?;
     let at = eval_context(context, synced, context.stamp(now), now.ms(), now.ms());
     let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
-    let coverage = Coverage {
-        heads: stretch.heads(),
-        elements: stretch.elements(),
-        effects,
-        had: &|slot, stamp| cut.had(slot, stamp),
-        budget: COVER_ROWS,
-    };
-    Ok(match eval::cover(&mut txn, &coverage)? {
-        Some((heads, elements)) => StateVerdict::More { from: Resume::new(heads, elements) },
-        None => StateVerdict::Done,
-    })
+    let (mut budget, mut effects) = (COVER_ROWS, effects);
+    for (done, StretchRows { stretch, effects: here }) in stretches.iter().enumerate() {
+        let (here, others) = effects.split_at(here.len());
+        effects = others;
+        let coverage = Coverage {
+            heads: stretch.heads(),
+            elements: stretch.elements(),
+            effects: here,
+            had: &|slot, stamp| cut.had(slot, stamp),
+        };
+        if let Some((heads, elements)) = eval::cover(&mut txn, &coverage, &mut budget)? {
+            return Ok(StateVerdict::More { done, from: Resume::new(heads, elements) });
+        }
+    }
+    Ok(StateVerdict::Done)
 }
 
 fn chunk(

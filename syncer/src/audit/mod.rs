@@ -50,6 +50,8 @@ pub mod wire;
 
 pub mod rule;
 
+mod stripe;
+
 pub mod pass;
 
 pub mod shown;

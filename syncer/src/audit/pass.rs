@@ -6,7 +6,7 @@
 //! takes at most one part in [`PACE`] of the time.
 
 use super::rule::{Sides, Suspect, Verdict};
-use crate::stripe::{SLOTS_MAX, Width};
+use super::stripe::{SLOTS_MAX, Width};
 use flotilla_node::group::digest::Look;
 use flotilla_node::group::digest::look::{BUCKETS_MAX, Cell, Cells};
 use flotilla_topology::ids::ClusterId;

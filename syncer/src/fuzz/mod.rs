@@ -4,12 +4,13 @@
 use crate::audit::pass::Part as AuditPart;
 use crate::audit::wire::AuditMessage;
 use crate::batch::{Batch, Hello, Message};
-use crate::merge::wire::{MergeMessage, Part};
+use crate::merge::wire::MergeMessage;
 use bytes::Bytes;
 use flotilla_node::fuzz::sample::{self, AT, FENCE, GROUP, ORIGIN, SLOT};
 use flotilla_node::fuzz::{self, Target};
+use flotilla_node::group::compare::{Different, KeyState, StretchKeys, StretchState, Wanted};
 use flotilla_node::group::remote::RemoteEffect;
-use flotilla_node::group::rows::{DifferentSlot, KeyState, SlotState, encode_effect};
+use flotilla_node::group::rows::{Stretch, StretchRows, encode_effect};
 use flotilla_topology::api::View;
 use flotilla_topology::ids::ClusterId;
 use flotilla_topology::slot::SlotRange;
@@ -96,19 +97,27 @@ fn batches() -> Target {
 }
 
 fn merges() -> Target {
-    let slot = SLOT;
     let few = || effects().into_iter().take(3).collect::<Vec<Bytes>>();
-    let part = |effects| Part { slot, effects };
+    let [whole, part] = sample::stretches();
+    let state = |stretch: &Stretch| StretchState { stretch: stretch.clone(), sum: 1, rows: 300 };
+    let rows = |stretch: &Stretch, effects| StretchRows { stretch: stretch.clone(), effects };
+    let keys = vec![KeyState { key: 1, sum: 2 }; 2];
     let all = vec![
         MergeMessage::Open { namespace: "default".into(), id: 9, cut: sample::cut() },
         MergeMessage::Opened { covers: true },
         MergeMessage::Older { cursor: AT },
-        MergeMessage::Slots(vec![SlotState { slot, sum: 1, rows: 300 }; 2]),
-        MergeMessage::DifferentSlots(vec![DifferentSlot { slot, empty: false }; 2]),
-        MergeMessage::Keys { slot, states: vec![KeyState { key: 1, sum: 2 }; 2] },
-        MergeMessage::DifferentKeys { slot, keys: vec![1, 2] },
-        MergeMessage::Chunk(vec![part(few()), part(Vec::new()), part(effects())]),
-        MergeMessage::Cover { slot, stretch: sample::stretch(), effects: few() },
+        MergeMessage::States(vec![state(&whole), state(&part)]),
+        MergeMessage::Different(vec![Different { at: 1, empty: false }; 2]),
+        MergeMessage::Keys(vec![StretchKeys { stretch: part.clone(), keys }; 2]),
+        MergeMessage::Wanted(vec![
+            Wanted::all(whole.clone()),
+            Wanted { stretch: part.clone(), keys: Some(vec![1, 2]) },
+        ]),
+        MergeMessage::Rows(vec![
+            rows(&whole, few()),
+            rows(&part, Vec::new()),
+            rows(&part, effects()),
+        ]),
         MergeMessage::Merged,
         MergeMessage::Parked { ahead_ms: 700 },
         MergeMessage::Close,

@@ -1,7 +1,7 @@
 //! The receiving side of a merge: carries each step to the leaders of the groups that own the slots
 //! here, and answers when they have committed it.
 
-use super::wire::{MergeMessage, Part};
+use super::wire::MergeMessage;
 use crate::batch::Message;
 use crate::inbound::admit;
 use crate::leaders::{Leaders, MapWatch};
@@ -9,13 +9,14 @@ use crate::link::LinkError;
 use crate::link::stream::Wire;
 use crate::mesh::Mesh;
 use crate::receiver::{Failure, RETRY_FIRST, RETRY_LAST};
-use bytes::Bytes;
-use flotilla_node::group::rows::{DifferentSlot, KeyState, SlotState, Stretch};
+use flotilla_node::group::compare::{Different, StretchKeys, StretchState, Wanted};
+use flotilla_node::group::remote::clip;
+use flotilla_node::group::rows::{Stretch, StretchRows};
 use flotilla_node::group::source::{SourceAnswer, SourceRequest};
 use flotilla_node::group::state::{StateCut, StateRequest, StateStep, StateVerdict};
 use flotilla_node::transport::{Class, kinds};
 use flotilla_topology::ids::{GroupId, Identity, Origin};
-use flotilla_topology::slot::{Slot, SlotRange};
+use flotilla_topology::slot::SlotRange;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -60,7 +61,8 @@ pub async fn run(opened: OpenedMerge, leaders: Leaders, map: MapWatch, mesh: Mes
         }
     };
     tracing::info!(%from, source = %group, at = %cut.position, "a full state is being merged");
-    let mut merging = Merging { origin, group, slots, id, targets, leaders, wire };
+    let covers = false;
+    let mut merging = Merging { origin, group, slots, id, targets, leaders, wire, covers };
     let ended = merging.serve(cut).await;
     match ended {
         Ok(()) => {
@@ -88,6 +90,8 @@ struct Merging {
     targets: Vec<(GroupId, SlotRange)>,
     leaders: Leaders,
     wire: Wire,
+    /// Some targets come back from a fence.
+    covers: bool,
 }
 
 impl Merging {
@@ -96,33 +100,28 @@ impl Merging {
     }
 
     async fn serve(&mut self, cut: StateCut) -> Result<(), Ended> {
-        let mut covers = false;
         for (target, _) in self.targets.clone() {
             match self.step(target, StateStep::Open(cut.clone())).await? {
                 StateVerdict::Older { cursor } => {
                     self.say(MergeMessage::Older { cursor });
                     return Err(Ended::Refused(format!("a group here is at {cursor} already")));
                 }
-                verdict => covers |= verdict == StateVerdict::Covers,
+                verdict => self.covers |= verdict == StateVerdict::Covers,
             }
         }
-        self.say(MergeMessage::Opened { covers });
+        self.say(MergeMessage::Opened { covers: self.covers });
         loop {
             match self.wire.next().await.map_err(Ended::Lost)? {
-                Message::Merge(MergeMessage::Slots(states)) => {
-                    let slots = self.different_slots(states).await?;
-                    self.say(MergeMessage::DifferentSlots(slots));
+                Message::Merge(MergeMessage::States(states)) => {
+                    let different = self.different(states).await?;
+                    self.say(MergeMessage::Different(different));
                 }
-                Message::Merge(MergeMessage::Keys { slot, states }) => {
-                    let keys = self.different_keys(slot, states).await?;
-                    self.say(MergeMessage::DifferentKeys { slot, keys });
+                Message::Merge(MergeMessage::Keys(keys)) => {
+                    let wanted = self.wanted(keys).await?;
+                    self.say(MergeMessage::Wanted(wanted));
                 }
-                Message::Merge(MergeMessage::Chunk(parts)) => {
-                    self.chunk(parts).await?;
-                    self.say(MergeMessage::Merged);
-                }
-                Message::Merge(MergeMessage::Cover { slot, stretch, effects }) => {
-                    self.cover(slot, stretch, effects).await?;
+                Message::Merge(MergeMessage::Rows(rows)) => {
+                    self.rows(rows).await?;
                     self.say(MergeMessage::Merged);
                 }
                 Message::Merge(MergeMessage::Close) => {
@@ -137,43 +136,49 @@ impl Merging {
         }
     }
 
-    fn owner(&self, slot: Slot) -> Result<GroupId, Ended> {
-        let found = self.targets.iter().find(|(_, slots)| slots.contains(slot));
-        match found.filter(|_| self.slots.contains(slot)) {
-            Some((target, _)) => Ok(*target),
-            None => Err(Ended::Refused(format!("slot {slot} is not one of this merge"))),
+    /// Parts them by the groups that own their slots here.
+    fn by_owner<T>(
+        &self,
+        all: Vec<T>,
+        stretch: impl Fn(&T) -> &Stretch,
+    ) -> Result<BTreeMap<GroupId, Vec<T>>, Ended> {
+        let mut parted: BTreeMap<GroupId, Vec<T>> = BTreeMap::new();
+        for one in all {
+            let slot = stretch(&one).slot;
+            let owner = self.targets.iter().find(|(_, slots)| slots.contains(slot));
+            let Some((owner, _)) = owner.filter(|_| self.slots.contains(slot)) else {
+                return Err(Ended::Refused(format!("slot {slot} is not one of this merge")));
+            };
+            parted.entry(*owner).or_default().push(one);
         }
+        Ok(parted)
     }
 
-    /// One entry for all that goes to the same group.
-    async fn chunk(&mut self, parts: Vec<Part>) -> Result<(), Ended> {
-        let mut by_target: BTreeMap<GroupId, Vec<Bytes>> = BTreeMap::new();
-        for Part { slot, effects } in parts {
-            by_target.entry(self.owner(slot)?).or_default().extend(effects);
-        }
-        let (origin, group) = (self.origin, self.group);
-        for (target, effects) in by_target {
-            metrics::counter!("flotilla_merge_received_rows_total").increment(effects.len() as u64);
-            self.step(target, StateStep::Chunk { origin, group, effects }).await?;
+    /// One entry for all that goes to the same group, or as many as it needs to cover.
+    async fn rows(&mut self, rows: Vec<StretchRows>) -> Result<(), Ended> {
+        for (target, rows) in self.by_owner(rows, |one| &one.stretch)? {
+            let count = rows.iter().map(|one| one.effects.len() as u64).sum();
+            metrics::counter!("flotilla_merge_received_rows_total").increment(count);
+            let (origin, group) = (self.origin, self.group);
+            if self.covers {
+                self.cover(target, rows).await?;
+            } else if count > 0 {
+                let effects = rows.into_iter().flat_map(|one| one.effects).collect();
+                self.step(target, StateStep::Chunk { origin, group, effects }).await?;
+            }
         }
         Ok(())
     }
 
-    /// A stretch of a slot, in as many steps as the target wants.
-    async fn cover(
-        &mut self,
-        slot: Slot,
-        mut stretch: Stretch,
-        effects: Vec<Bytes>,
-    ) -> Result<(), Ended> {
-        let target = self.owner(slot)?;
+    async fn cover(&mut self, target: GroupId, mut rows: Vec<StretchRows>) -> Result<(), Ended> {
         let (origin, group) = (self.origin, self.group);
-        metrics::counter!("flotilla_merge_received_rows_total").increment(effects.len() as u64);
         loop {
-            let (stretch_now, effects) = (stretch.clone(), effects.clone());
-            let step = StateStep::Cover { origin, group, stretch: stretch_now, effects };
+            let step = StateStep::Cover { origin, group, rows: rows.clone() };
             match self.step(target, step).await? {
-                StateVerdict::More { from } => stretch.from = from,
+                StateVerdict::More { done, from } if done < rows.len() => {
+                    rows.drain(..done);
+                    rows[0].stretch.from = Some(from);
+                }
                 _ => return Ok(()),
             }
         }
@@ -233,29 +238,34 @@ impl Merging {
         }
     }
 
-    async fn different_slots(&self, states: Vec<SlotState>) -> Result<Vec<DifferentSlot>, Ended> {
+    async fn different(&self, states: Vec<StretchState>) -> Result<Vec<Different>, Ended> {
         let mut different = Vec::new();
-        for (group, slots) in &self.targets {
-            let mine = states.iter().filter(|state| slots.contains(state.slot));
-            let states: Vec<SlotState> = mine.copied().collect();
-            if states.is_empty() {
-                continue;
-            }
-            let request = SourceRequest::CompareSlots { group: *group, states };
-            match self.compare(*group, request).await? {
-                SourceAnswer::DifferentSlots(slots) => different.extend(slots),
-                other => return Err(Ended::Refused(format!("an answer to slots: {other:?}"))),
+        let numbered = states.into_iter().enumerate().collect();
+        for (group, numbered) in self.by_owner(numbered, |(_, state)| &state.stretch)? {
+            let (places, states): (Vec<usize>, Vec<_>) = numbered.into_iter().unzip();
+            match self.compare(group, SourceRequest::CompareStates { group, states }).await? {
+                SourceAnswer::Different(some) => {
+                    let told = |one: Different| Some(Different { at: *places.get(one.at)?, ..one });
+                    different.extend(some.into_iter().filter_map(told));
+                }
+                other => return Err(unexpected(other)),
             }
         }
         Ok(different)
     }
 
-    async fn different_keys(&self, slot: Slot, states: Vec<KeyState>) -> Result<Vec<u64>, Ended> {
-        let group = self.owner(slot)?;
-        let request = SourceRequest::CompareKeys { group, slot, states };
-        match self.compare(group, request).await? {
-            SourceAnswer::DifferentKeys(keys) => Ok(keys),
-            other => Err(Ended::Refused(format!("an answer to keys: {other:?}"))),
+    async fn wanted(&self, keys: Vec<StretchKeys>) -> Result<Vec<Wanted>, Ended> {
+        let mut wanted = Vec::new();
+        for (group, keys) in self.by_owner(keys, |one| &one.stretch)? {
+            match self.compare(group, SourceRequest::CompareKeys { group, keys }).await? {
+                SourceAnswer::Wanted(some) => wanted.extend(some),
+                other => return Err(unexpected(other)),
+            }
         }
+        Ok(wanted)
     }
+}
+
+fn unexpected(answer: impl std::fmt::Debug) -> Ended {
+    Ended::Refused(clip(&format!("an answer to something else: {answer:?}")).to_owned())
 }

@@ -1,7 +1,7 @@
 //! The sending side of a merge: cuts the group on one of its replicas, compares, sends what
 //! differs.
 
-use super::wire::{MergeMessage, PARTS_MAX, Part};
+use super::wire::MergeMessage;
 use crate::batch::Message;
 use crate::leaders::Leaders;
 use crate::link::LinkError;
@@ -9,24 +9,20 @@ use crate::link::dial::Link;
 use crate::link::stream::Wire;
 use crate::outbound::Route;
 use crate::receiver::Failure;
-use crate::stripe::Width;
-use bytes::Bytes;
-use flotilla_node::group::remote::LinkFloor;
-use flotilla_node::group::rows::{DifferentSlot, Resume, SlotState, Stretch};
-use flotilla_node::group::source::{
-    KEYS_MAX, ROWS_BYTES_MAX, ROWS_MAX, SourceAnswer, SourceRequest,
-};
+use flotilla_node::group::compare::{Different, States, StretchKeys, StretchState, Wanted};
+use flotilla_node::group::remote::{LinkFloor, clip};
+use flotilla_node::group::rows::{Resume, Stretch, StretchRows};
+use flotilla_node::group::source::{PARTS_MAX, ROWS_MAX, SourceAnswer, SourceRequest};
 use flotilla_node::group::state::StateCut;
 use flotilla_node::transport::{Class, kinds};
 use flotilla_topology::ids::{ClusterId, LogId};
-use flotilla_topology::slot::{Slot, SlotRange};
-use std::collections::VecDeque;
+use flotilla_topology::slot::SlotRange;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-/// One question to a replica: digests of a slot range are read from disk.
+/// One question to a replica, which reads some tens of thousands of rows from disk.
 const ASK_DEADLINE: Duration = Duration::from_secs(20);
 /// The other side must answer within this: its groups may have to elect leaders first.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
@@ -64,20 +60,10 @@ pub async fn run(
         // The log behind the cut must stay until the peer has come past it.
         pin(&leaders, &floor).await?;
         let wire = open(&link, &route).await?;
-        let (route, leaders, node, answers) = (&route, &leaders, &node, VecDeque::new());
-        let sending = Sending {
-            route,
-            leaders,
-            node,
-            cut,
-            wire,
-            under_way: 0,
-            answers,
-            covers: false,
-            parts: Vec::new(),
-            parts_bytes: 0,
-        };
-        let ended = sending.run(state, &progress).await;
+        let (route, leaders, node, progress) = (&route, &leaders, &node, &progress);
+        let (under_way, covers) = (0, false);
+        let sending = Sending { route, leaders, node, cut, wire, progress, under_way, covers };
+        let ended = sending.run(state).await;
         let drop = SourceRequest::Drop { cut };
         let _ = ask(leaders, node, drop).await; // it would be dropped by itself in a minute
         match ended {
@@ -169,15 +155,15 @@ struct Sending<'a> {
     node: &'a str,
     cut: u64,
     wire: Wire,
+    progress: &'a watch::Sender<MergeProgress>,
     /// Chunks that are not merged yet.
     under_way: usize,
-    /// Answers that came while something else was waited for.
-    answers: VecDeque<MergeMessage>,
     /// The peer comes back from a fence.
     covers: bool,
-    /// Rows that wait for company.
-    parts: Vec<Part>,
-    parts_bytes: usize,
+}
+
+fn unexpected(answer: impl std::fmt::Debug) -> Ended {
+    Ended::Failed(clip(&format!("an answer to something else: {answer:?}")).to_owned())
 }
 
 impl Sending<'_> {
@@ -185,7 +171,7 @@ impl Sending<'_> {
         self.wire.send(Message::Merge(message));
     }
 
-    /// The next message; what it says of chunks is counted here.
+    /// The next message, if it says more than that a chunk is merged.
     async fn next(&mut self) -> Result<Option<MergeMessage>, Ended> {
         let heard = timeout(ANSWER_DEADLINE, self.wire.next()).await;
         let silent = || Ended::Failed(format!("no answer for {ANSWER_DEADLINE:?}"));
@@ -195,203 +181,168 @@ impl Sending<'_> {
             Message::Merge(MergeMessage::Older { cursor }) => return Err(Ended::Older(cursor)),
             Message::Merge(message) => return Ok(Some(message)),
             Message::Refused { reason } => return Err(Ended::Failed(reason)),
-            other => return Err(Ended::Failed(format!("not for a merge: {other:?}"))),
+            other => return Err(unexpected(other)),
         }
         Ok(None)
     }
 
-    /// The answer to the oldest question.
-    async fn hear(&mut self) -> Result<MergeMessage, Ended> {
+    /// Asks, and hears the answer: there is one question at a time.
+    async fn ask(&mut self, question: MergeMessage) -> Result<MergeMessage, Ended> {
+        self.say(question);
         loop {
-            if let Some(answer) = self.answers.pop_front() {
+            if let Some(answer) = self.next().await? {
                 return Ok(answer);
             }
-            let heard = self.next().await?;
-            self.answers.extend(heard);
         }
     }
 
-    /// Waits until few enough chunks are under way. Answers to questions that were asked before
-    /// come in between: no more than there are slots in a stripe.
+    /// Waits until few enough chunks are under way.
     async fn room(&mut self, most: usize) -> Result<(), Ended> {
         while self.under_way > most {
-            let heard = self.next().await?;
-            self.answers.extend(heard);
+            if let Some(message) = self.next().await? {
+                return Err(unexpected(message));
+            }
         }
         Ok(())
-    }
-
-    async fn run(
-        mut self,
-        state: StateCut,
-        progress: &watch::Sender<MergeProgress>,
-    ) -> Result<(), Ended> {
-        let slots = state.slots;
-        // Chosen anew for each attempt; nothing depends on it but that no two are alike.
-        let id = rand::random();
-        self.say(MergeMessage::Open { namespace: self.route.namespace.clone(), id, cut: state });
-        match self.hear().await? {
-            MergeMessage::Opened { covers } => self.covers = covers,
-            other => return Err(Ended::Failed(format!("an answer to an opening: {other:?}"))),
-        }
-        let total = f64::from(slots.last.0 - slots.first.0) + 1.0;
-        let (mut first, mut width) = (slots.first.0, Width::default());
-        while first <= slots.last.0 {
-            let last = slots.last.0.min(first.saturating_add(width.slots() - 1));
-            let stripe = SlotRange { first: Slot(first), last: Slot(last) };
-            let rows = self.stripe(stripe, progress).await?;
-            width = width.after(rows);
-            progress.send_modify(|now| now.done = f64::from(last - slots.first.0 + 1) / total);
-            first = last + 1;
-        }
-        self.room(0).await?;
-        self.say(MergeMessage::Close);
-        match self.hear().await? {
-            MergeMessage::Closed => Ok(()),
-            other => Err(Ended::Failed(format!("an answer to the end: {other:?}"))),
-        }
     }
 
     async fn source(&self, request: SourceRequest) -> Result<SourceAnswer, Ended> {
         ask(self.leaders, self.node, request).await.map_err(Ended::Failed)
     }
 
-    /// Compares some slots and sends what differs; how many rows they hold.
-    async fn stripe(
+    async fn run(mut self, state: StateCut) -> Result<(), Ended> {
+        let slots = state.slots;
+        // Chosen anew for each attempt; nothing depends on it but that no two are alike.
+        let id = rand::random();
+        let namespace = self.route.namespace.clone();
+        match self.ask(MergeMessage::Open { namespace, id, cut: state }).await? {
+            MergeMessage::Opened { covers } => self.covers = covers,
+            other => return Err(unexpected(other)),
+        }
+        let total = f64::from(slots.last.0 - slots.first.0) + 1.0;
+        let mut next = Some(Stretch::of_slot(slots.first));
+        while let Some(at) = next {
+            self.progress.send_modify(|now| {
+                now.done = f64::from(at.slot.0.saturating_sub(slots.first.0)) / total;
+            });
+            next = self.step(SlotRange { first: at.slot, last: slots.last }, at.from).await?;
+        }
+        self.room(0).await?;
+        match self.ask(MergeMessage::Close).await? {
+            MergeMessage::Closed => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Compares as many rows as are read in one step, and sends what differs; what comes next.
+    async fn step(
         &mut self,
         slots: SlotRange,
-        progress: &watch::Sender<MergeProgress>,
-    ) -> Result<u64, Ended> {
-        let states: Vec<SlotState> =
-            match self.source(SourceRequest::Slots { cut: self.cut, slots }).await? {
-                SourceAnswer::Slots(states) => states,
-                other => return Err(Ended::Failed(format!("an answer to slots: {other:?}"))),
+        from: Option<Resume>,
+    ) -> Result<Option<Stretch>, Ended> {
+        let (cut, all) = (self.cut, self.covers);
+        let States { states, next } =
+            match self.source(SourceRequest::States { cut, slots, from, all }).await? {
+                SourceAnswer::States(states) => states,
+                other => return Err(unexpected(other)),
             };
-        let states = if self.covers { with_empty(slots, &states) } else { states };
         if states.is_empty() {
-            return Ok(0);
+            return Ok(next);
         }
-        let rows = states.iter().map(|state| state.rows).sum();
-        self.say(MergeMessage::Slots(states));
-        let different = match self.hear().await? {
-            MergeMessage::DifferentSlots(slots) => slots,
-            other => return Err(Ended::Failed(format!("an answer to slots: {other:?}"))),
-        };
-        if self.covers {
-            for DifferentSlot { slot, .. } in different {
-                self.rows(slot, None, progress).await?;
-            }
-            return Ok(rows);
-        }
-        // All questions first: one round trip for the whole stripe.
-        let mut asked = Vec::with_capacity(different.len());
-        for DifferentSlot { slot, empty } in different {
-            if empty {
-                asked.push((slot, false));
-                continue;
-            }
-            let states = match self.source(SourceRequest::Keys { cut: self.cut, slot }).await? {
-                SourceAnswer::Keys(states) => states,
-                other => return Err(Ended::Failed(format!("an answer to keys: {other:?}"))),
-            };
-            let compares = states.len() <= KEYS_MAX;
-            if compares {
-                self.say(MergeMessage::Keys { slot, states });
-            }
-            asked.push((slot, compares));
-        }
-        for (slot, compares) in asked {
-            let keys = if compares { Some(self.different_keys(slot).await?) } else { None };
-            self.rows(slot, keys, progress).await?;
-        }
-        self.flush().await?;
-        Ok(rows)
+        let stretches: Vec<Stretch> = states.iter().map(|state| state.stretch.clone()).collect();
+        let wanted = self.wanted(states, &stretches).await?;
+        self.rows(wanted).await?;
+        Ok(next)
     }
 
-    /// Sends a chunk once few enough are under way.
-    async fn chunk(&mut self, chunk: MergeMessage) -> Result<(), Ended> {
+    /// What differs: all rows of stretches that the peer has nothing of, or covers; of others those of
+    /// keys that differ.
+    async fn wanted(
+        &mut self,
+        states: Vec<StretchState>,
+        stretches: &[Stretch],
+    ) -> Result<Vec<Wanted>, Ended> {
+        let different = match self.ask(MergeMessage::States(states)).await? {
+            MergeMessage::Different(different) => different,
+            other => return Err(unexpected(other)),
+        };
+        let (mut wanted, mut compared) = (Vec::new(), Vec::new());
+        for Different { at, empty } in different {
+            let stretch = stretches.get(at).cloned();
+            let stretch = stretch.ok_or_else(|| unexpected("a stretch that was not told"))?;
+            match empty || self.covers {
+                true => wanted.push(Wanted::all(stretch)),
+                false => compared.push(stretch),
+            }
+        }
+        let mut compared = &compared[..];
+        while !compared.is_empty() {
+            let keys = self.keys(compared).await?;
+            compared = &compared[keys.len()..];
+            match self.ask(MergeMessage::Keys(keys)).await? {
+                MergeMessage::Wanted(some) => wanted.extend(some),
+                other => return Err(unexpected(other)),
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Keys of the first of some stretches, of one at least.
+    async fn keys(&self, stretches: &[Stretch]) -> Result<Vec<StretchKeys>, Ended> {
+        let request = SourceRequest::Keys { cut: self.cut, stretches: stretches.to_vec() };
+        match self.source(request).await? {
+            SourceAnswer::Keys(keys) if (1..=stretches.len()).contains(&keys.len()) => Ok(keys),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Reads and sends rows, answer by answer.
+    async fn rows(&mut self, mut wanted: Vec<Wanted>) -> Result<(), Ended> {
+        wanted.reverse(); // the next is the last
+        while !wanted.is_empty() {
+            let request = SourceRequest::Rows { cut: self.cut, wanted: few(&wanted) };
+            let rows = match self.source(request).await? {
+                SourceAnswer::Rows(rows) if (1..=wanted.len()).contains(&rows.len()) => rows,
+                other => return Err(unexpected(other)),
+            };
+            let left = wanted.split_off(wanted.len() - rows.len());
+            if let (Some(mut want), Some(last)) = (left.into_iter().next(), rows.last())
+                && want.stretch.to != last.stretch.to
+            {
+                want.stretch.from = last.stretch.to.clone();
+                wanted.push(want);
+            }
+            self.chunk(rows).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends rows once few enough chunks are under way. Each is an entry there, and a sync of disks.
+    async fn chunk(&mut self, rows: Vec<StretchRows>) -> Result<(), Ended> {
+        let effects = rows.iter().flat_map(|one| &one.effects);
+        let (count, bytes) =
+            effects.fold((0, 0), |(count, bytes), effect| (count + 1, bytes + effect.len() as u64));
+        if count == 0 && !self.covers {
+            return Ok(());
+        }
+        self.progress.send_modify(|now| {
+            now.rows += count;
+            now.bytes += bytes;
+        });
         self.room(CHUNKS_MAX - 1).await?;
         self.under_way += 1;
-        self.say(chunk);
+        self.say(MergeMessage::Rows(rows));
         Ok(())
-    }
-
-    /// Rows of slots that hold few travel together: each chunk is an entry, and a sync of disks.
-    async fn collect(&mut self, part: Part) -> Result<(), Ended> {
-        let size = |part: &Part| part.effects.iter().map(Bytes::len).sum::<usize>();
-        let rows = |parts: &[Part]| parts.iter().map(|part| part.effects.len()).sum::<usize>();
-        let more = rows(&self.parts) + part.effects.len();
-        if more > ROWS_MAX || self.parts_bytes + size(&part) > ROWS_BYTES_MAX {
-            self.flush().await?;
-        }
-        self.parts_bytes += size(&part);
-        self.parts.push(part);
-        if self.parts.len() == PARTS_MAX {
-            self.flush().await?;
-        }
-        Ok(())
-    }
-
-    async fn flush(&mut self) -> Result<(), Ended> {
-        let parts = std::mem::take(&mut self.parts);
-        self.parts_bytes = 0;
-        if parts.is_empty() { Ok(()) } else { self.chunk(MergeMessage::Chunk(parts)).await }
-    }
-
-    async fn different_keys(&mut self, asked: Slot) -> Result<Vec<u64>, Ended> {
-        match self.hear().await? {
-            MergeMessage::DifferentKeys { slot, keys } if slot == asked => Ok(keys),
-            other => Err(Ended::Failed(format!("an answer to keys of {asked}: {other:?}"))),
-        }
-    }
-
-    async fn rows(
-        &mut self,
-        slot: Slot,
-        keys: Option<Vec<u64>>,
-        progress: &watch::Sender<MergeProgress>,
-    ) -> Result<(), Ended> {
-        let mut from: Option<Resume> = None;
-        loop {
-            let (keys, cut, begin) = (keys.clone(), self.cut, from.clone());
-            let request = SourceRequest::Rows { cut, slot, keys, from };
-            let (effects, next) = match self.source(request).await? {
-                SourceAnswer::Rows { effects, next } => (effects, next),
-                other => return Err(Ended::Failed(format!("an answer to rows: {other:?}"))),
-            };
-            if !effects.is_empty() || self.covers {
-                progress.send_modify(|now| {
-                    now.rows += effects.len() as u64;
-                    now.bytes += effects.iter().map(|e: &Bytes| e.len() as u64).sum::<u64>();
-                });
-                if self.covers {
-                    let stretch = stretch(slot, begin, &next);
-                    self.chunk(MergeMessage::Cover { slot, stretch, effects }).await?;
-                } else {
-                    self.collect(Part { slot, effects }).await?;
-                }
-            }
-            match next {
-                Some(next) => from = Some(next),
-                None => return Ok(()),
-            }
-        }
     }
 }
 
-/// What an answer with rows of a slot covers.
-fn stretch(slot: Slot, from: Option<Resume>, next: &Option<Resume>) -> Stretch {
-    let whole = Stretch::of_slot(slot);
-    Stretch { from: from.unwrap_or(whole.from), to: next.clone().unwrap_or(whole.to) }
-}
-
-/// The states of all slots of a range, given those that hold anything.
-fn with_empty(slots: SlotRange, states: &[SlotState]) -> Vec<SlotState> {
-    let all = (slots.first.0..=slots.last.0).map(Slot);
-    let mut states = states.iter().copied().peekable();
-    all.map(|slot| {
-        let held = states.next_if(|state| state.slot == slot);
-        held.unwrap_or(SlotState { slot, sum: 0, rows: 0 })
-    })
-    .collect()
+/// The next of what is wanted, which stands last, and no more than an answer can hold.
+fn few(wanted: &[Wanted]) -> Vec<Wanted> {
+    let mut keys = 0;
+    let next = wanted.iter().rev().take(PARTS_MAX).take_while(|want| {
+        let fits = keys < ROWS_MAX;
+        keys += want.keys.as_ref().map_or(0, Vec::len);
+        fits
+    });
+    next.cloned().collect()
 }

@@ -2,31 +2,18 @@
 //! several may be under way.
 
 use crate::batch::{put_body, take_body};
-use bytes::Bytes;
 use flotilla_node::codec::{DecodeError, Decoder, Encoder};
-use flotilla_node::group::remote::{EFFECT_BYTES_MAX, TEXT_BYTES_MAX};
-use flotilla_node::group::rows::{DifferentSlot, KeyState, SlotState, Stretch};
+use flotilla_node::group::compare::{Different, StretchKeys, StretchState, Wanted};
+use flotilla_node::group::remote::TEXT_BYTES_MAX;
+use flotilla_node::group::rows::StretchRows;
 use flotilla_node::group::source::{
-    ROWS_MAX, put_different_slots, put_hashes, put_key_states, put_slot_states,
-    take_different_slots, take_hashes, take_key_states, take_slot_states,
+    put_different, put_keys, put_rows, put_states, put_wanted, take_different, take_keys,
+    take_rows, take_states, take_wanted,
 };
 use flotilla_node::group::state::StateCut;
 use flotilla_topology::ids::LogId;
-use flotilla_topology::slot::Slot;
 
 type Decoded<T> = Result<T, DecodeError>;
-
-/// Slots that one chunk holds rows of.
-pub const PARTS_MAX: usize = 512;
-
-/// Rows of a slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// The slot.
-    pub slot: Slot,
-    /// Encoded effects, of each key the head first.
-    pub effects: Vec<Bytes>,
-}
 
 /// What is said on the stream of a merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +30,7 @@ pub enum MergeMessage {
     /// All targets have it open.
     Opened {
         /// Some of them come back from a fence: all slots are compared, also those without rows, and of
-        /// slots that differ all rows travel, as `Cover`.
+        /// stretches that differ all rows travel.
         covers: bool,
     },
     /// A target has come further than the cut: cut a newer one.
@@ -51,36 +38,17 @@ pub enum MergeMessage {
         /// What it has.
         cursor: LogId,
     },
-    /// States of slots, in order. Answered by `DifferentSlots`.
-    Slots(Vec<SlotState>),
+    /// States of stretches, in order. Answered by `Different`.
+    States(Vec<StretchState>),
     /// Those that are another state there.
-    DifferentSlots(Vec<DifferentSlot>),
-    /// States of the keys of a slot. Answered by `DifferentKeys`.
-    Keys {
-        /// The slot.
-        slot: Slot,
-        /// Of its keys.
-        states: Vec<KeyState>,
-    },
-    /// Those that are another state there, by hash.
-    DifferentKeys {
-        /// The slot.
-        slot: Slot,
-        /// By hash, in order.
-        keys: Vec<u64>,
-    },
-    /// Rows of some slots. Answered by `Merged`.
-    Chunk(Vec<Part>),
-    /// All rows of a stretch of a slot. Answered by `Merged`.
-    Cover {
-        /// The slot.
-        slot: Slot,
-        /// Which part of it.
-        stretch: Stretch,
-        /// Encoded effects.
-        effects: Vec<Bytes>,
-    },
-    /// A chunk or a stretch is committed.
+    Different(Vec<Different>),
+    /// States of the keys of stretches. Answered by `Wanted`.
+    Keys(Vec<StretchKeys>),
+    /// What shall travel of these.
+    Wanted(Vec<Wanted>),
+    /// Rows of stretches: all of them, if the target covers. Answered by `Merged`.
+    Rows(Vec<StretchRows>),
+    /// Rows are committed.
     Merged,
     /// The target's clock is behind; it waits and tries again by itself.
     Parked {
@@ -111,37 +79,27 @@ impl MergeMessage {
                 out.put_u8(3);
                 out.put_log_id(*cursor);
             }
-            MergeMessage::Slots(states) => {
+            MergeMessage::States(states) => {
                 out.put_u8(4);
-                put_slot_states(out, states);
+                put_states(out, states);
             }
-            MergeMessage::DifferentSlots(slots) => {
+            MergeMessage::Different(different) => {
                 out.put_u8(5);
-                put_different_slots(out, slots);
+                put_different(out, different);
             }
-            MergeMessage::Keys { slot, states } => {
+            MergeMessage::Keys(keys) => {
                 out.put_u8(6);
-                out.put_slot(*slot);
-                put_key_states(out, states);
+                put_keys(out, keys);
             }
-            MergeMessage::DifferentKeys { slot, keys } => {
+            MergeMessage::Wanted(wanted) => {
                 out.put_u8(7);
-                out.put_slot(*slot);
-                put_hashes(out, keys);
+                put_wanted(out, wanted);
             }
-            MergeMessage::Chunk(parts) => {
+            MergeMessage::Rows(rows) => {
                 out.put_u8(8);
-                out.put_varint(parts.len() as u64);
-                for part in parts {
-                    out.put_slot(part.slot);
-                    put_effects(out, &part.effects);
-                }
-            }
-            MergeMessage::Cover { slot, stretch, effects } => {
-                out.put_u8(13);
-                out.put_slot(*slot);
-                stretch.put(out);
-                put_effects(out, effects);
+                let mut body = Encoder::new();
+                put_rows(&mut body, rows);
+                put_body(out, body.as_slice());
             }
             MergeMessage::Merged => out.put_u8(9),
             MergeMessage::Parked { ahead_ms } => {
@@ -155,7 +113,7 @@ impl MergeMessage {
 
     /// Reads it.
     pub fn take(from: &mut Decoder<'_>) -> Decoded<MergeMessage> {
-        let unknown = from.error("a message of a merge (1 to 13)");
+        let unknown = from.error("a message of a merge (1 to 12)");
         Ok(match from.u8()? {
             1 => MergeMessage::Open {
                 namespace: from.text(TEXT_BYTES_MAX)?.to_owned(),
@@ -164,58 +122,36 @@ impl MergeMessage {
             },
             2 => MergeMessage::Opened { covers: from.bool()? },
             3 => MergeMessage::Older { cursor: from.log_id()? },
-            4 => MergeMessage::Slots(take_slot_states(from)?),
-            5 => MergeMessage::DifferentSlots(take_different_slots(from)?),
-            6 => MergeMessage::Keys { slot: from.slot()?, states: take_key_states(from)? },
-            7 => MergeMessage::DifferentKeys { slot: from.slot()?, keys: take_hashes(from)? },
+            4 => MergeMessage::States(take_states(from)?),
+            5 => MergeMessage::Different(take_different(from)?),
+            6 => MergeMessage::Keys(take_keys(from)?),
+            7 => MergeMessage::Wanted(take_wanted(from)?),
             8 => {
-                let count = from.count(PARTS_MAX, 4)?;
-                let part = |from: &mut Decoder<'_>| -> Decoded<_> {
-                    Ok(Part { slot: from.slot()?, effects: take_effects(from)? })
-                };
-                MergeMessage::Chunk((0..count).map(|_| part(from)).collect::<Decoded<_>>()?)
+                let body = take_body(from)?;
+                let mut rows = Decoder::shared(&body);
+                let taken = take_rows(&mut rows)?;
+                rows.finish()?;
+                MergeMessage::Rows(taken)
             }
             9 => MergeMessage::Merged,
             10 => MergeMessage::Parked { ahead_ms: from.varint()? },
             11 => MergeMessage::Close,
             12 => MergeMessage::Closed,
-            13 => MergeMessage::Cover {
-                slot: from.slot()?,
-                stretch: Stretch::take(from)?,
-                effects: take_effects(from)?,
-            },
             _ => return Err(unknown),
         })
     }
-}
-
-fn put_effects(out: &mut Encoder, effects: &[Bytes]) {
-    out.put_varint(effects.len() as u64);
-    let mut body = Encoder::new();
-    effects.iter().for_each(|effect| body.put_bytes(effect));
-    put_body(out, body.as_slice());
-}
-
-fn take_effects(from: &mut Decoder<'_>) -> Decoded<Vec<Bytes>> {
-    let error = from.error("as many effects as the body holds");
-    let count = usize::try_from(from.varint()?).map_err(|_| error)?;
-    let body = take_body(from)?;
-    if count > ROWS_MAX || count > body.len() {
-        return Err(error);
-    }
-    let mut effects = Decoder::shared(&body);
-    let taken = (0..count).map(|_| effects.bytes(EFFECT_BYTES_MAX)).collect::<Decoded<_>>()?;
-    effects.finish()?;
-    Ok(taken)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::batch::Message;
+    use bytes::Bytes;
+    use flotilla_node::group::compare::KeyState;
     use flotilla_node::group::entry::Fence;
+    use flotilla_node::group::rows::Stretch;
     use flotilla_topology::ids::{ClusterId, GroupId, Incarnation, Origin};
-    use flotilla_topology::slot::SlotRange;
+    use flotilla_topology::slot::{Slot, SlotRange};
     use flotilla_topology::stamp::{Hlc, Stamp};
 
     fn all() -> Vec<MergeMessage> {
@@ -232,22 +168,18 @@ mod tests {
             fenced: Vec::new(),
             vector: vec![(ClusterId(1), stamp)],
         };
-        let state = SlotState { slot: Slot(7), sum: 1, rows: 2 };
+        let stretch = || Stretch::of_slot(Slot(7));
         let effects = vec![Bytes::from(vec![7; 3000]), Bytes::new()];
+        let key = KeyState { key: 1, sum: 2 };
         vec![
             MergeMessage::Open { namespace: "default".into(), id: 9, cut },
             MergeMessage::Opened { covers: true },
-            MergeMessage::Cover {
-                slot: Slot(9),
-                stretch: Stretch::of_slot(Slot(9)),
-                effects: vec![Bytes::from_static(b"e")],
-            },
             MergeMessage::Older { cursor: LogId { term: 1, index: 2 } },
-            MergeMessage::Slots(vec![state]),
-            MergeMessage::DifferentSlots(vec![DifferentSlot { slot: Slot(7), empty: false }]),
-            MergeMessage::Keys { slot: Slot(7), states: vec![KeyState { key: 1, sum: 2 }] },
-            MergeMessage::DifferentKeys { slot: Slot(7), keys: vec![1] },
-            MergeMessage::Chunk(vec![Part { slot: Slot(7), effects }]),
+            MergeMessage::States(vec![StretchState { stretch: stretch(), sum: 1, rows: 2 }]),
+            MergeMessage::Different(vec![Different { at: 0, empty: false }]),
+            MergeMessage::Keys(vec![StretchKeys { stretch: stretch(), keys: vec![key] }]),
+            MergeMessage::Wanted(vec![Wanted { stretch: stretch(), keys: Some(vec![1]) }]),
+            MergeMessage::Rows(vec![StretchRows { stretch: stretch(), effects }]),
             MergeMessage::Merged,
             MergeMessage::Parked { ahead_ms: 700 },
             MergeMessage::Close,

@@ -4,10 +4,10 @@
 use super::commands::KEYS;
 use super::dice::Dice;
 use super::group::{Replica, SimGroup};
-use bytes::Bytes;
+use flotilla_node::group::compare::{self, Step, StretchKeys, Wanted};
 use flotilla_node::group::leader::{LeaderClock, Work};
 use flotilla_node::group::remote::Answer;
-use flotilla_node::group::rows::{self, Resume, Stretch, Units};
+use flotilla_node::group::rows::{self, Resume, Stretch, StretchRows, Units};
 use flotilla_node::group::source;
 use flotilla_node::group::state::{StateCut, StateRequest, StateStep, StateVerdict};
 use flotilla_topology::ids::ClusterId;
@@ -33,24 +33,27 @@ pub struct Merge {
     slots: SlotRange,
     id: u64,
     phase: Phase,
-    at: Place,
     /// Keys that both have alike are left out.
     compares: bool,
-    wanted: Option<Vec<u64>>,
+    /// What is still to be sent, from the end; not known before the first rows are.
+    wanted: Option<Vec<Wanted>>,
     /// Chunks that were sent, for those that arrive late.
     sent: Vec<StateRequest>,
-    answer: Option<(Phase, Place, oneshot::Receiver<Answer<StateVerdict>>)>,
-    /// The target covers: it is given all stretches of these slots.
+    answer: Option<Awaited>,
+    /// The target covers: it is given all stretches of the slots.
     covers: bool,
-    stretches: Vec<Slot>,
     closed: bool,
 }
 
-/// How far a merge has come: in the rows, or in the slots that are covered and the last of them.
-#[derive(Debug, Clone)]
-struct Place {
-    at: Resume,
-    slot: usize,
+/// A step whose answer has not come yet.
+struct Awaited {
+    /// Where the merge is once the step is done.
+    phase: Phase,
+    /// What is left to be sent then.
+    wanted: Option<Vec<Wanted>>,
+    /// The stretches of the step.
+    rows: Vec<Stretch>,
+    answer: oneshot::Receiver<Answer<StateVerdict>>,
 }
 
 impl Merge {
@@ -77,13 +80,11 @@ impl Merge {
             slots,
             id,
             phase: Phase::Open,
-            at: Place { at: Resume::at(slots), slot: 0 },
             compares: dice.chance(50),
             wanted: None,
             sent: Vec::new(),
             answer: None,
             covers: false,
-            stretches: stretches(slots),
             closed: false,
         })
     }
@@ -106,24 +107,34 @@ impl Merge {
 
     /// Takes the answer to the last step, if there is one; false while it is awaited.
     fn take_answer(&mut self) -> bool {
-        let Some((phase, at, answer)) = &mut self.answer else { return true };
-        match answer.try_recv() {
-            Ok(Answer::Done(StateVerdict::Done)) => {
+        let Some(mut awaited) = self.answer.take() else { return true };
+        match awaited.answer.try_recv() {
+            Ok(Answer::Done(verdict @ (StateVerdict::Done | StateVerdict::Covers))) => {
                 self.closed = self.phase == Phase::Close;
-                (self.phase, self.at) = (*phase, at.clone());
+                self.covers |= verdict == StateVerdict::Covers;
+                (self.phase, self.wanted) = (awaited.phase, awaited.wanted);
             }
-            Ok(Answer::Done(StateVerdict::Covers)) => {
-                (self.phase, self.covers) = (*phase, true);
-                self.at.at = self.stretch().from;
-            }
-            Ok(Answer::Done(StateVerdict::More { from })) => self.at.at = from,
+            Ok(Answer::Done(StateVerdict::More { done, from })) => self.go_on(&awaited, done, from),
             Ok(Answer::Done(StateVerdict::Parked { .. }) | Answer::NotLeader(_)) => {}
             Ok(_) => self.phase = Phase::Done, // an older cut, another merge, or refused: given up
-            Err(oneshot::error::TryRecvError::Empty) => return false,
+            Err(oneshot::error::TryRecvError::Empty) => {
+                self.answer = Some(awaited);
+                return false;
+            }
             Err(oneshot::error::TryRecvError::Closed) => {} // lost with its leader: once more
         }
-        self.answer = None;
         true
+    }
+
+    /// What is left to be covered once `done` stretches of a step are, and the next one up to `from`.
+    fn go_on(&mut self, awaited: &Awaited, done: usize, from: Resume) {
+        let mut wanted = awaited.wanted.clone().unwrap_or_default();
+        let left = awaited.rows[done..].iter().rev().cloned();
+        wanted.extend(left.map(Wanted::all));
+        if let Some(next) = wanted.last_mut() {
+            next.stretch.from = Some(from);
+        }
+        (self.phase, self.wanted) = (Phase::Rows, Some(wanted));
     }
 
     /// Takes the next step at the target.
@@ -132,95 +143,101 @@ impl Merge {
             return;
         }
         let (origin, group) = (self.cut.origin, self.cut.group);
-        let (step, next, at) = match self.phase {
-            Phase::Open => (StateStep::Open(self.cut.clone()), Phase::Rows, self.at.clone()),
-            Phase::Rows if self.covers => {
-                let (stretch, effects, at) = self.cover(dice);
-                let ended = at.slot == self.stretches.len();
-                let next = if ended { Phase::Close } else { Phase::Rows };
-                (StateStep::Cover { origin, group, stretch, effects }, next, at)
-            }
+        let (mut stretches, mut wanted) = (Vec::new(), None);
+        let (step, phase) = match self.phase {
+            Phase::Open => (StateStep::Open(self.cut.clone()), Phase::Rows),
             Phase::Rows => {
-                let (effects, at, ended) = self.rows(target, dice);
-                let next = if ended { Phase::Close } else { Phase::Rows };
-                let at = Place { at, ..self.at };
-                (StateStep::Chunk { origin, group, effects }, next, at)
+                let (rows, left) = self.rows(target, dice);
+                let phase = if left.is_empty() { Phase::Close } else { Phase::Rows };
+                stretches = rows.iter().map(|one| one.stretch.clone()).collect();
+                wanted = Some(left);
+                (self.carry(rows), phase)
             }
-            _ => (StateStep::Close { origin, group }, Phase::Done, self.at.clone()),
+            _ => (StateStep::Close { origin, group }, Phase::Done),
         };
         let request = StateRequest { target: target.context.group, id: self.id, step };
         if matches!(request.step, StateStep::Chunk { .. }) {
             self.sent.push(request.clone());
         }
-        self.answer = Some((next, at, submit(target, clock, request)));
+        let answer = submit(target, clock, request);
+        self.answer = Some(Awaited { phase, wanted, rows: stretches, answer });
     }
 
-    fn rows(&mut self, target: &SimGroup, dice: &mut Dice) -> (Vec<Bytes>, Resume, bool) {
-        let now_ms = self.state.meta.clock.ms();
-        if self.compares && self.wanted.is_none() {
-            self.wanted = Some(self.compare(target));
+    fn carry(&self, rows: Vec<StretchRows>) -> StateStep {
+        let (origin, group) = (self.cut.origin, self.cut.group);
+        if self.covers {
+            return StateStep::Cover { origin, group, rows };
         }
-        let most = 1 + dice.roll(3);
-        let (mut effects, mut at, mut ended) = (Vec::new(), self.at.at.clone(), true);
-        for unit in Units::new(&self.state.rows, self.slots, &self.at.at, now_ms) {
-            let unit = unit.expect("rows in memory can be read");
-            let key = rows::key_hash(&unit.key);
-            if self.wanted.as_ref().is_some_and(|wanted| !wanted.contains(&key)) {
+        let effects = rows.into_iter().flat_map(|one| one.effects).collect();
+        StateStep::Chunk { origin, group, effects }
+    }
+
+    /// Rows for one step, and what is wanted after it.
+    fn rows(&mut self, target: &SimGroup, dice: &mut Dice) -> (Vec<StretchRows>, Vec<Wanted>) {
+        if self.wanted.is_none() {
+            self.wanted = Some(self.find_wanted(target, dice));
+        }
+        let mut left = self.wanted.clone().unwrap_or_default();
+        let (mut rows, mut most) = (Vec::new(), 1 + dice.roll(4));
+        while most > 0
+            && let Some(mut want) = left.pop()
+        {
+            let mut stretch = want.stretch.clone();
+            let mut effects = Vec::new();
+            for unit in Units::of(&self.state.rows, &stretch, self.state.meta.clock.ms()) {
+                let unit = unit.expect("rows in memory can be read");
+                if !want.has(&unit.key) {
+                    continue;
+                }
+                effects.push(rows::encode_effect(&unit.effect));
+                most -= 1;
+                if most == 0 {
+                    stretch.to = Some(unit.next.clone());
+                    want.stretch.from = Some(unit.next);
+                    left.push(want);
+                    break;
+                }
+            }
+            rows.push(StretchRows { stretch, effects });
+        }
+        (rows, left)
+    }
+
+    /// What the target shall be given, the next of it last: found as two clusters find it, in steps
+    /// of any size, or just everything.
+    fn find_wanted(&self, target: &SimGroup, dice: &mut Dice) -> Vec<Wanted> {
+        let readable = "rows in memory can be read";
+        let (theirs, ours) = (&self.state.rows, &target.state.rows);
+        let of = |slot: Slot| SlotRange { first: slot, last: slot };
+        let (stretch_rows, rows) = (1 + dice.roll(4) as u64, 1 + dice.roll(8) as u64);
+        let step = Step { stretch_rows, rows, ..Step::USUAL };
+        let mut wanted = Vec::new();
+        for slot in slots_in_use(self.slots) {
+            if !self.compares {
+                wanted.push(Wanted::all(Stretch::of_slot(slot)));
                 continue;
             }
-            if effects.len() == most {
-                ended = false;
-                break;
+            let (mut from, mut states) = (None, Vec::new());
+            loop {
+                let told = compare::states(theirs, of(slot), from, self.covers, &step);
+                let told = told.expect(readable);
+                states.extend(told.states);
+                let Some(next) = told.next else { break };
+                from = next.from;
             }
-            at = unit.next;
-            effects.push(rows::encode_effect(&unit.effect));
-        }
-        (effects, at, ended)
-    }
-
-    fn stretch(&self) -> Stretch {
-        match self.stretches.get(self.at.slot) {
-            Some(slot) => Stretch::of_slot(*slot),
-            None => Stretch { from: Resume::at(self.slots), to: Resume::at(self.slots) },
-        }
-    }
-
-    /// The next stretch, what stands there, and the place behind it.
-    fn cover(&self, dice: &mut Dice) -> (Stretch, Vec<Bytes>, Place) {
-        let whole = self.stretch();
-        let from = self.at.at.clone();
-        let Some(slot) = self.stretches.get(self.at.slot) else {
-            let nowhere = Stretch { from: from.clone(), to: from };
-            return (nowhere, Vec::new(), self.at.clone());
-        };
-        let slots = SlotRange { first: *slot, last: *slot };
-        let most = 1 + dice.roll(3);
-        let mut effects = Vec::new();
-        for unit in Units::new(&self.state.rows, slots, &from, self.state.meta.clock.ms()) {
-            let unit = unit.expect("rows in memory can be read");
-            effects.push(rows::encode_effect(&unit.effect));
-            if effects.len() == most {
-                let at = Place { at: unit.next.clone(), slot: self.at.slot };
-                return (Stretch { from, to: unit.next }, effects, at);
+            for different in compare::differing(ours, &states).expect(readable) {
+                let stretch = states[different.at].stretch.clone();
+                if different.empty || self.covers {
+                    wanted.push(Wanted::all(stretch));
+                    continue;
+                }
+                let keys = compare::key_states(theirs, &stretch, u64::MAX).expect(readable);
+                let keys = StretchKeys { stretch, keys: keys.unwrap_or_default() };
+                wanted.extend(compare::wanted_of(ours, &[keys]).expect(readable));
             }
         }
-        let slot = self.at.slot + 1;
-        let next =
-            self.stretches.get(slot).map_or(from.clone(), |slot| Stretch::of_slot(*slot).from);
-        (Stretch { from, to: whole.to }, effects, Place { at: next, slot })
-    }
-
-    /// Keys that differ, found as two clusters find them.
-    fn compare(&self, target: &SimGroup) -> Vec<u64> {
-        let readable = "rows in memory can be read";
-        let theirs = rows::slot_states(&self.state.rows, self.slots).expect(readable);
-        let ours = &target.state.rows;
-        let slots = rows::differing_slots(ours, &theirs).expect(readable);
-        let keys = slots.into_iter().map(|different| different.slot).flat_map(|slot| {
-            let theirs = rows::key_states(&self.state.rows, slot).expect(readable);
-            rows::differing_keys(ours, slot, &theirs).expect(readable)
-        });
-        keys.collect()
+        wanted.reverse();
+        wanted
     }
 
     /// A chunk that was sent long ago arrives once more.
@@ -232,8 +249,8 @@ impl Merge {
     }
 }
 
-/// The slots of a range that any history uses.
-fn stretches(slots: SlotRange) -> Vec<Slot> {
+/// The slots of a range that any history uses, in order.
+fn slots_in_use(slots: SlotRange) -> Vec<Slot> {
     let all = KEYS.iter().map(|key| Slot::of(key.as_bytes()));
     all.filter(|slot| slots.contains(*slot)).collect::<BTreeSet<_>>().into_iter().collect()
 }

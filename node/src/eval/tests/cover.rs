@@ -15,7 +15,8 @@ fn covered(world: &mut World, effects: &[Effect], had_ms: u64, budget: usize) ->
         let had = |_, stamp: flotilla_topology::stamp::Stamp| stamp.hlc.ms() <= had_ms;
         let (left, _) = world.entry(|txn| {
             let (heads, elements) = (heads.clone(), elements.clone());
-            cover(txn, &Coverage { heads, elements, effects, had: &had, budget }).unwrap()
+            let coverage = Coverage { heads, elements, effects, had: &had };
+            cover(txn, &coverage, &mut budget.clone()).unwrap()
         });
         let Some(next) = left else { return step };
         (heads.start, elements.start) = next;

@@ -12,13 +12,13 @@ use crate::engine::meta::GroupMeta;
 use crate::engine::rows::FrozenRows;
 use crate::engine::view::{Overlay, Rows, View};
 use crate::eval::{self, Mix, Txn};
+use crate::group::compare::row_digests;
 use crate::group::cursor::{self, closed_vector};
 use crate::group::leader::eval_context;
 use crate::group::live::LiveSet;
 use crate::group::remote::{
     Answer, Outcome, TEXT_BYTES_MAX, VECTOR_MAX, Vector, put_vector, take_vector,
 };
-use crate::group::rows::row_digests;
 use crate::group::{Group, GroupContext, levelled, life};
 use flotilla_topology::ids::{ClusterId, GroupId};
 use flotilla_topology::slot::{SLOT_COUNT, Slot, SlotRange};

@@ -1,16 +1,21 @@
 //! What is asked of replicas about full state, and their answers: payload of RPC kind 36.
 
 use crate::codec::{DecodeError, Decoder, Encoder};
+use crate::group::compare::{Different, KeyState, States, StretchKeys, StretchState, Wanted};
 use crate::group::remote::{EFFECT_BYTES_MAX, Outcome};
-use crate::group::rows::{DifferentSlot, KeyState, Resume, SlotState};
+use crate::group::rows::{Resume, Stretch, StretchRows};
 use crate::group::state::StateCut;
 use bytes::Bytes;
 use flotilla_topology::ids::{ClusterId, GroupId, LogId};
-use flotilla_topology::slot::{SLOT_COUNT, Slot, SlotRange};
+use flotilla_topology::slot::SlotRange;
 
 const SOURCE_VERSION: u8 = 1;
 /// Keys that one comparison names: 16 bytes each.
 pub const KEYS_MAX: usize = 1 << 16;
+/// Stretches of one message.
+pub const STRETCHES_MAX: usize = 4096;
+/// Stretches with rows in one answer.
+pub const PARTS_MAX: usize = 512;
 /// Effects in one answer.
 pub const ROWS_MAX: usize = 2048;
 
@@ -34,51 +39,49 @@ pub enum SourceRequest {
         /// more must be in the cut as far as it ever will be.
         mesh: u64,
     },
-    /// State digests of slots.
-    Slots {
+    /// State digests of slots, as far as one step comes.
+    States {
         /// From [`SourceAnswer::Cut`].
         cut: u64,
         /// Which.
         slots: SlotRange,
+        /// From this place of the first on.
+        from: Option<Resume>,
+        /// Also of what holds no rows.
+        all: bool,
     },
-    /// State digests of the keys of a slot.
+    /// State digests of the keys of some stretches.
     Keys {
         /// From [`SourceAnswer::Cut`].
         cut: u64,
         /// Which.
-        slot: Slot,
+        stretches: Vec<Stretch>,
     },
-    /// Rows of a slot.
+    /// Rows.
     Rows {
         /// From [`SourceAnswer::Cut`].
         cut: u64,
         /// Which.
-        slot: Slot,
-        /// Only of these keys, by hash, in order; all if none.
-        keys: Option<Vec<u64>>,
-        /// Where to go on; at the beginning if none.
-        from: Option<Resume>,
+        wanted: Vec<Wanted>,
     },
     /// The cut is not needed any more.
     Drop {
         /// From [`SourceAnswer::Cut`].
         cut: u64,
     },
-    /// At a target: which of these slots are another state here.
-    CompareSlots {
+    /// At a target: which of these stretches are another state here.
+    CompareStates {
         /// The target.
         group: GroupId,
-        /// Their states at the source, in order.
-        states: Vec<SlotState>,
+        /// Their states at the source.
+        states: Vec<StretchState>,
     },
-    /// At a target: which of these keys of a slot are another state here.
+    /// At a target: which of these keys are another state here.
     CompareKeys {
         /// The target.
         group: GroupId,
-        /// The slot.
-        slot: Slot,
-        /// Their states at the source, in order.
-        states: Vec<KeyState>,
+        /// Their states at the source.
+        keys: Vec<StretchKeys>,
     },
 }
 
@@ -92,21 +95,17 @@ pub enum SourceAnswer {
         /// What it holds.
         state: StateCut,
     },
-    /// State digests of slots that hold anything.
-    Slots(Vec<SlotState>),
-    /// State digests of keys.
-    Keys(Vec<KeyState>),
-    /// Rows.
-    Rows {
-        /// Encoded effects, of each key the head first.
-        effects: Vec<Bytes>,
-        /// Where to go on; none at the end.
-        next: Option<Resume>,
-    },
-    /// Slots that differ.
-    DifferentSlots(Vec<DifferentSlot>),
-    /// Keys that differ, by hash.
-    DifferentKeys(Vec<u64>),
+    /// State digests.
+    States(States),
+    /// State digests of keys: of the first stretches that were asked for, of one at least.
+    Keys(Vec<StretchKeys>),
+    /// Rows of the first stretches that were asked for, of one at least; what is left of the last of
+    /// them begins where it ends here.
+    Rows(Vec<StretchRows>),
+    /// Stretches that differ.
+    Different(Vec<Different>),
+    /// What must travel.
+    Wanted(Vec<Wanted>),
     /// Dropped.
     Dropped,
 }
@@ -126,61 +125,111 @@ fn take_list<'a, T>(
     (0..count).map(|_| take(from)).collect()
 }
 
-/// Appends state digests of slots.
-pub fn put_slot_states(out: &mut Encoder, states: &[SlotState]) {
+/// Appends state digests.
+pub fn put_states(out: &mut Encoder, states: &[StretchState]) {
     put_list(out, states, |out, state| {
-        out.put_slot(state.slot);
+        state.stretch.put(out);
         out.put_u64(state.sum);
         out.put_varint(state.rows);
     });
 }
 
-/// Reads state digests of slots.
-pub fn take_slot_states(from: &mut Decoder<'_>) -> Decoded<Vec<SlotState>> {
-    take_list(from, usize::from(SLOT_COUNT), 11, |from| {
-        Ok(SlotState { slot: from.slot()?, sum: from.u64()?, rows: from.varint()? })
+/// Reads state digests.
+pub fn take_states(from: &mut Decoder<'_>) -> Decoded<Vec<StretchState>> {
+    take_list(from, STRETCHES_MAX, Stretch::BYTES_MIN + 9, |from| {
+        Ok(StretchState { stretch: Stretch::take(from)?, sum: from.u64()?, rows: from.varint()? })
     })
 }
 
-/// Appends slots that differ.
-pub fn put_different_slots(out: &mut Encoder, slots: &[DifferentSlot]) {
-    put_list(out, slots, |out, different| {
-        out.put_slot(different.slot);
+/// Appends which stretches differ.
+pub fn put_different(out: &mut Encoder, list: &[Different]) {
+    put_list(out, list, |out, different| {
+        out.put_varint(different.at as u64);
         out.put_bool(different.empty);
     });
 }
 
-/// Reads slots that differ.
-pub fn take_different_slots(from: &mut Decoder<'_>) -> Decoded<Vec<DifferentSlot>> {
-    take_list(from, usize::from(SLOT_COUNT), 3, |from| {
-        Ok(DifferentSlot { slot: from.slot()?, empty: from.bool()? })
+/// Reads which stretches differ.
+pub fn take_different(from: &mut Decoder<'_>) -> Decoded<Vec<Different>> {
+    take_list(from, STRETCHES_MAX, 2, |from| {
+        let error = from.error("a place in a list of stretches");
+        let at = usize::try_from(from.varint()?).ok().filter(|at| *at < STRETCHES_MAX);
+        Ok(Different { at: at.ok_or(error)?, empty: from.bool()? })
     })
 }
 
 /// Appends state digests of keys.
-pub fn put_key_states(out: &mut Encoder, states: &[KeyState]) {
-    put_list(out, states, |out, state| {
-        out.put_u64(state.key);
-        out.put_u64(state.sum);
+pub fn put_keys(out: &mut Encoder, list: &[StretchKeys]) {
+    put_list(out, list, |out, StretchKeys { stretch, keys }| {
+        stretch.put(out);
+        put_list(out, keys, |out, state| {
+            out.put_u64(state.key);
+            out.put_u64(state.sum);
+        });
     });
 }
 
 /// Reads state digests of keys.
-pub fn take_key_states(from: &mut Decoder<'_>) -> Decoded<Vec<KeyState>> {
-    take_list(from, KEYS_MAX, 16, |from| Ok(KeyState { key: from.u64()?, sum: from.u64()? }))
+pub fn take_keys(from: &mut Decoder<'_>) -> Decoded<Vec<StretchKeys>> {
+    let state = |from: &mut Decoder<'_>| Ok(KeyState { key: from.u64()?, sum: from.u64()? });
+    take_list(from, STRETCHES_MAX, Stretch::BYTES_MIN + 1, |from| {
+        let stretch = Stretch::take(from)?;
+        Ok(StretchKeys { stretch, keys: take_list(from, KEYS_MAX, 16, state)? })
+    })
 }
 
-/// Appends hashes of keys.
-pub fn put_hashes(out: &mut Encoder, hashes: &[u64]) {
-    put_list(out, hashes, |out, hash| out.put_u64(*hash));
+/// Appends what is wanted.
+pub fn put_wanted(out: &mut Encoder, list: &[Wanted]) {
+    put_list(out, list, |out, Wanted { stretch, keys }| {
+        stretch.put(out);
+        out.put_option(keys.as_ref(), |out, keys| {
+            put_list(out, keys, |out, hash| out.put_u64(*hash));
+        });
+    });
 }
 
-/// Reads hashes of keys.
-pub fn take_hashes(from: &mut Decoder<'_>) -> Decoded<Vec<u64>> {
-    take_list(from, KEYS_MAX, 8, |from| from.u64())
+/// Reads what is wanted.
+pub fn take_wanted(from: &mut Decoder<'_>) -> Decoded<Vec<Wanted>> {
+    take_list(from, STRETCHES_MAX, Stretch::BYTES_MIN + 1, |from| {
+        let stretch = Stretch::take(from)?;
+        let keys = from.option(|from| take_list(from, KEYS_MAX, 8, Decoder::u64))?;
+        Ok(Wanted { stretch, keys })
+    })
+}
+
+/// Appends rows.
+pub fn put_rows(out: &mut Encoder, list: &[StretchRows]) {
+    put_list(out, list, |out, StretchRows { stretch, effects }| {
+        stretch.put(out);
+        put_list(out, effects, |out, effect| out.put_bytes(effect));
+    });
+}
+
+/// Reads rows; effects share the given bytes.
+pub fn take_rows(from: &mut Decoder<'_>) -> Decoded<Vec<StretchRows>> {
+    let effect = |from: &mut Decoder<'_>| from.bytes(EFFECT_BYTES_MAX);
+    take_list(from, PARTS_MAX, Stretch::BYTES_MIN + 1, |from| {
+        let stretch = Stretch::take(from)?;
+        Ok(StretchRows { stretch, effects: take_list(from, ROWS_MAX, 1, effect)? })
+    })
 }
 
 impl SourceRequest {
+    /// The stretches that it names.
+    pub fn stretches(&self) -> Vec<&Stretch> {
+        match self {
+            SourceRequest::Keys { stretches, .. } => stretches.iter().collect(),
+            SourceRequest::Rows { wanted, .. } => wanted.iter().map(|one| &one.stretch).collect(),
+            SourceRequest::CompareStates { states, .. } => {
+                states.iter().map(|one| &one.stretch).collect()
+            }
+            SourceRequest::CompareKeys { keys, .. } => {
+                keys.iter().map(|one| &one.stretch).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// The payload of the RPC.
     pub fn encode(&self) -> Bytes {
         let mut out = Encoder::new();
@@ -194,37 +243,36 @@ impl SourceRequest {
                 out.put_cluster(*peer);
                 out.put_varint(*mesh);
             }
-            SourceRequest::Slots { cut, slots } => {
+            SourceRequest::States { cut, slots, from, all } => {
                 out.put_u8(2);
                 out.put_u64(*cut);
                 out.put_slots(*slots);
+                out.put_option(from.as_ref(), |out, from| from.put(out));
+                out.put_bool(*all);
             }
-            SourceRequest::Keys { cut, slot } => {
+            SourceRequest::Keys { cut, stretches } => {
                 out.put_u8(3);
                 out.put_u64(*cut);
-                out.put_slot(*slot);
+                put_list(&mut out, stretches, |out, stretch| stretch.put(out));
             }
-            SourceRequest::Rows { cut, slot, keys, from } => {
+            SourceRequest::Rows { cut, wanted } => {
                 out.put_u8(4);
                 out.put_u64(*cut);
-                out.put_slot(*slot);
-                out.put_option(keys.as_ref(), |out, keys| put_hashes(out, keys));
-                out.put_option(from.as_ref(), |out, from| from.put(out));
+                put_wanted(&mut out, wanted);
             }
             SourceRequest::Drop { cut } => {
                 out.put_u8(5);
                 out.put_u64(*cut);
             }
-            SourceRequest::CompareSlots { group, states } => {
+            SourceRequest::CompareStates { group, states } => {
                 out.put_u8(6);
                 out.put_group(*group);
-                put_slot_states(&mut out, states);
+                put_states(&mut out, states);
             }
-            SourceRequest::CompareKeys { group, slot, states } => {
+            SourceRequest::CompareKeys { group, keys } => {
                 out.put_u8(7);
                 out.put_group(*group);
-                out.put_slot(*slot);
-                put_key_states(&mut out, states);
+                put_keys(&mut out, keys);
             }
         }
         out.into_bytes()
@@ -243,24 +291,25 @@ impl SourceRequest {
                 peer: from.cluster()?,
                 mesh: from.varint()?,
             },
-            2 => SourceRequest::Slots { cut: from.u64()?, slots: from.slots()? },
-            3 => SourceRequest::Keys { cut: from.u64()?, slot: from.slot()? },
-            4 => SourceRequest::Rows {
+            2 => SourceRequest::States {
                 cut: from.u64()?,
-                slot: from.slot()?,
-                keys: from.option(take_hashes)?,
+                slots: from.slots()?,
                 from: from.option(Resume::take)?,
+                all: from.bool()?,
             },
+            3 => {
+                let cut = from.u64()?;
+                let take = Stretch::take;
+                let stretches = take_list(&mut from, STRETCHES_MAX, Stretch::BYTES_MIN, take)?;
+                SourceRequest::Keys { cut, stretches }
+            }
+            4 => SourceRequest::Rows { cut: from.u64()?, wanted: take_wanted(&mut from)? },
             5 => SourceRequest::Drop { cut: from.u64()? },
-            6 => SourceRequest::CompareSlots {
+            6 => SourceRequest::CompareStates {
                 group: from.group()?,
-                states: take_slot_states(&mut from)?,
+                states: take_states(&mut from)?,
             },
-            7 => SourceRequest::CompareKeys {
-                group: from.group()?,
-                slot: from.slot()?,
-                states: take_key_states(&mut from)?,
-            },
+            7 => SourceRequest::CompareKeys { group: from.group()?, keys: take_keys(&mut from)? },
             _ => return Err(unknown),
         };
         from.finish()?;
@@ -276,26 +325,26 @@ impl Outcome for SourceAnswer {
                 out.put_u64(*cut);
                 state.put(out);
             }
-            SourceAnswer::Slots(states) => {
+            SourceAnswer::States(States { states, next }) => {
                 out.put_u8(2);
-                put_slot_states(out, states);
-            }
-            SourceAnswer::Keys(states) => {
-                out.put_u8(3);
-                put_key_states(out, states);
-            }
-            SourceAnswer::Rows { effects, next } => {
-                out.put_u8(4);
-                put_list(out, effects, |out, effect| out.put_bytes(effect));
+                put_states(out, states);
                 out.put_option(next.as_ref(), |out, next| next.put(out));
             }
-            SourceAnswer::DifferentSlots(slots) => {
-                out.put_u8(5);
-                put_different_slots(out, slots);
+            SourceAnswer::Keys(keys) => {
+                out.put_u8(3);
+                put_keys(out, keys);
             }
-            SourceAnswer::DifferentKeys(keys) => {
+            SourceAnswer::Rows(rows) => {
+                out.put_u8(4);
+                put_rows(out, rows);
+            }
+            SourceAnswer::Different(different) => {
+                out.put_u8(5);
+                put_different(out, different);
+            }
+            SourceAnswer::Wanted(wanted) => {
                 out.put_u8(6);
-                put_hashes(out, keys);
+                put_wanted(out, wanted);
             }
             SourceAnswer::Dropped => out.put_u8(7),
         }
@@ -305,14 +354,14 @@ impl Outcome for SourceAnswer {
         let unknown = from.error("an answer about full state (1 to 7)");
         Ok(match from.u8()? {
             1 => SourceAnswer::Cut { cut: from.u64()?, state: StateCut::take(from)? },
-            2 => SourceAnswer::Slots(take_slot_states(from)?),
-            3 => SourceAnswer::Keys(take_key_states(from)?),
-            4 => SourceAnswer::Rows {
-                effects: take_list(from, ROWS_MAX, 1, |from| from.bytes(EFFECT_BYTES_MAX))?,
-                next: from.option(Resume::take)?,
-            },
-            5 => SourceAnswer::DifferentSlots(take_different_slots(from)?),
-            6 => SourceAnswer::DifferentKeys(take_hashes(from)?),
+            2 => SourceAnswer::States(States {
+                states: take_states(from)?,
+                next: from.option(Stretch::take)?,
+            }),
+            3 => SourceAnswer::Keys(take_keys(from)?),
+            4 => SourceAnswer::Rows(take_rows(from)?),
+            5 => SourceAnswer::Different(take_different(from)?),
+            6 => SourceAnswer::Wanted(take_wanted(from)?),
             7 => SourceAnswer::Dropped,
             _ => return Err(unknown),
         })
@@ -322,13 +371,25 @@ impl Outcome for SourceAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flotilla_topology::slot::Slot;
 
     #[test]
     fn requests_and_answers_survive_the_wire() {
-        let states = vec![SlotState { slot: Slot(3), sum: u64::MAX, rows: 7 }];
-        let keys = vec![KeyState { key: 1, sum: 2 }, KeyState { key: 3, sum: 4 }];
         let slots = SlotRange::partition(1, 3);
         let from = Some(Resume::at(slots));
+        let whole = Stretch::of_slot(Slot(3));
+        let part = Stretch { slot: Slot(9), from: from.clone(), to: from.clone() };
+        let states = [&whole, &part].map(|stretch| StretchState {
+            stretch: stretch.clone(),
+            sum: u64::MAX,
+            rows: 7,
+        });
+        let key = KeyState { key: 1, sum: 2 };
+        let keys = vec![StretchKeys { stretch: part.clone(), keys: vec![key] }];
+        let wanted = vec![
+            Wanted::all(whole.clone()),
+            Wanted { stretch: part.clone(), keys: Some(vec![1, 2]) },
+        ];
         let requests = [
             SourceRequest::Cut {
                 group: GroupId(3),
@@ -337,18 +398,12 @@ mod tests {
                 peer: ClusterId(2),
                 mesh: 300,
             },
-            SourceRequest::Slots { cut: 5, slots },
-            SourceRequest::Keys { cut: 5, slot: Slot(9) },
-            SourceRequest::Rows {
-                cut: 5,
-                slot: Slot(9),
-                keys: Some(vec![1, 2]),
-                from: from.clone(),
-            },
-            SourceRequest::Rows { cut: 5, slot: Slot(9), keys: None, from: None },
+            SourceRequest::States { cut: 5, slots, from, all: true },
+            SourceRequest::Keys { cut: 5, stretches: vec![whole.clone(), part.clone()] },
+            SourceRequest::Rows { cut: 5, wanted: wanted.clone() },
             SourceRequest::Drop { cut: 5 },
-            SourceRequest::CompareSlots { group: GroupId(3), states: states.clone() },
-            SourceRequest::CompareKeys { group: GroupId(3), slot: Slot(9), states: keys.clone() },
+            SourceRequest::CompareStates { group: GroupId(3), states: states.to_vec() },
+            SourceRequest::CompareKeys { group: GroupId(3), keys: keys.clone() },
         ];
         for request in requests {
             let bytes = request.encode();
@@ -357,12 +412,13 @@ mod tests {
                 assert!(SourceRequest::decode(&bytes.slice(..end)).is_err());
             }
         }
+        let effects = vec![Bytes::from_static(b"x")];
         let answers = [
-            SourceAnswer::Slots(states),
+            SourceAnswer::States(States { states: states.to_vec(), next: Some(part.clone()) }),
             SourceAnswer::Keys(keys),
-            SourceAnswer::Rows { effects: vec![Bytes::from_static(b"x")], next: from },
-            SourceAnswer::DifferentSlots(vec![DifferentSlot { slot: Slot(1), empty: true }]),
-            SourceAnswer::DifferentKeys(vec![5]),
+            SourceAnswer::Rows(vec![StretchRows { stretch: part, effects }]),
+            SourceAnswer::Different(vec![Different { at: 300, empty: true }]),
+            SourceAnswer::Wanted(wanted),
             SourceAnswer::Dropped,
         ];
         for answer in answers {
