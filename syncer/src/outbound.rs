@@ -6,7 +6,7 @@ mod merging;
 mod status;
 mod stream;
 
-pub use merging::Merger;
+pub use merging::{Merger, Merges};
 
 use crate::audit::shown::Shown;
 use crate::batch::{Batch, Message};
@@ -41,6 +41,8 @@ const REOPEN_MAX: Duration = Duration::from_secs(1);
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// How often the status is brought up to date when nothing happens.
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a peer that the log must be read anew for waits for merges of other peers.
+const REWIND_PATIENCE: Duration = Duration::from_secs(30);
 
 /// With other peers waiting for the same learner, one that is away for so long is shed when its
 /// backlog has grown to half of what it may have: it costs them nothing from then on.
@@ -90,7 +92,8 @@ pub struct Outbound {
     up: Option<Arc<Link>>,
     /// The peer is away since then.
     away_since: Option<Instant>,
-    rewind: bool,
+    /// The tap has to begin anew, where the peer is; wanted since then.
+    rewind: Option<Instant>,
     merging: Merging,
     wire: Option<Wire>,
     opening: Option<tokio::task::JoinHandle<Result<(Wire, Message), LinkError>>>,
@@ -114,7 +117,7 @@ impl Outbound {
         news: mpsc::UnboundedReceiver<News>,
         link: watch::Receiver<Connection>,
         told: watch::Receiver<PeerCluster>,
-        merger: Merger,
+        merges: Merges,
     ) -> (Outbound, Window) {
         let now = Instant::now();
         let (rewind_epoch, merge_epoch) = {
@@ -140,8 +143,8 @@ impl Outbound {
             told,
             up: None,
             away_since: Some(now),
-            rewind: false,
-            merging: Merging::new(merger, merge_epoch, merged),
+            rewind: None,
+            merging: Merging::new(merges, merge_epoch, merged),
             wire: None,
             opening: None,
             reopen_at: now,
@@ -163,7 +166,7 @@ impl Outbound {
             self.look_at_link();
             self.merge_if_due();
             self.open_if_due();
-            if self.rewind {
+            if self.must_rewind() {
                 return;
             }
             if Instant::now() >= publish_at {
@@ -185,6 +188,14 @@ impl Outbound {
                 () = sleep_until(wake.into()) => self.step(Event::Tick),
             }
         }
+    }
+
+    /// To begin anew ends the merges of other peers, which then compare all over again: it waits for
+    /// them, for a while.
+    fn must_rewind(&self) -> bool {
+        self.rewind.is_some_and(|since| {
+            !self.merging.any_active() || since.elapsed() > REWIND_PATIENCE
+        })
     }
 
     fn wake_at(&self) -> Instant {
@@ -440,7 +451,7 @@ impl Outbound {
                         .record((lag / 1000.0).max(0.0));
                     }
                 }
-                Action::Rewind => self.rewind = true,
+                Action::Rewind => self.rewind = self.rewind.or(Some(now)),
                 Action::Reset(reason) => {
                     let (group, peer) = (self.route.group, &self.route.peer_name);
                     tracing::warn!(%group, %peer, %reason, "opens the stream anew");

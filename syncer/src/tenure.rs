@@ -12,7 +12,7 @@ use crate::leaders::Leaders;
 use crate::learned::Position;
 use crate::link::dial::LinkStatus as Connection;
 use crate::merge::send;
-use crate::outbound::{Merger, Outbound, Route, Window};
+use crate::outbound::{Merger, Merges, Outbound, Route, Window};
 use crate::ports::Doors;
 use crate::tap::{Outlets, Tap, seed_position};
 use flotilla_node::group::remote::{LinkFloor, Seed, SeedRequest};
@@ -118,12 +118,14 @@ pub async fn run(
     tracing::info!(%group, learner = %task.assignment.learner, from = %base.id, "tenure begins");
     let (mut links, outlets, mut gates) = (JoinSet::new(), Outlets::default(), Vec::new());
     let mut audits = JoinSet::new();
+    let merges = Merges::new(merger(&context));
     for peer in &task.peers {
         // A peer of which nothing is known yet has had no merge.
         let floor = seed.floors.iter().find(|floor| floor.peer == peer.id);
         let merged = floor.and_then(|floor| floor.merged).unwrap_or_default();
         let begin = (base.clone(), merged);
-        let window = start_link(&context, &task, peer, begin, &outlets, &mut gates, &mut links);
+        let ends = (&outlets, &mut gates);
+        let window = start_link(&context, &task, peer, begin, &merges, ends, &mut links);
         if let Some(audit) = audit(&context, &task, peer, &window) {
             audits.spawn(audit);
         }
@@ -217,8 +219,8 @@ fn start_link(
     task: &Task,
     peer: &Peer,
     begin: (Position, u64),
-    outlets: &Outlets,
-    gates: &mut Vec<Gate>,
+    merges: &Merges,
+    (outlets, gates): (&Outlets, &mut Vec<Gate>),
     links: &mut JoinSet<()>,
 ) -> Window {
     let shed_bytes = (task.peers.len() > 1).then_some(task.memory / 2);
@@ -228,7 +230,7 @@ fn start_link(
     let news = outlets.add(gate.clone());
     gates.push(gate.clone());
     let (link, told) = (peer.link.clone(), peer.told.clone());
-    let (outbound, window) = Outbound::new(route, begin, gate, news, link, told, merger(context));
+    let (outbound, window) = Outbound::new(route, begin, gate, news, link, told, merges.clone());
     links.spawn(outbound.run());
     window
 }

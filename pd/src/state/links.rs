@@ -345,9 +345,8 @@ impl State {
         let merge_epoch = 1;
         let fresh =
             PeerCluster { syncers, rtt_ms, id, name, merge_epoch, ..PeerCluster::default() };
-        let peers = &mut self.durable_mut().peers;
         let new = || PeerRecord { peer: fresh.clone(), added: true, gone: None };
-        let record = peers.entry(id).or_insert_with(new);
+        let record = self.durable_mut().peers.entry(id).or_insert_with(new);
         if record.gone.is_some() {
             record.comes_back();
         }
@@ -357,6 +356,7 @@ impl State {
             record.added = true;
             record.peer = PeerCluster { name, syncers, rtt_ms, ..record.peer.clone() };
         }
+        lines.extend(self.stays_here());
         lines.push(self.elsewhere(id, "add it"));
         Ok(lines)
     }
@@ -413,8 +413,8 @@ impl State {
         let present = || all().filter(|record| record.gone.is_none());
         let named = |record: &&PeerRecord| record.peer.name == peer;
         let numbered = |record: &&PeerRecord| record.peer.id.to_string() == peer;
-        let found = present().find(named).or_else(|| present().find(numbered));
-        found.or_else(|| all().find(named)).or_else(|| all().find(numbered))
+        let here = present().find(named).or_else(|| present().find(numbered));
+        here.or_else(|| all().find(named)).or_else(|| all().find(numbered))
     }
 
     fn find(&self, peer: &str) -> Result<&PeerRecord, Refusal> {

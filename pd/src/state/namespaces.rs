@@ -233,6 +233,15 @@ impl State {
         lines
     }
 
+    /// Which namespaces no peer is sent anything of, in a line; none if all travel.
+    pub(super) fn stays_here(&self) -> Option<String> {
+        let unsynced = self.durable.namespaces.values().filter(|record| !record.info.spec.synced);
+        let names: Vec<&str> = unsynced.map(|record| record.info.spec.name.as_str()).collect();
+        let first = names.first()?;
+        let all = names.join("`, `");
+        Some(format!("nothing of `{all}` travels until `flotilla namespace sync {first}`"))
+    }
+
     pub(super) fn drop_namespace(&mut self, name: &str) -> Result<Done, Refusal> {
         check_name("namespace", name)?;
         let found = self.durable.namespaces.values().find(|ns| ns.info.spec.name == name);

@@ -10,7 +10,7 @@ use crate::gate::Gate;
 use crate::leaders::Leaders;
 use crate::learned::{Learned, Position};
 use crate::merge::receive::OpenedMerge;
-use crate::outbound::{Outbound, Route};
+use crate::outbound::{Merges, Outbound, Route};
 use crate::tap::{News, Outlets};
 use bytes::Bytes;
 use flotilla_node::group::entry::Fence;
@@ -348,7 +348,7 @@ async fn what_was_learned_is_merged_once_over_a_path_that_is_cut_and_heals() {
     let (_told, telling) = watch::channel(PeerCluster::default());
     let base = Position::default();
     let (outbound, window) =
-        Outbound::new(route(), (base, 0), gate.clone(), news, link, telling, no_merger());
+        Outbound::new(route(), (base, 0), gate.clone(), news, link, telling, Merges::new(no_merger()));
     tokio::spawn(outbound.run());
     let total = 3000u64;
     for chunk in 0..30 {

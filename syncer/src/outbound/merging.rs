@@ -11,6 +11,7 @@ use crate::merge::send::MergeProgress;
 use flotilla_topology::ids::LogId;
 use futures::future::BoxFuture;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -32,10 +33,43 @@ pub type Merger = Arc<
         + Sync,
 >;
 
+/// How one group is merged into its peers, and how many such merges are under way.
+#[derive(Clone)]
+pub struct Merges {
+    merger: Merger,
+    under_way: Arc<AtomicUsize>,
+}
+
+impl Merges {
+    /// None under way.
+    pub fn new(merger: Merger) -> Merges {
+        Merges { merger, under_way: Arc::default() }
+    }
+
+    /// Whether one is under way, to whatever peer.
+    pub fn any(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 0
+    }
+
+    fn begin(&self) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        UnderWay(Arc::clone(&self.under_way))
+    }
+}
+
+/// Counts one merge.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// See the module.
 pub struct Merging {
-    merger: Merger,
-    task: Option<JoinHandle<Result<(), String>>>,
+    merges: Merges,
+    task: Option<(JoinHandle<Result<(), String>>, UnderWay)>,
     progress: watch::Receiver<MergeProgress>,
     retry_at: Instant,
     /// What an operator asked for last.
@@ -50,10 +84,10 @@ pub struct Merging {
 
 impl Merging {
     /// None under way; what an operator asked for last is `asked`, and `done` was carried out.
-    pub fn new(merger: Merger, asked: u64, done: u64) -> Merging {
+    pub fn new(merges: Merges, asked: u64, done: u64) -> Merging {
         let (_, progress) = watch::channel(MergeProgress::default());
         Merging {
-            merger,
+            merges,
             task: None,
             progress,
             retry_at: Instant::now(),
@@ -79,6 +113,11 @@ impl Merging {
         self.needed || self.asked != self.done
     }
 
+    /// Whether one is under way to any peer.
+    pub fn any_active(&self) -> bool {
+        self.merges.any()
+    }
+
     /// Whether one is under way.
     pub fn is_active(&self) -> bool {
         self.task.is_some()
@@ -99,12 +138,13 @@ impl Merging {
         let (tell, progress) = watch::channel(MergeProgress::default());
         self.progress = progress;
         self.carries = self.asked;
-        self.task = Some(tokio::spawn((self.merger)(route, link, after, self.carries, tell)));
+        let merge = (self.merges.merger)(route, link, after, self.carries, tell);
+        self.task = Some((tokio::spawn(merge), self.merges.begin()));
     }
 
     /// Waits for the end of the one that is under way.
     pub async fn ended(&mut self) -> Result<(), String> {
-        let Some(task) = &mut self.task else { return std::future::pending().await };
+        let Some((task, _)) = &mut self.task else { return std::future::pending().await };
         let ended = task.await.unwrap_or_else(|error| Err(error.to_string()));
         self.task = None;
         match &ended {
@@ -119,7 +159,7 @@ impl Merging {
 
     /// Gives up the one that is under way.
     pub fn stop(&mut self) {
-        if let Some(task) = self.task.take() {
+        if let Some((task, _)) = self.task.take() {
             task.abort();
         }
     }

@@ -116,10 +116,20 @@ fn a_fenced_peer_returns_before_it_is_live() {
 }
 
 #[test]
+fn who_adds_a_peer_is_told_what_it_will_not_get() {
+    let mut world = east();
+    let spec = NamespaceSpec { synced: false, ..spec("jobs", 1, 1) };
+    world.ask(PdRequest::CreateNamespace { spec });
+    let said = world.does("north", LinkOp::Add { peer: peer(3, "north") });
+    let expected = "nothing of `jobs` travels until `flotilla namespace sync jobs`";
+    assert!(said.contains(expected), "{said}");
+}
+
+#[test]
 fn peers_are_added_while_pd_runs_and_the_file_wins_on_addresses() {
     let mut world = east();
     let said = world.does("north", LinkOp::Add { peer: peer(3, "north") });
-    assert!(said.contains("add it at `west` too"), "{said}");
+    assert!(said.contains("add it at `west` too") && !said.contains("travels"), "{said}");
     assert_eq!((world.standing("north"), world.mesh()), (Standing::Live, 2));
     let again = world.does("3", LinkOp::Add { peer: peer(3, "north") });
     assert!(again.contains("nothing changes"), "{again}");

@@ -2,7 +2,7 @@
 //! gone.
 
 use super::*;
-use crate::outbound::{Merger, Window};
+use crate::outbound::{Merger, Merges, Window};
 use flotilla_topology::api::Standing;
 use tokio::sync::Semaphore;
 
@@ -19,7 +19,7 @@ struct Rig {
 
 impl Rig {
     fn start(ca: &Authority, node: Arc<Node>, west: SocketAddr) -> Rig {
-        Rig::with(ca, node, west, no_merger(), (0, 0))
+        Rig::with(ca, node, west, Merges::new(no_merger()), (0, 0))
     }
 
     /// With another merger; a merge that an operator asked for, and the one that is done.
@@ -27,7 +27,7 @@ impl Rig {
         ca: &Authority,
         node: Arc<Node>,
         west: SocketAddr,
-        merger: Merger,
+        merges: Merges,
         (merge_epoch, merged): (u64, u64),
     ) -> Rig {
         let link = dial(&ca.tls(identity(EAST, Role::Syncer, "s1")).unwrap(), west, 10.0);
@@ -37,7 +37,7 @@ impl Rig {
         let (told, telling) = watch::channel(peer);
         let begin = (Position::default(), merged);
         let (outbound, window) =
-            Outbound::new(route(), begin, gate.clone(), news, link, telling, merger);
+            Outbound::new(route(), begin, gate.clone(), news, link, telling, merges);
         let task = tokio::spawn(outbound.run());
         Rig { node, outlets, gate, window, told, sent: 0, task }
     }
@@ -137,7 +137,7 @@ async fn a_merge_that_was_asked_for_is_owed_until_one_that_began_later_is_done()
         node.groups.lock().insert(target, (LogId { term: 1, index: 1 }, vec![]));
     }
     let (merger, ends, begun) = held_merger();
-    let mut rig = Rig::with(&ca, node, west, merger, (1, 0));
+    let mut rig = Rig::with(&ca, node, west, Merges::new(merger), (1, 0));
     rig.until("the next one merges", |_| *begun.lock() == [1]).await;
     rig.told.send_modify(|peer| peer.merge_epoch = 2);
     ends.add_permits(1);
@@ -242,4 +242,31 @@ fn patience_follows_the_path() {
     assert_eq!((ms(Some(0.5)), ms(Some(60.0)), ms(Some(300.0))), (1250, 1250, 1250));
     assert_eq!((ms(Some(400.0)), ms(None)), (1600, 1600));
     assert_eq!((ms(Some(-5.0)), ms(Some(1e12))), (1250, 8000));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn to_begin_anew_waits_for_the_merge_of_another_peer() {
+    let ca = authority();
+    let (merger, ends, begun) = held_merger();
+    let merges = Merges::new(merger);
+    let (node, west, _keep) = west(&ca).await;
+    for target in (0..3).map(GroupId) {
+        node.groups.lock().insert(target, (LogId { term: 1, index: 1 }, vec![]));
+    }
+    let other = Rig::with(&ca, node, west, merges.clone(), (1, 0));
+    let (node, west, _keep_too) = super::west(&ca).await;
+    let mut rig = Rig::with(&ca, node, west, merges, (0, 0));
+    other.until("it merges", |_| *begun.lock() == [1]).await;
+    rig.commit(10);
+    rig.all_arrive().await;
+    rig.told.send_modify(|peer| peer.standing = Standing::Fenced);
+    rig.until("it is fenced", |rig| rig.state() == LinkState::Fenced).await;
+    rig.commit(50);
+    rig.until("that is left to the log", |rig| rig.gate.bytes() == 0).await;
+    rig.told.send_modify(|peer| peer.standing = Standing::Live);
+    rig.until("it wants the log", |rig| rig.state() == LinkState::CatchingUp).await;
+    assert!(!rig.task.is_finished(), "that would end the merge");
+    ends.add_permits(1);
+    rig.until("the tenure begins anew", |rig| rig.task.is_finished()).await;
+    other.until("the other is merged", |rig| rig.state() == LinkState::Live).await;
 }
