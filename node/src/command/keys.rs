@@ -2,11 +2,16 @@
 
 use super::parse::Command;
 use super::spec::KeySpec;
+use crate::model::parse_integer;
 use bytes::Bytes;
 
 impl KeySpec {
-    /// Positions of the keys in a request of `args` arguments.
-    pub fn positions(self, args: usize) -> impl Iterator<Item = usize> {
+    /// Positions of the keys in a request.
+    pub fn positions(self, args: &[Bytes]) -> impl Iterator<Item = usize> {
+        self.fixed(args.len()).chain(self.counted(args))
+    }
+
+    fn fixed(self, args: usize) -> impl Iterator<Item = usize> {
         let last = match self.last {
             last if last >= 0 => last as usize,
             back => args.saturating_sub(usize::from(back.unsigned_abs())),
@@ -16,12 +21,26 @@ impl KeySpec {
         let end = if first == 0 { 0 } else { last + 1 };
         (first..end).step_by(usize::from(self.step).max(1))
     }
+
+    /// Keys behind their number. If that is none, the first is still named: whoever owns it says so.
+    fn counted(self, args: &[Bytes]) -> impl Iterator<Item = usize> {
+        let first = usize::from(self.counted) + 1;
+        let number = args.get(first - 1).and_then(|number| parse_integer(number));
+        let number = number.and_then(|number| usize::try_from(number).ok());
+        let number =
+            number.filter(|number| (1..=args.len() - first.min(args.len())).contains(number));
+        let end = if self.counted == 0 { first } else { first + number.unwrap_or(1) };
+        (first..end).take_while({
+            let args = args.len();
+            move |position| *position < args
+        })
+    }
 }
 
 impl Command {
     /// Its keys, in the order sent; the same key may stand there twice.
     pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
-        self.spec.keys.positions(self.args.len()).map(|position| &self.args[position])
+        self.spec.keys.positions(&self.args).map(|position| &self.args[position])
     }
 
     /// Its first key.

@@ -53,6 +53,7 @@ impl Spec {
         add(self.is_write(), "@write");
         add(self.flags.has(Flags::READONLY), "@read");
         add(self.family == Family::String, "@string");
+        add(self.family == Family::Set, "@set");
         add(self.family == Family::Hash, "@hash");
         add(self.flags.has(Flags::FAST), "@fast");
         add(!self.flags.has(Flags::FAST), "@slow");
@@ -94,8 +95,10 @@ impl Flags {
     pub const NO_AUTH: Flags = Flags(1 << 7);
     /// Allowed while a script runs for too long.
     pub const ALLOW_BUSY: Flags = Flags(1 << 8);
+    /// Which arguments are keys is told by other arguments.
+    pub const MOVABLE_KEYS: Flags = Flags(1 << 9);
 
-    const NAMES: [(Flags, &'static str); 9] = [
+    const NAMES: [(Flags, &'static str); 10] = [
         (Flags::WRITE, "write"),
         (Flags::READONLY, "readonly"),
         (Flags::DENYOOM, "denyoom"),
@@ -105,6 +108,7 @@ impl Flags {
         (Flags::FAST, "fast"),
         (Flags::NO_AUTH, "no_auth"),
         (Flags::ALLOW_BUSY, "allow_busy"),
+        (Flags::MOVABLE_KEYS, "movablekeys"),
     ];
 
     /// Whether all flags of `other` are in this set.
@@ -140,17 +144,32 @@ pub struct KeySpec {
     pub last: i8,
     /// From one key to the next.
     pub step: u8,
+    /// Where the number of further keys stands, which follow it; 0: there are none.
+    pub counted: u8,
 }
 
 impl KeySpec {
     /// No key.
-    pub const NONE: KeySpec = KeySpec { first: 0, last: 0, step: 0 };
+    pub const NONE: KeySpec = KeySpec::of(0, 0, 0);
     /// The first argument.
-    pub const ONE: KeySpec = KeySpec { first: 1, last: 1, step: 1 };
+    pub const ONE: KeySpec = KeySpec::of(1, 1, 1);
+    /// The first two.
+    pub const TWO: KeySpec = KeySpec::of(1, 2, 1);
     /// All arguments.
-    pub const ALL: KeySpec = KeySpec { first: 1, last: -1, step: 1 };
+    pub const ALL: KeySpec = KeySpec::of(1, -1, 1);
     /// Every other argument: keys with values.
-    pub const PAIRS: KeySpec = KeySpec { first: 1, last: -1, step: 2 };
+    pub const PAIRS: KeySpec = KeySpec::of(1, -1, 2);
+    /// As many as the first argument says.
+    pub const COUNTED: KeySpec = KeySpec { counted: 1, ..KeySpec::NONE };
+
+    const fn of(first: u8, last: i8, step: u8) -> KeySpec {
+        KeySpec { first, last, step, counted: 0 }
+    }
+
+    /// Whether there are any.
+    pub fn has_keys(self) -> bool {
+        self.first > 0 || self.counted > 0
+    }
 }
 
 /// What kind of data a command works on.
@@ -162,6 +181,8 @@ pub enum Family {
     Keyspace,
     /// Hashes.
     Hash,
+    /// Sets.
+    Set,
     /// The connection itself.
     Connection,
     /// The server and its cluster.
@@ -175,6 +196,7 @@ impl Family {
             Family::String => "string",
             Family::Keyspace => "generic",
             Family::Hash => "hash",
+            Family::Set => "set",
             Family::Connection => "connection",
             Family::Server => "server",
         }

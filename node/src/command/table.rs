@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 const NAME_BYTES_MAX: usize = 16;
 
 const READ: Flags = Flags::READONLY;
+const READ_MOVABLE: Flags = Flags::READONLY.and(Flags::MOVABLE_KEYS);
 const READ_FAST: Flags = Flags::READONLY.and(Flags::FAST);
 const WRITE: Flags = Flags::WRITE;
 const WRITE_FAST: Flags = Flags::WRITE.and(Flags::FAST);
@@ -20,6 +21,12 @@ const STRANGER: Flags = ALWAYS_FAST.and(Flags::NOSCRIPT).and(Flags::NO_AUTH).and
 const LOCAL: &str = "reads what this cluster has merged so far";
 const LATER: &str = "the later write wins";
 const LATER_FIELD: &str = "field by field, the later write wins";
+const ADD_WINS: &str =
+    "member by member: the later add or removal wins, and adding again counts as an add";
+const REMOVES_MEMBER: &str = "member by member: removes what was added before; an add that it has not seen and that is later survives";
+const POPS: &str =
+    "two clusters may pop the same member; the later add or removal of each member wins";
+const STORES: &str = "the result of this cluster's members replaces what the key held; the later write wins, member by member";
 const ADDS: &str = "both sides' increments add up";
 const REMOVES: &str =
     "removes what was written before it; a write that it has not seen and that is later survives";
@@ -101,6 +108,23 @@ commands! {
     HincrBy "hincrby" 4 GROW_FAST, ONE, Hash, Group, No, "O(1)", ADDS, "Adds to an integer in a field.";
     Hkeys "hkeys" 2 READ, ONE, Hash, Group, No, "O(N) of N fields", LOCAL, "All fields.";
     Hvals "hvals" 2 READ, ONE, Hash, Group, No, "O(N) of N fields", LOCAL, "All values.";
+
+    Sadd "sadd" -3 GROW_FAST, ONE, Set, Group, No, "O(N) of N members", ADD_WINS, "Adds members to a set.";
+    Srem "srem" -3 WRITE_FAST, ONE, Set, Group, No, "O(N) of N members", REMOVES_MEMBER, "Removes members from a set.";
+    Smembers "smembers" 2 READ, ONE, Set, Group, No, "O(N) of N members", LOCAL, "All members.";
+    SisMember "sismember" 3 READ_FAST, ONE, Set, Group, No, "O(1)", LOCAL, "Whether a member is in a set.";
+    SmisMember "smismember" -3 READ_FAST, ONE, Set, Group, No, "O(N) of N members", LOCAL, "Which members are in a set.";
+    Scard "scard" 2 READ_FAST, ONE, Set, Group, No, "O(1)", LOCAL, "How many members a set has.";
+    Smove "smove" 4 WRITE_FAST, TWO, Set, Group, No, "O(1)", "a removal and an add: the later write wins in each set, so a member may end in both or in none if two clusters move it", "Moves a member from one set to another.";
+    Spop "spop" -2 WRITE_FAST, ONE, Set, Group, No, "O(N) of N popped", POPS, "Removes members chosen by chance and returns them.";
+    SrandMember "srandmember" -2 READ, ONE, Set, Group, No, "O(N) of N returned", LOCAL, "Members chosen by chance.";
+    Sinter "sinter" -2 READ, ALL, Set, Group, No, "O(N) of N members in all sets", LOCAL, "Members that are in all sets.";
+    SinterCard "sintercard" -3 READ_MOVABLE, COUNTED, Set, Group, No, "O(N) of N members in all sets", LOCAL, "How many members are in all sets, up to a LIMIT.";
+    SinterStore "sinterstore" -3 GROW, ALL, Set, Group, No, "O(N) of N members in all sets", STORES, "Stores what SINTER returns.";
+    Sunion "sunion" -2 READ, ALL, Set, Group, No, "O(N) of N members in all sets", LOCAL, "Members that are in any of the sets.";
+    SunionStore "sunionstore" -3 GROW, ALL, Set, Group, No, "O(N) of N members in all sets", STORES, "Stores what SUNION returns.";
+    Sdiff "sdiff" -2 READ, ALL, Set, Group, No, "O(N) of N members in all sets", LOCAL, "Members of the first set that are in none of the others.";
+    SdiffStore "sdiffstore" -3 GROW, ALL, Set, Group, No, "O(N) of N members in all sets", STORES, "Stores what SDIFF returns.";
 
     Ping "ping" -1 Flags::FAST, NONE, Connection, Connection, No, "O(1)", NOTHING, "Answers PONG, or its argument.";
     Echo "echo" 2 ALWAYS_FAST, NONE, Connection, Connection, No, "O(1)", NOTHING, "Answers its argument.";

@@ -327,6 +327,16 @@ pub fn elements_of_type(slot: Slot, key: &[u8], ty: Type) -> Range<Bytes> {
     from.into()..to.into()
 }
 
+/// The element rows of one type of a key whose names begin so.
+pub fn elements_under(slot: Slot, key: &[u8], ty: Type, prefix: &[u8]) -> Range<Bytes> {
+    let all = elements_of_type(slot, key, ty);
+    let from = element(slot, key, ty, prefix);
+    // The next name that does not begin so: the last byte that can grow does, what follows goes.
+    let grows = prefix.iter().rposition(|byte| *byte != u8::MAX);
+    let end = grows.map(|at| [&prefix[..at], &[prefix[at] + 1]].concat());
+    from..end.map_or(all.end, |end| element(slot, key, ty, &end))
+}
+
 /// All element rows of a key, of whatever type.
 pub fn elements(slot: Slot, key: &[u8]) -> Range<Bytes> {
     let from = start(ELEMENT, slot, key, 0);
@@ -406,6 +416,14 @@ mod tests {
             let row = element(slot, &a, Type::Hash, &name);
             prop_assert_eq!(holds(&elements(slot, &b), &row), a == b);
             prop_assert_eq!(holds(&elements_of_type(slot, &b, Type::Hash), &row), a == b);
+            for cut in 0..=name.len() {
+                let under = elements_under(slot, &a, Type::Hash, &name[..cut]);
+                prop_assert!(holds(&under, &row));
+                for row in [under.start, under.end] {
+                    prop_assert!(row >= elements_of_type(slot, &a, Type::Hash).start);
+                    prop_assert!(row <= elements_of_type(slot, &a, Type::Hash).end);
+                }
+            }
             prop_assert!(!holds(&elements_of_type(slot, &b, Type::String), &row));
         }
 

@@ -97,14 +97,14 @@ fn of_key(txn: &Txn<'_>, key: &Key) -> io::Result<Option<u128>> {
     let mut sum = match key.ty {
         None => return Ok(None),
         Some(Type::String) => of_element(key, Type::String, b"", &key.head.string),
-        Some(Type::Hash) => {
-            let range = keys::elements_of_type(key.slot, &key.name, Type::Hash);
+        Some(ty) => {
+            let range = keys::elements_of_type(key.slot, &key.name, ty);
             let prefix = range.start.len();
             let mut sum = 0u128;
             for row in txn.view.scan(range, false) {
                 let (row, value) = row?;
                 let element = txn.read_element(&value)?;
-                sum = sum.wrapping_add(of_element(key, Type::Hash, &row[prefix..], &element));
+                sum = sum.wrapping_add(of_element(key, ty, &row[prefix..], &element));
             }
             sum
         }

@@ -5,30 +5,51 @@ use crate::engine::keys;
 use crate::model::{Count, Element, Parts, Type, encode_element};
 use bytes::Bytes;
 use std::io;
+use std::ops::Range;
 
 /// Most element rows that a command counts to repair a count; beyond it the count stays open.
 const RECOUNT_ROWS_MAX: usize = 1024;
 
 impl Txn<'_> {
-    /// The state of a field, empty if there is none.
-    fn element(&self, key: &Key, name: &[u8]) -> io::Result<Element> {
-        let row = self.view.get(&keys::element(key.slot, &key.name, Type::Hash, name))?;
+    /// The state of an element, empty if there is none.
+    fn element(&self, key: &Key, ty: Type, name: &[u8]) -> io::Result<Element> {
+        let row = self.view.get(&keys::element(key.slot, &key.name, ty, name))?;
         Ok(row.as_ref().map(|row| self.read_element(row)).transpose()?.unwrap_or_default())
     }
 
-    /// The value of a field, if key and field are visible.
+    /// The value of a field or a member, if it and its key are visible.
     pub(super) fn field(&self, key: &Key, name: &[u8]) -> io::Result<Option<Bytes>> {
-        match key.ty {
-            Some(Type::Hash) => Ok(self.element(key, name)?.value(key.floor)),
-            _ => Ok(None),
+        match key.ty.filter(|ty| ty.has_elements()) {
+            Some(ty) => Ok(self.element(key, ty, name)?.value(key.floor)),
+            None => Ok(None),
         }
     }
 
-    /// All visible fields with their values, in order.
+    /// All visible elements with their values, in order; none if the key is not visible.
     pub(super) fn fields(&self, key: &Key) -> impl Iterator<Item = io::Result<(Bytes, Bytes)>> {
-        let range = keys::elements_of_type(key.slot, &key.name, Type::Hash);
-        let (prefix, floor) = (range.start.len(), key.floor);
-        self.view.scan(range, false).filter_map(move |row| {
+        let ty = key.ty.filter(|ty| ty.has_elements());
+        ty.into_iter().flat_map(|ty| self.elements_of(key, ty))
+    }
+
+    /// All elements of a type that the floor does not hide, with their values, in order.
+    pub(super) fn elements_of(
+        &self,
+        key: &Key,
+        ty: Type,
+    ) -> impl Iterator<Item = io::Result<(Bytes, Bytes)>> {
+        self.visible(key, ty, keys::elements_of_type(key.slot, &key.name, ty), false)
+    }
+
+    /// Those of them in a range of rows of the type.
+    fn visible(
+        &self,
+        key: &Key,
+        ty: Type,
+        range: Range<Bytes>,
+        reverse: bool,
+    ) -> impl Iterator<Item = io::Result<(Bytes, Bytes)>> {
+        let (prefix, floor) = (keys::element(key.slot, &key.name, ty, b"").len(), key.floor);
+        self.view.scan(range, reverse).filter_map(move |row| {
             let (row, value) = match row {
                 Ok(row) => row,
                 Err(error) => return Some(Err(error)),
@@ -40,7 +61,27 @@ impl Txn<'_> {
         })
     }
 
-    /// How many fields are visible.
+    /// The first visible element whose name is not below this one.
+    pub(super) fn first_from(&self, key: &Key, name: &[u8]) -> io::Result<Option<(Bytes, Bytes)>> {
+        let ty = Self::type_of(key);
+        let mut range = keys::elements_of_type(key.slot, &key.name, ty);
+        range.start = keys::element(key.slot, &key.name, ty, name);
+        self.visible(key, ty, range, false).next().transpose()
+    }
+
+    /// The first or the last visible element whose name begins so.
+    pub(super) fn edge_under(
+        &self,
+        key: &Key,
+        prefix: &[u8],
+        last: bool,
+    ) -> io::Result<Option<(Bytes, Bytes)>> {
+        let ty = Self::type_of(key);
+        let range = keys::elements_under(key.slot, &key.name, ty, prefix);
+        self.visible(key, ty, range, last).next().transpose()
+    }
+
+    /// How many elements are visible.
     pub(super) fn count(&self, key: &Key) -> io::Result<u64> {
         match key.head.known_count(self.context.now_ms) {
             Some(count) => Ok(count),
@@ -48,13 +89,11 @@ impl Txn<'_> {
         }
     }
 
-    /// Counts a hash whose count is open, if it is small: then the next look is quick again.
+    /// Counts a key whose count is open, if it is small: then the next look is quick again.
     pub(super) fn settle_count(&mut self, key: &mut Key) -> io::Result<()> {
         let open = key.head.known_count(self.context.now_ms).is_none();
-        if key.ty != Some(Type::Hash) || !open {
-            return Ok(());
-        }
-        let range = keys::elements_of_type(key.slot, &key.name, Type::Hash);
+        let Some(ty) = key.ty.filter(|ty| ty.has_elements() && open) else { return Ok(()) };
+        let range = keys::elements_of_type(key.slot, &key.name, ty);
         if self.view.scan(range, false).nth(RECOUNT_ROWS_MAX).is_none() {
             let live = self.count(key)?;
             key.head.count = Some(Count { live, under: key.floor });
@@ -65,15 +104,15 @@ impl Txn<'_> {
     fn put_element(
         &mut self,
         key: &Key,
-        name: &[u8],
+        (ty, name): (Type, &[u8]),
         before: &Element,
         mut element: Element,
         parts: Parts,
     ) {
         element.trim(key.head.floor);
-        let row = keys::element(key.slot, &key.name, Type::Hash, name);
+        let row = keys::element(key.slot, &key.name, ty, name);
         self.put_row(row, encode_element(&element), parts);
-        self.queue_element(key, Type::Hash, name, before, &element);
+        self.queue_element(key, ty, name, before, &element);
     }
 
     /// Keeps the invariant: what can be collected of an element some day is in the garbage index.
@@ -101,18 +140,24 @@ impl Txn<'_> {
         }
     }
 
-    /// Sets a field; whether it is new. Claim the key before.
+    /// The type of a key that was claimed, or found visible, before.
+    fn type_of(key: &Key) -> Type {
+        key.ty.filter(|ty| ty.has_elements()).expect("it was claimed for elements, or holds some")
+    }
+
+    /// Sets a field, or adds a member; whether it is new. Claim the key before.
     pub(super) fn set_field(
         &mut self,
         key: &mut Key,
         name: &Bytes,
         value: Bytes,
     ) -> io::Result<bool> {
-        let before = self.element(key, name)?;
+        let ty = Self::type_of(key);
+        let before = self.element(key, ty, name)?;
         let mut element = before.clone();
         element.write(self.stamp(), Some(value));
         Self::recount(key, &before, &element);
-        self.put_element(key, name, &before, element, Parts::REGISTER);
+        self.put_element(key, (ty, name), &before, element, Parts::REGISTER);
         Ok(!before.exists(key.floor))
     }
 
@@ -127,17 +172,19 @@ impl Txn<'_> {
         if !self.is_synced() {
             return self.set_field(key, name, shown).map(|_| ());
         }
-        let before = self.element(key, name)?;
+        let ty = Self::type_of(key);
+        let before = self.element(key, ty, name)?;
         let mut element = before.clone();
         element.add(self.context.origin, self.stamp(), amount, key.floor);
         Self::recount(key, &before, &element);
-        self.put_element(key, name, &before, element, Parts::SUM);
+        self.put_element(key, (ty, name), &before, element, Parts::SUM);
         Ok(())
     }
 
-    /// Removes a field; whether it was there.
+    /// Removes a field or a member of a visible key; whether it was there.
     pub(super) fn remove_field(&mut self, key: &mut Key, name: &Bytes) -> io::Result<bool> {
-        let before = self.element(key, name)?;
+        let ty = Self::type_of(key);
+        let before = self.element(key, ty, name)?;
         if !before.exists(key.floor) {
             return Ok(false);
         }
@@ -145,14 +192,14 @@ impl Txn<'_> {
         element.write(self.stamp(), None);
         Self::recount(key, &before, &element);
         if self.is_synced() {
-            self.put_element(key, name, &before, element, Parts::REGISTER);
+            self.put_element(key, (ty, name), &before, element, Parts::REGISTER);
         } else {
-            self.drop_row(keys::element(key.slot, &key.name, Type::Hash, name));
+            self.drop_row(keys::element(key.slot, &key.name, ty, name));
         }
         Ok(true)
     }
 
-    /// Saves a hash after fields were removed; where nothing is synced an empty one goes.
+    /// Saves a key after elements were removed; where nothing is synced an empty one goes.
     pub(super) fn save_or_drop(&mut self, key: Key) -> io::Result<()> {
         if !self.is_synced() && self.count(&key)? == 0 {
             self.delete(key);
@@ -162,26 +209,26 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Joins a state of a field that came from another cluster; the field's state before and after.
-    pub(super) fn join_field(
+    /// Joins a state of an element that came from another cluster; its state before and after.
+    pub(super) fn join_element(
         &mut self,
         key: &mut Key,
-        name: &Bytes,
+        (ty, name): (Type, &Bytes),
         theirs: Element,
     ) -> io::Result<(Element, Element)> {
-        let ours = self.element(key, name)?;
+        let ours = self.element(key, ty, name)?;
         let mut joined = ours.clone().join(theirs);
         joined.trim(key.head.floor);
         if joined == ours {
             return Ok((ours, joined));
         }
-        if key.head.ty() == Some(Type::Hash) {
+        if key.head.ty() == Some(ty) {
             Self::recount(key, &ours, &joined);
         }
         if joined.is_empty() {
-            self.drop_row(keys::element(key.slot, &key.name, Type::Hash, name));
+            self.drop_row(keys::element(key.slot, &key.name, ty, name));
         } else {
-            self.put_element(key, name, &ours, joined.clone(), Parts::NONE);
+            self.put_element(key, (ty, name), &ours, joined.clone(), Parts::NONE);
         }
         Ok((ours, joined))
     }

@@ -1,25 +1,18 @@
 //! Commands on hashes.
 
 use super::args::{Outcome, Stop, integer};
+use super::collection;
 use super::txn::{Key, Txn};
 use crate::model::{Type, format_integer, parse_integer};
 use crate::resp::{COMMAND_REPLY_BYTES_MAX, Reply};
 use bytes::Bytes;
 
-/// A key that is a hash or does not exist.
 fn load(txn: &mut Txn<'_>, name: &Bytes) -> Result<Key, Stop> {
-    let key = txn.load(name)?;
-    match key.ty {
-        None | Some(Type::Hash) => Ok(key),
-        Some(_) => Err(Stop::wrong_type()),
-    }
+    collection::load(txn, name, Type::Hash)
 }
 
-/// The same, for a write: a count that is open is closed if that is cheap.
 fn load_to_write(txn: &mut Txn<'_>, name: &Bytes) -> Result<Key, Stop> {
-    let mut key = load(txn, name)?;
-    txn.settle_count(&mut key)?;
-    Ok(key)
+    collection::load_to_write(txn, name, Type::Hash)
 }
 
 /// HSET and HMSET, which differ in their answer.

@@ -14,6 +14,7 @@
 
 mod args;
 mod clean;
+mod collection;
 mod conflicts;
 mod cover;
 mod deadlines;
@@ -24,8 +25,10 @@ mod hashes;
 mod keyspace;
 mod mix;
 mod remote;
+mod sample;
 mod scan;
 mod set;
+mod sets;
 mod strings;
 #[cfg(test)]
 mod tests;
@@ -44,6 +47,7 @@ pub use txn::{EvalContext, Txn};
 use crate::command::{Command, Family, Id};
 use crate::resp::Reply;
 use args::{Outcome, Stop};
+use sets::Algebra;
 use std::io;
 
 /// Largest value that a command may make, in bytes: an entry of the log takes it with its key.
@@ -65,25 +69,28 @@ pub fn command(txn: &mut Txn<'_>, command: &Command) -> io::Result<Reply> {
     }
 }
 
-/// An entry holds a command whole, and a hash's key stands in every row of its fields.
+/// An entry holds a command whole, and a key stands in every row of its elements.
 fn check_size(command: &Command) -> Result<(), Stop> {
     if !command.spec.is_write() {
         return Ok(());
     }
     let args: usize = command.args.iter().map(|arg| arg.len()).sum();
     let key = match command.spec.family {
-        Family::Hash => command.first_key().map_or(0, |key| key.len()),
+        Family::Hash | Family::Set => command.first_key().map_or(0, |key| key.len()),
         _ => 0,
     };
     let rows = command.args.len().saturating_mul(key + ROW_OVERHEAD_BYTES);
     let value = command.args.iter().map(|arg| arg.len()).max().unwrap_or(0);
     if value > VALUE_BYTES_MAX || args.saturating_add(rows) > WRITE_BYTES_MAX {
-        let line = format!(
-            "ERR a command may write {WRITE_BYTES_MAX} bytes, values {VALUE_BYTES_MAX}: split it"
-        );
-        return Err(Stop::Reply(Reply::error(line)));
+        return Err(write_too_large());
     }
     Ok(())
+}
+
+fn write_too_large() -> Stop {
+    Stop::error(format!(
+        "ERR a command may write {WRITE_BYTES_MAX} bytes, values {VALUE_BYTES_MAX}: split it"
+    ))
 }
 
 fn dispatch(txn: &mut Txn<'_>, command: &Command) -> Outcome {
@@ -129,6 +136,21 @@ fn dispatch(txn: &mut Txn<'_>, command: &Command) -> Outcome {
         Id::HincrBy => hashes::hincrby(txn, args),
         Id::Hkeys => hashes::hkeys(txn, args),
         Id::Hvals => hashes::hvals(txn, args),
+        Id::Sadd => sets::sadd(txn, args),
+        Id::Srem => sets::srem(txn, args),
+        Id::Smembers | Id::Sinter => sets::algebra(txn, &args[1..], Algebra::Inter),
+        Id::SisMember => sets::sismember(txn, args),
+        Id::SmisMember => sets::smismember(txn, args),
+        Id::Scard => sets::scard(txn, args),
+        Id::Smove => sets::smove(txn, args),
+        Id::Spop => sets::spop(txn, args),
+        Id::SrandMember => sets::srandmember(txn, args),
+        Id::SinterCard => sets::sintercard(txn, args),
+        Id::SinterStore => sets::store(txn, args, Algebra::Inter),
+        Id::Sunion => sets::algebra(txn, &args[1..], Algebra::Union),
+        Id::SunionStore => sets::store(txn, args, Algebra::Union),
+        Id::Sdiff => sets::algebra(txn, &args[1..], Algebra::Diff),
+        Id::SdiffStore => sets::store(txn, args, Algebra::Diff),
         // These are asked of every group; each answers for its own slots.
         Id::Flotilla => conflicts::conflicts(txn, args),
         Id::Scan => scan::scan_command(txn, args),

@@ -146,13 +146,13 @@ pub fn remote_state<'e>(
                 let key = txn.load_unseen(*slot, key)?;
                 join_head(txn, key, head, &mut judge)?;
             }
-            Effect::Element { slot, key, ty: Type::Hash, name, element } => {
-                let key = txn.load_unseen(*slot, key)?;
-                join_field(txn, key, name, element, &mut judge)?;
-            }
             // A string's element is in its head; no release ships it as a row.
             Effect::Element { ty: Type::String, .. } => {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a string's element row"));
+            }
+            Effect::Element { slot, key, ty, name, element } => {
+                let key = txn.load_unseen(*slot, key)?;
+                join_element(txn, key, (*ty, name), element, &mut judge)?;
             }
         }
     }
@@ -181,17 +181,17 @@ fn join_head(
     Ok(())
 }
 
-fn join_field(
+fn join_element(
     txn: &mut Txn<'_>,
     mut key: Key,
-    name: &Bytes,
+    (ty, name): (Type, &Bytes),
     theirs: &Element,
     judge: &mut Judge<'_>,
 ) -> io::Result<()> {
     let count = key.head.count;
-    let (ours, joined) = txn.join_field(&mut key, name, theirs.clone())?;
+    let (ours, joined) = txn.join_element(&mut key, (ty, name), theirs.clone())?;
     judge.element_arrived(&key, name, theirs, &joined);
-    judge.field_replaced(&key, name, &ours, &joined);
+    judge.element_replaced(&key, name, &ours, &joined);
     if key.head.count != count {
         txn.save(key);
     }
@@ -296,8 +296,8 @@ impl Judge<'_> {
         }
     }
 
-    /// The value or removal of a field that was here, if another one is there now.
-    fn field_replaced(&mut self, key: &Key, name: &[u8], ours: &Element, joined: &Element) {
+    /// The value or removal of an element that was here, if another one is there now.
+    fn element_replaced(&mut self, key: &Key, name: &[u8], ours: &Element, joined: &Element) {
         if let (Some(old), Some(new)) = (&ours.register, &joined.register)
             && old.value != new.value
             && !key.head.floor.hides(old.stamp)

@@ -42,6 +42,8 @@ pub struct EvalContext {
     /// Up to when ends may have been collected in the group, and their keys with them. Of a key that is
     /// not here now, everything stamped before has come and is gone.
     pub forgotten_ms: u64,
+    /// What a command leaves to chance begins with this number; it is another for each.
+    pub chance: u64,
 }
 
 /// Evaluates one command.
@@ -123,6 +125,11 @@ impl<'a> Txn<'a> {
         decode_element_since(row, self.context.synced.unstamped()).map_err(corrupt)
     }
 
+    /// What is left to chance begins with it.
+    pub(super) fn chance(&self) -> u64 {
+        self.context.chance
+    }
+
     /// The stamp of what this command writes.
     pub(super) fn stamp(&self) -> Stamp {
         if self.is_synced() { self.context.stamp } else { Stamp::ZERO }
@@ -171,9 +178,9 @@ impl<'a> Txn<'a> {
         match key.head.ty() {
             None => Ok(false),
             Some(Type::String) => Ok(key.head.string.exists(key.floor)),
-            Some(Type::Hash) => match key.head.known_count(self.context.now_ms) {
+            Some(ty) => match key.head.known_count(self.context.now_ms) {
                 Some(count) => Ok(count > 0),
-                None => Ok(self.fields(key).next().transpose()?.is_some()),
+                None => Ok(self.elements_of(key, ty).next().transpose()?.is_some()),
             },
         }
     }
@@ -272,7 +279,7 @@ impl<'a> Txn<'a> {
     }
 
     fn raise_floor(&mut self, key: &mut Key) {
-        key.sweep |= key.head.ty().is_some_and(|ty| ty != Type::String);
+        key.sweep |= key.head.ty().is_some_and(Type::has_elements);
         key.head.floor = key.head.floor.max(Floor::below(self.stamp()));
         key.parts |= Parts::FLOOR;
         key.head.count = None;
@@ -283,7 +290,7 @@ impl<'a> Txn<'a> {
     /// Physically: only where nothing is synced.
     fn erase(&mut self, key: &mut Key) {
         debug_assert!(!self.is_synced(), "a synced key is deleted by a floor");
-        if key.head.ty() == Some(Type::Hash) {
+        if key.head.ty().is_some_and(Type::has_elements) {
             self.view.delete_range(keys::elements(key.slot, &key.name));
             self.wrote = true;
         }
@@ -321,10 +328,7 @@ impl<'a> Txn<'a> {
         key.ty = Some(ty);
         if creates {
             // Nothing of it was visible, so nothing but what follows is.
-            key.head.count = match ty {
-                Type::String => None,
-                Type::Hash => Some(Count { live: 0, under: key.floor }),
-            };
+            key.head.count = Self::none_of(key, ty);
         }
     }
 
@@ -373,16 +377,17 @@ impl<'a> Txn<'a> {
         let floor_before = head.floor;
         key.head = head.join(theirs);
         // Elements that the new floor hides are swept, whatever the type is now.
-        key.sweep |=
-            type_before.is_some_and(|ty| ty != Type::String) && key.head.floor != floor_before;
+        key.sweep |= type_before.is_some_and(Type::has_elements) && key.head.floor != floor_before;
         key.floor = key.head.floor_at(self.context.now_ms);
         if key.head.ty() != type_before {
             // The losing type's claim was above every element of the winner that is known here,
             // and the floor rose to it, so nothing of the winner is visible yet.
-            key.head.count = match key.head.ty() {
-                Some(Type::Hash) => Some(Count { live: 0, under: key.floor }),
-                _ => None,
-            };
+            key.head.count = key.head.ty().and_then(|ty| Self::none_of(key, ty));
         }
+    }
+
+    /// The count of a key of which nothing is visible.
+    fn none_of(key: &Key, ty: Type) -> Option<Count> {
+        ty.has_elements().then_some(Count { live: 0, under: key.floor })
     }
 }

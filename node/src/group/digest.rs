@@ -401,6 +401,7 @@ mod tests {
             now_ms: ms,
             applied_clock_ms: ms,
             forgotten_ms: 0,
+            chance: 0,
         }
     }
 

@@ -339,7 +339,8 @@ impl Leader {
 }
 
 /// What a command may know of the group and of time. One that writes must also be told what the
-/// group has forgotten ([`Run::forgotten_ms`]).
+/// group has forgotten ([`Run::forgotten_ms`]). What a write leaves to chance its stamp decides: no two
+/// have the same.
 pub(crate) fn eval_context(
     context: &GroupContext,
     synced: Synced,
@@ -348,5 +349,6 @@ pub(crate) fn eval_context(
     applied_clock_ms: u64,
 ) -> EvalContext {
     let GroupContext { origin, slots, .. } = *context;
-    EvalContext { origin, slots, synced, stamp, now_ms, applied_clock_ms, forgotten_ms: 0 }
+    let (chance, forgotten_ms) = (stamp.hlc.0, 0);
+    EvalContext { origin, slots, synced, stamp, now_ms, applied_clock_ms, forgotten_ms, chance }
 }

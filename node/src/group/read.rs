@@ -77,7 +77,8 @@ impl Group {
                 break;
             }
             let applied_ms = applied.clock.ms();
-            let context = eval_context(&self.context, synced, Stamp::ZERO, now_ms, applied_ms);
+            let mut context = eval_context(&self.context, synced, Stamp::ZERO, now_ms, applied_ms);
+            context.chance = rand::random();
             let mut txn = Txn::new(View::new(rows.as_ref(), &mut overlay), context);
             let reply = eval::command(&mut txn, command)?;
             bytes += reply.size();

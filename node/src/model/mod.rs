@@ -46,7 +46,7 @@ use flotilla_topology::stamp::Stamp;
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
-/// What a key holds. 3, 4 and 5 are kept for lists, sets and sorted sets.
+/// What a key holds. 3 and 5 are kept for lists and sorted sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Type {
@@ -54,6 +54,8 @@ pub enum Type {
     String = 1,
     /// Fields, an element each.
     Hash = 2,
+    /// Members, an element each, with an empty value.
+    Set = 4,
 }
 
 impl Type {
@@ -62,8 +64,14 @@ impl Type {
         match number {
             1 => Some(Type::String),
             2 => Some(Type::Hash),
+            4 => Some(Type::Set),
             _ => None,
         }
+    }
+
+    /// Whether its values stand in rows of their own.
+    pub fn has_elements(self) -> bool {
+        self != Type::String
     }
 
     /// Its number in rows.
@@ -76,6 +84,7 @@ impl Type {
         match self {
             Type::String => "string",
             Type::Hash => "hash",
+            Type::Set => "set",
         }
     }
 }

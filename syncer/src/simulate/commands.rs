@@ -28,7 +28,7 @@ pub struct Mix {
 impl Mix {
     /// One for a history.
     pub fn new(dice: &mut Dice) -> Mix {
-        Mix { favours: dice.roll(9), down: dice.chance(30) }
+        Mix { favours: dice.roll(10), down: dice.chance(30) }
     }
 
     /// A command on `key`.
@@ -38,12 +38,13 @@ impl Mix {
         let added = if self.down { value - 20 } else { 1 + value % 9 };
         let end = now_ms + 1 + dice.roll(8) as u64;
         let of: &[usize] = match self.favours {
-            1 => &[10, 10, 13, 13],    // fields set and removed
-            2 => &[10, 15, 13, 14, 7], // counters and removals
-            3 => &[15, 15, 13, 10, 0], // counters and overwrites
-            4 => &[10, 13, 17, 17, 7], // ends
-            5 => &[4, 0, 7, 17],       // strings as counters
-            6 => &[10, 17, 20, 7, 12], // ends taken back
+            1 => &[10, 10, 13, 13],                // fields set and removed
+            2 => &[10, 15, 13, 14, 7],             // counters and removals
+            3 => &[15, 15, 13, 10, 0],             // counters and overwrites
+            4 => &[10, 13, 17, 17, 7],             // ends
+            5 => &[4, 0, 7, 17],                   // strings as counters
+            6 => &[10, 17, 20, 7, 12],             // ends taken back
+            9 => &[22, 22, 23, 24, 17, 25, 7, 10], // sets, and hashes in their place
             _ => &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21],
         };
         match dice.pick(of) {
@@ -61,6 +62,10 @@ impl Mix {
             15 | 16 => format!("HINCRBY {key} {field} {added}"),
             17..=19 => format!("PEXPIREAT {key} {end}"),
             20 => format!("PERSIST {key}"),
+            22 => format!("SADD {key} {field}"),
+            23 => format!("SADD {key} {field} x{} {field}", value % 3),
+            24 => format!("SREM {key} {field} x{}", value % 3),
+            25 => format!("SUNIONSTORE {key} {key}"),
             _ => format!("GETDEL {key}"),
         }
     }
@@ -82,7 +87,9 @@ fn text(reply: &Reply) -> String {
         Reply::Simple(line) | Reply::Error(line) | Reply::Bulk(line) => bulk(line),
         Reply::Int(value) => value.to_string(),
         Reply::Null => "nil".into(),
-        Reply::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
+        Reply::Array(items) | Reply::Set(items) => {
+            items.iter().map(text).collect::<Vec<_>>().join(" ")
+        }
         Reply::Map(pairs) => {
             let pairs = pairs.iter().map(|(key, value)| format!("{} {}", text(key), text(value)));
             pairs.collect::<Vec<_>>().join(" ")
@@ -91,7 +98,7 @@ fn text(reply: &Reply) -> String {
     }
 }
 
-/// What a client can see of a key: type, value or fields, number of fields, end.
+/// What a client can see of a key: type, value or elements, number of elements, end.
 pub type Seen = Vec<String>;
 
 fn look(ask: &mut dyn FnMut(&str) -> String, key: &str) -> Seen {
@@ -102,6 +109,10 @@ fn look(ask: &mut dyn FnMut(&str) -> String, key: &str) -> Seen {
         "hash" => {
             seen.push(ask(&format!("HGETALL {key}")));
             seen.push(ask(&format!("HLEN {key}")));
+        }
+        "set" => {
+            seen.push(ask(&format!("SMEMBERS {key}")));
+            seen.push(ask(&format!("SCARD {key}")));
         }
         _ => {}
     }
@@ -115,7 +126,16 @@ pub fn look_at(group: &mut SimGroup, key: &str, now_ms: u64) -> Seen {
     let stamp = context.stamp(Hlc::from_ms(now_ms));
     let (origin, slots, synced) = (context.origin, context.slots, Synced::Always);
     let (applied_clock_ms, forgotten_ms) = (now_ms, 0);
-    let at = EvalContext { origin, slots, synced, stamp, now_ms, applied_clock_ms, forgotten_ms };
+    let at = EvalContext {
+        origin,
+        slots,
+        synced,
+        stamp,
+        now_ms,
+        applied_clock_ms,
+        forgotten_ms,
+        chance: stamp.hlc.0,
+    };
     let (rows, overlay) = (&group.state.rows, &mut group.leader.run.overlay);
     look(&mut |line| run(rows, overlay, at, line), key)
 }
@@ -137,6 +157,7 @@ pub fn expected(before: &Seen, ms: u64, key: &str, line: &str) -> Seen {
         now_ms,
         applied_clock_ms: now_ms,
         forgotten_ms: 0,
+        chance: 0,
     };
     let (rows, mut overlay) = (MemoryRows::new(), Overlay::new());
     overlay.begin(1);
@@ -144,6 +165,7 @@ pub fn expected(before: &Seen, ms: u64, key: &str, line: &str) -> Seen {
     match before[0].as_str() {
         "string" => drop(ask(1, &format!("SET {key} {}", before[1]))),
         "hash" => drop(ask(1, &format!("HSET {key} {}", before[1]))),
+        "set" => drop(ask(1, &format!("SADD {key} {}", before[1]))),
         _ => {}
     }
     if let Some(end) = before.last().filter(|end| !end.starts_with('-')) {

@@ -42,6 +42,7 @@ fn context(now_ms: u64) -> EvalContext {
         now_ms,
         applied_clock_ms: now_ms,
         forgotten_ms: 0,
+        chance: 0,
     }
 }
 

@@ -6,6 +6,7 @@ mod cover;
 mod merge_cases;
 mod redis;
 mod scans;
+mod sets;
 mod simulation;
 mod switched;
 mod world;

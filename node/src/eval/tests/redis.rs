@@ -22,13 +22,13 @@ impl Drop for Server {
     }
 }
 
-struct Redis {
+pub(super) struct Redis {
     _server: Server,
     stream: BufReader<TcpStream>,
 }
 
 impl Redis {
-    fn start() -> Redis {
+    pub(super) fn start() -> Redis {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = std::env::temp_dir();
         let process = Process::new("redis-server")
@@ -56,7 +56,7 @@ impl Redis {
         self.ask(&std::iter::once(b"EXISTS".to_vec()).chain(keys).collect::<Vec<_>>());
     }
 
-    fn ask(&mut self, words: &[Vec<u8>]) -> Value {
+    pub(super) fn ask(&mut self, words: &[Vec<u8>]) -> Value {
         let mut request = format!("*{}\r\n", words.len()).into_bytes();
         for word in words {
             request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
@@ -69,7 +69,7 @@ impl Redis {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Value {
+pub(super) enum Value {
     Line(String),
     Int(i64),
     Bulk(Option<Vec<u8>>),
@@ -98,7 +98,7 @@ fn read_value(input: &mut impl BufRead) -> Value {
     }
 }
 
-fn value_of(reply: &Reply) -> Value {
+pub(super) fn value_of(reply: &Reply) -> Value {
     let mut out = BytesMut::new();
     reply.encode(Protocol::Resp2, &mut out);
     read_value(&mut &out[..])
@@ -322,7 +322,7 @@ fn alike(name: &str, ours: Value, theirs: Value) -> bool {
     }
 }
 
-fn wall_ms() -> u64 {
+pub(super) fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 

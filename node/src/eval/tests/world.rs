@@ -26,6 +26,8 @@ pub(super) struct World {
     in_flight: VecDeque<(u64, Batch)>,
     /// How many entries stay in flight: what they wrote is then seen through the overlay.
     pub(super) flight_max: usize,
+    /// What commands leave to chance begins with it.
+    pub(super) chance: u64,
     seq: u64,
     applied_ms: u64,
 }
@@ -42,6 +44,7 @@ impl World {
             overlay: Overlay::new(),
             in_flight: VecDeque::new(),
             flight_max: 0,
+            chance: 0,
             seq: 0,
             applied_ms: 0,
         }
@@ -62,6 +65,7 @@ impl World {
             now_ms,
             applied_clock_ms: self.applied_ms,
             forgotten_ms: 0,
+            chance: self.chance,
         }
     }
 

@@ -280,6 +280,7 @@ mod tests {
                 now_ms: ms,
                 applied_clock_ms: ms,
                 forgotten_ms: 0,
+                chance: 0,
             };
             let mut overlay = Overlay::new();
             overlay.begin(1);

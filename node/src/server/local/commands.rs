@@ -73,6 +73,9 @@ fn map<const N: usize>(fields: [(&'static str, Reply); N]) -> Reply {
 
 /// Redis' newer form of first, last and step.
 fn key_specs(spec: &Spec) -> Vec<Reply> {
+    if spec.keys.counted > 0 {
+        return vec![counted_spec(spec)];
+    }
     if spec.keys.first == 0 {
         return Vec::new();
     }
@@ -92,6 +95,20 @@ fn key_specs(spec: &Spec) -> Vec<Reply> {
     ]);
     let find = map([("type", Reply::bulk("range")), ("spec", range)]);
     vec![map([("flags", Reply::words(flags)), ("begin_search", begin), ("find_keys", find)])]
+}
+
+/// The same where a number stands before the keys.
+fn counted_spec(spec: &Spec) -> Reply {
+    let at = i64::from(spec.keys.counted);
+    let begin = map([("type", Reply::bulk("index")), ("spec", map([("index", Reply::Int(at))]))]);
+    let number = map([
+        ("keynumidx", Reply::Int(0)),
+        ("firstkey", Reply::Int(1)),
+        ("keystep", Reply::Int(1)),
+    ]);
+    let find = map([("type", Reply::bulk("keynum")), ("spec", number)]);
+    let flags = Reply::words(["RO", "access"]);
+    map([("flags", flags), ("begin_search", begin), ("find_keys", find)])
 }
 
 fn docs(names: &[Bytes]) -> Reply {
@@ -115,13 +132,13 @@ fn get_keys(args: &[Bytes]) -> Reply {
     let Some(spec) = args.first().and_then(|name| lookup(name)) else {
         return Reply::error("ERR Invalid command specified");
     };
-    if spec.keys.first == 0 {
+    if !spec.keys.has_keys() {
         return Reply::error("ERR The command has no key arguments");
     }
     if !spec.takes(args.len()) {
         return Reply::error("ERR Invalid number of arguments specified for command");
     }
-    Reply::bulks(spec.keys.positions(args.len()).map(|position| args[position].clone()))
+    Reply::bulks(spec.keys.positions(args).map(|position| args[position].clone()))
 }
 
 fn list(filter: &[Bytes]) -> Reply {

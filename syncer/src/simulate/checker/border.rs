@@ -32,6 +32,7 @@ fn kind(ty: Type) -> Kind {
     match ty {
         Type::String => Kind::Text,
         Type::Hash => Kind::Hash,
+        Type::Set => Kind::Set,
     }
 }
 

@@ -80,7 +80,7 @@ pub struct History {
     all: BTreeMap<Text, Key>,
 }
 
-/// What is seen, as commands show it: type, value or fields, number of fields, end.
+/// What is seen, as commands show it: type, value or elements, number of elements, end.
 pub fn lines(seen: &Seen) -> Vec<String> {
     let text = |bytes: &Text| String::from_utf8_lossy(bytes).into_owned();
     let end = seen.end.map_or("-1".to_owned(), |end| end.to_string());
@@ -94,6 +94,10 @@ pub fn lines(seen: &Seen) -> Vec<String> {
             let pairs = seen.values.iter().flat_map(|(name, value)| [text(name), text(value)]);
             let pairs: Vec<String> = pairs.collect();
             vec!["hash".to_owned(), pairs.join(" "), seen.values.len().to_string(), end]
+        }
+        Some(Kind::Set) => {
+            let members: Vec<String> = seen.values.keys().map(text).collect();
+            vec!["set".to_owned(), members.join(" "), members.len().to_string(), end]
         }
     }
 }

@@ -68,8 +68,16 @@ pub fn carry_out(before: &Key, words: &[&[u8]], place: Place) -> Outcome {
         ("GETDEL", 2) => get_and_delete(writer),
         ("GETEX", 4) if words[2] == b"PXAT" => get_and_end(writer, number(3)),
         ("DEL", 2) => delete(writer),
-        ("HSET", 4..) if words.len().is_multiple_of(2) => set_fields(writer, &words[2..]),
-        ("HDEL", 3..) => remove_fields(writer, &words[2..]),
+        ("HSET", 4..) if words.len().is_multiple_of(2) => {
+            let pairs = words[2..].chunks_exact(2).map(|pair| (pair[0], pair[1]));
+            put(writer, Kind::Hash, pairs)
+        }
+        ("SADD", 3..) => {
+            put(writer, Kind::Set, words[2..].iter().map(|member| (*member, &b""[..])))
+        }
+        ("HDEL", 3..) => remove(writer, Kind::Hash, &words[2..]),
+        ("SREM", 3..) => remove(writer, Kind::Set, &words[2..]),
+        ("SUNIONSTORE", 3) if words[1] == words[2] => store_again(writer),
         ("PEXPIREAT", 3) => expire(writer, number(2)),
         ("PERSIST", 2) => persist(writer),
         _ => told(Answer::NoRule),
@@ -260,30 +268,52 @@ fn get_and_end(mut w: Writer<'_>, end: Option<i64>) -> Outcome {
     w.done(Answer::Bulk(value))
 }
 
-fn set_fields(mut w: Writer<'_>, pairs: &[&[u8]]) -> Outcome {
-    if w.is_other_than(Kind::Hash) {
+/// Fields with values, or members with empty ones.
+fn put<'a>(
+    mut w: Writer<'_>,
+    kind: Kind,
+    elements: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+) -> Outcome {
+    if w.is_other_than(kind) {
         return error("WRONGTYPE");
     }
     let creates = !w.exists();
-    w.claim(Kind::Hash, creates);
+    w.claim(kind, creates);
     let mut created = 0;
-    for pair in pairs.chunks_exact(2) {
-        let again = w.said.elements.contains_key(&(Kind::Hash, pair[0].to_vec()));
-        created += i64::from(w.value(pair[0]).is_none() && !again);
-        w.register(Kind::Hash, pair[0], Some(pair[1].to_vec()));
+    for (name, value) in elements {
+        let again = w.said.elements.contains_key(&(kind, name.to_vec()));
+        created += i64::from(w.value(name).is_none() && !again);
+        w.register(kind, name, Some(value.to_vec()));
     }
     w.done(Answer::Int(created))
 }
 
-fn remove_fields(mut w: Writer<'_>, names: &[&[u8]]) -> Outcome {
-    if w.is_other_than(Kind::Hash) {
+/// A set that is stored over itself: a delete, and all members anew.
+fn store_again(mut w: Writer<'_>) -> Outcome {
+    if w.is_other_than(Kind::Set) {
+        return error("WRONGTYPE");
+    }
+    let members: Vec<Text> = w.seen.values.keys().cloned().collect();
+    if members.is_empty() {
+        return told(Answer::Int(0));
+    }
+    w.floor();
+    w.claim(Kind::Set, true);
+    for member in &members {
+        w.register(Kind::Set, member, Some(Vec::new()));
+    }
+    w.done(Answer::Int(members.len() as i64))
+}
+
+fn remove(mut w: Writer<'_>, kind: Kind, names: &[&[u8]]) -> Outcome {
+    if w.is_other_than(kind) {
         return error("WRONGTYPE");
     }
     let mut removed = 0;
     for name in names {
-        let again = w.said.elements.contains_key(&(Kind::Hash, name.to_vec()));
+        let again = w.said.elements.contains_key(&(kind, name.to_vec()));
         if w.value(name).is_some() && !again {
-            w.register(Kind::Hash, name, None);
+            w.register(kind, name, None);
             removed += 1;
         }
     }

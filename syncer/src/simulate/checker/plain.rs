@@ -46,6 +46,8 @@ pub enum Kind {
     Text,
     /// Fields.
     Hash,
+    /// Members: without values, which are empty here.
+    Set,
 }
 
 /// Bytes of a name or a value.

@@ -1,0 +1,155 @@
+//! Elements chosen by chance, without loading a key.
+//!
+//! A small key is read whole and drawn from. In a large one a draw walks down the names like down a
+//! tree: of the bytes that may follow what is chosen already it takes one by chance, between those of
+//! the first and of the last name there. Names of one length, numbered or random, come about equally
+//! often; in general those with few neighbours come more often. Nothing reads more than a few rows for
+//! a draw.
+
+use super::args::Stop;
+use super::collection::Budget;
+use super::mix::Mix;
+use super::txn::{Key, Txn};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::io;
+
+/// Seed of what is left to chance.
+const SEED: u64 = 0x4368_616E;
+/// A key with so many elements is read whole.
+const SMALL: u64 = 1024;
+/// Draws for each element that is wanted, before all are read to find those that are missing.
+const DRAWS_PER_ELEMENT: u64 = 8;
+
+type Field = (Bytes, Bytes);
+
+/// Numbers for one command, from its moment and its key.
+pub(super) struct Chance {
+    state: u64,
+}
+
+impl Chance {
+    /// Begins anew for each command.
+    pub(super) fn new(txn: &Txn<'_>, key: &Key) -> Chance {
+        let mut mix = Mix::new(SEED);
+        mix.number(txn.chance());
+        mix.bytes(&key.name);
+        Chance { state: mix.finish() }
+    }
+
+    /// The next number (SplitMix64).
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.state;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ mixed >> 31
+    }
+
+    /// A number below `end`, which is not 0.
+    pub(super) fn below(&mut self, end: u64) -> u64 {
+        (u128::from(self.next()) * u128::from(end) >> 64) as u64
+    }
+
+    /// So many different elements of a visible key, or all; in no order.
+    pub(super) fn distinct(
+        &mut self,
+        txn: &Txn<'_>,
+        key: &Key,
+        count: u64,
+        mut budget: Budget,
+    ) -> Result<Vec<Field>, Stop> {
+        let known = txn.count(key)?;
+        let mut all = Vec::new();
+        if known <= SMALL || count >= known / 2 {
+            // Each has the same chance to be among those that stay (reservoir sampling).
+            for (seen, field) in (1..).zip(txn.fields(key)) {
+                let field = field?;
+                if (all.len() as u64) < count {
+                    budget.take(field.0.len() + field.1.len())?;
+                    all.push(field);
+                } else {
+                    let place = self.below(seen);
+                    if place < count {
+                        all[place as usize] = field;
+                    }
+                }
+            }
+            return Ok(all);
+        }
+        let mut drawn = BTreeMap::new();
+        for _ in 0..count.saturating_mul(DRAWS_PER_ELEMENT) {
+            if drawn.len() as u64 == count {
+                break;
+            }
+            if let Some((name, value)) = self.draw(txn, key)?
+                && !drawn.contains_key(&name)
+            {
+                budget.take(name.len() + value.len())?;
+                drawn.insert(name, value);
+            }
+        }
+        // Names with few neighbours came again and again: the rest is taken in order.
+        let mut rest = txn.fields(key);
+        while (drawn.len() as u64) < count
+            && let Some(field) = rest.next().transpose()?
+        {
+            budget.take(field.0.len() + field.1.len())?;
+            drawn.insert(field.0, field.1);
+        }
+        Ok(drawn.into_iter().collect())
+    }
+
+    /// So many elements of a visible key, each drawn from all.
+    pub(super) fn with_repeats(
+        &mut self,
+        txn: &Txn<'_>,
+        key: &Key,
+        count: u64,
+        mut budget: Budget,
+    ) -> Result<Vec<Field>, Stop> {
+        let small = match txn.count(key)? <= SMALL {
+            true => txn.fields(key).collect::<io::Result<Vec<_>>>()?,
+            false => Vec::new(),
+        };
+        let mut drawn = Vec::new();
+        for _ in 0..count {
+            let field = match small.len() as u64 {
+                0 => self.draw(txn, key)?,
+                many => Some(small[self.below(many) as usize].clone()),
+            };
+            let Some(field) = field else { break };
+            budget.take(field.0.len() + field.1.len())?;
+            drawn.push(field);
+        }
+        Ok(drawn)
+    }
+
+    /// One element of a visible key.
+    fn draw(&mut self, txn: &Txn<'_>, key: &Key) -> io::Result<Option<Field>> {
+        let mut prefix: Vec<u8> = Vec::new();
+        loop {
+            let (Some(first), Some(last)) =
+                (txn.edge_under(key, &prefix, false)?, txn.edge_under(key, &prefix, true)?)
+            else {
+                return Ok(None);
+            };
+            if first.0 == last.0 {
+                return Ok(Some(first));
+            }
+            let depth = prefix.len();
+            // Two names differ, so the last one goes on behind the prefix.
+            let (low, high) = (first.0.get(depth).copied(), last.0[depth]);
+            let span = u64::from(high) - u64::from(low.unwrap_or(0)) + 1;
+            let ends_here = low.is_none() && self.below(span + 1) == span;
+            if ends_here {
+                return Ok(Some(first));
+            }
+            let byte = low.unwrap_or(0) + self.below(span) as u8;
+            // Nothing may stand under this byte; then what follows it is taken.
+            prefix.push(byte);
+            let Some(next) = txn.first_from(key, &prefix)? else { return Ok(Some(last)) };
+            prefix[depth] = next.0[depth];
+        }
+    }
+}

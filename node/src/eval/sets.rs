@@ -1,0 +1,305 @@
+//! Commands on sets. A member is an element with an empty value.
+//!
+//! Members stand in order, so unions, intersections and differences are merges of sorted streams:
+//! nothing is loaded but what is answered or stored.
+
+use super::args::{Outcome, Stop, integer, is};
+use super::collection::{Budget, load, load_to_write};
+use super::sample::Chance;
+use super::txn::{Key, Txn};
+use crate::model::Type;
+use crate::resp::Reply;
+use bytes::Bytes;
+use std::io;
+use std::iter::Peekable;
+
+pub(super) fn sadd(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let mut key = load_to_write(txn, &args[1], Type::Set)?;
+    txn.claim(&mut key, Type::Set);
+    let mut added = 0;
+    for member in &args[2..] {
+        added += i64::from(txn.set_field(&mut key, member, Bytes::new())?);
+    }
+    txn.save(key);
+    Ok(Reply::Int(added))
+}
+
+pub(super) fn srem(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let mut key = load_to_write(txn, &args[1], Type::Set)?;
+    if key.ty.is_none() {
+        return Ok(Reply::Int(0));
+    }
+    let mut removed = 0;
+    for member in &args[2..] {
+        removed += i64::from(txn.remove_field(&mut key, member)?);
+    }
+    if removed > 0 {
+        txn.save_or_drop(key)?;
+    }
+    Ok(Reply::Int(removed))
+}
+
+pub(super) fn scard(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let key = load(txn, &args[1], Type::Set)?;
+    Ok(Reply::Int(card(txn, &key)? as i64))
+}
+
+fn card(txn: &Txn<'_>, key: &Key) -> io::Result<u64> {
+    if key.ty.is_some() { txn.count(key) } else { Ok(0) }
+}
+
+pub(super) fn sismember(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let key = load(txn, &args[1], Type::Set)?;
+    Ok(Reply::Int(i64::from(txn.field(&key, &args[2])?.is_some())))
+}
+
+pub(super) fn smismember(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let key = load(txn, &args[1], Type::Set)?;
+    let mut found = Vec::with_capacity(args.len() - 2);
+    for member in &args[2..] {
+        found.push(Reply::Int(i64::from(txn.field(&key, member)?.is_some())));
+    }
+    Ok(Reply::Array(found))
+}
+
+pub(super) fn smove(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let (from, to, member) = (&args[1], &args[2], &args[3]);
+    let mut source = txn.load(from)?;
+    if source.ty.is_none() {
+        return Ok(Reply::Int(0));
+    }
+    source = load_to_write(txn, from, Type::Set)?;
+    let mut target = load_to_write(txn, to, Type::Set)?;
+    if txn.field(&source, member)?.is_none() {
+        return Ok(Reply::Int(0));
+    }
+    if from == to {
+        return Ok(Reply::Int(1));
+    }
+    txn.remove_field(&mut source, member)?;
+    txn.save_or_drop(source)?;
+    txn.claim(&mut target, Type::Set);
+    txn.set_field(&mut target, member, Bytes::new())?;
+    txn.save(target);
+    Ok(Reply::Int(1))
+}
+
+/// How many are asked for by SPOP.
+fn positive(arg: &[u8]) -> Result<u64, Stop> {
+    let out_of_range = || Stop::error("ERR value is out of range, must be positive".to_owned());
+    u64::try_from(integer(arg).map_err(|_| out_of_range())?).map_err(|_| out_of_range())
+}
+
+pub(super) fn spop(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    if args.len() > 3 {
+        return Err(Stop::syntax());
+    }
+    let count = args.get(2).map(|count| positive(count)).transpose()?;
+    let mut key = load_to_write(txn, &args[1], Type::Set)?;
+    if key.ty.is_none() {
+        return Ok(count.map_or(Reply::Null, |_| Reply::Set(Vec::new())));
+    }
+    let mut chance = Chance::new(txn, &key);
+    let popped = chance.distinct(txn, &key, count.unwrap_or(1), Budget::write(&key))?;
+    for (member, _) in &popped {
+        txn.remove_field(&mut key, member)?;
+    }
+    if !popped.is_empty() {
+        txn.save_or_drop(key)?;
+    }
+    let mut members = popped.into_iter().map(|(member, _)| Reply::Bulk(member));
+    Ok(match count {
+        None => members.next().unwrap_or(Reply::Null),
+        Some(_) => Reply::Set(members.collect()),
+    })
+}
+
+pub(super) fn srandmember(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    if args.len() > 3 {
+        return Err(Stop::syntax());
+    }
+    let count = args.get(2).map(|count| integer(count)).transpose()?;
+    if count.is_some_and(|count| count < -(i64::MAX / 2)) {
+        return Err(Stop::error("ERR value is out of range".to_owned()));
+    }
+    let key = load(txn, &args[1], Type::Set)?;
+    if key.ty.is_none() {
+        return Ok(count.map_or(Reply::Null, |_| Reply::Array(Vec::new())));
+    }
+    let mut chance = Chance::new(txn, &key);
+    let picked = match count {
+        Some(count) if count < 0 => {
+            chance.with_repeats(txn, &key, count.unsigned_abs(), Budget::reply())?
+        }
+        _ => chance.distinct(txn, &key, count.unwrap_or(1) as u64, Budget::reply())?,
+    };
+    let mut members = picked.into_iter().map(|(member, _)| Reply::Bulk(member));
+    Ok(match count {
+        None => members.next().unwrap_or(Reply::Null),
+        Some(_) => Reply::Array(members.collect()),
+    })
+}
+
+/// What is made of several sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Algebra {
+    /// What is in all.
+    Inter,
+    /// What is in any.
+    Union,
+    /// What is in the first and in no other.
+    Diff,
+}
+
+type Members<'a> = Peekable<Box<dyn Iterator<Item = io::Result<Bytes>> + 'a>>;
+
+/// Members of several sets as one sorted stream.
+struct Streams<'a> {
+    algebra: Algebra,
+    sets: Vec<Members<'a>>,
+}
+
+impl<'a> Streams<'a> {
+    fn new(txn: &'a Txn<'_>, keys: &'a [Key], algebra: Algebra) -> Streams<'a> {
+        let members = |key: &'a Key| -> Members<'a> {
+            let names = txn.fields(key).map(|field| field.map(|(name, _)| name));
+            (Box::new(names) as Box<dyn Iterator<Item = io::Result<Bytes>>>).peekable()
+        };
+        Streams { algebra, sets: keys.iter().map(members).collect() }
+    }
+
+    /// The smallest name that stands next anywhere.
+    fn least(&mut self) -> io::Result<Option<Bytes>> {
+        let mut least: Option<Bytes> = None;
+        for set in &mut self.sets {
+            match set.next_if(Result::is_err) {
+                Some(error) => return error.map(Some),
+                None => {
+                    let Some(Ok(name)) = set.peek() else { continue };
+                    if least.as_ref().is_none_or(|least| name < least) {
+                        least = Some(name.clone());
+                    }
+                }
+            }
+        }
+        Ok(least)
+    }
+
+    /// Takes a name from all that have it next; which these are, as the first and how many.
+    fn take(&mut self, name: &Bytes) -> (bool, usize) {
+        let (mut first, mut count) = (false, 0);
+        for (place, set) in self.sets.iter_mut().enumerate() {
+            if set.next_if(|next| next.as_ref().is_ok_and(|next| next == name)).is_some() {
+                first |= place == 0;
+                count += 1;
+            }
+        }
+        (first, count)
+    }
+
+    fn step(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            // Where one has no more, or the first has none, nothing follows.
+            let needed = match self.algebra {
+                Algebra::Union => 0,
+                Algebra::Diff => 1,
+                Algebra::Inter => self.sets.len(),
+            };
+            if self.sets.iter_mut().take(needed).any(|set| set.peek().is_none()) {
+                return Ok(None);
+            }
+            let Some(name) = self.least()? else { return Ok(None) };
+            let (first, count) = self.take(&name);
+            let is_in = match self.algebra {
+                Algebra::Union => true,
+                Algebra::Diff => first && count == 1,
+                Algebra::Inter => count == self.sets.len(),
+            };
+            if is_in {
+                return Ok(Some(name));
+            }
+        }
+    }
+}
+
+impl Iterator for Streams<'_> {
+    type Item = io::Result<Bytes>;
+
+    fn next(&mut self) -> Option<io::Result<Bytes>> {
+        self.step().transpose()
+    }
+}
+
+/// Sets by name. All are looked at, so that a wrong type is found wherever it is.
+fn load_all(txn: &mut Txn<'_>, names: &[Bytes]) -> Result<Vec<Key>, Stop> {
+    names.iter().map(|name| load(txn, name, Type::Set)).collect()
+}
+
+/// SMEMBERS, SINTER, SUNION and SDIFF.
+pub(super) fn algebra(txn: &mut Txn<'_>, names: &[Bytes], algebra: Algebra) -> Outcome {
+    let keys = load_all(txn, names)?;
+    let (mut members, mut budget) = (Vec::new(), Budget::reply());
+    for member in Streams::new(txn, &keys, algebra) {
+        let member = member?;
+        budget.take(member.len())?;
+        members.push(Reply::Bulk(member));
+    }
+    Ok(Reply::Set(members))
+}
+
+/// SINTERSTORE, SUNIONSTORE and SDIFFSTORE: the target first, then the sources.
+pub(super) fn store(txn: &mut Txn<'_>, args: &[Bytes], algebra: Algebra) -> Outcome {
+    let keys = load_all(txn, &args[2..])?;
+    let mut target = txn.load(&args[1])?;
+    let (mut members, mut budget) = (Vec::new(), Budget::write(&target));
+    for member in Streams::new(txn, &keys, algebra) {
+        let member = member?;
+        budget.take(member.len())?;
+        members.push(member);
+    }
+    if members.is_empty() {
+        if target.ty.is_some() {
+            txn.delete(target);
+        }
+        return Ok(Reply::Int(0));
+    }
+    txn.overwrite(&mut target);
+    txn.claim(&mut target, Type::Set);
+    for member in &members {
+        txn.set_field(&mut target, member, Bytes::new())?;
+    }
+    txn.save(target);
+    Ok(Reply::Int(members.len() as i64))
+}
+
+pub(super) fn sintercard(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let error = |line: &str| Err(Stop::error(line.to_owned()));
+    let Ok(count @ 1..) = integer(&args[1]) else {
+        return error("ERR numkeys should be greater than 0");
+    };
+    let options = usize::try_from(count).ok().and_then(|count| args.get(2 + count..));
+    let Some(mut options) = options else {
+        return error("ERR Number of keys can't be greater than number of args");
+    };
+    let names = &args[2..args.len() - options.len()];
+    let mut limit = 0;
+    while let [option, rest @ ..] = options {
+        let [value, rest @ ..] = rest else { return Err(Stop::syntax()) };
+        if !is(option, "limit") {
+            return Err(Stop::syntax());
+        }
+        limit = match integer(value) {
+            Ok(limit @ 0..) => limit,
+            _ => return error("ERR LIMIT can't be negative"),
+        };
+        options = rest;
+    }
+    let keys = load_all(txn, names)?;
+    let most = if limit == 0 { usize::MAX } else { limit as usize };
+    let mut found = 0;
+    for member in Streams::new(txn, &keys, Algebra::Inter).take(most) {
+        member?;
+        found += 1;
+    }
+    Ok(Reply::Int(found))
+}
