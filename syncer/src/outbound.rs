@@ -193,9 +193,8 @@ impl Outbound {
     /// To begin anew ends the merges of other peers, which then compare all over again: it waits for
     /// them, for a while.
     fn must_rewind(&self) -> bool {
-        self.rewind.is_some_and(|since| {
-            !self.merging.any_active() || since.elapsed() > REWIND_PATIENCE
-        })
+        self.rewind
+            .is_some_and(|since| !self.merging.any_active() || since.elapsed() > REWIND_PATIENCE)
     }
 
     fn wake_at(&self) -> Instant {

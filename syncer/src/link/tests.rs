@@ -347,8 +347,15 @@ async fn what_was_learned_is_merged_once_over_a_path_that_is_cut_and_heals() {
     let news = outlets.add(gate.clone());
     let (_told, telling) = watch::channel(PeerCluster::default());
     let base = Position::default();
-    let (outbound, window) =
-        Outbound::new(route(), (base, 0), gate.clone(), news, link, telling, Merges::new(no_merger()));
+    let (outbound, window) = Outbound::new(
+        route(),
+        (base, 0),
+        gate.clone(),
+        news,
+        link,
+        telling,
+        Merges::new(no_merger()),
+    );
     tokio::spawn(outbound.run());
     let total = 3000u64;
     for chunk in 0..30 {
