@@ -35,17 +35,18 @@ pub(super) fn cells(history: &History) -> Vec<Cell> {
     cells.into_iter().collect()
 }
 
-/// Reads cells, batch by batch, each through the next node.
+/// Reads cells, batch by batch, each through the next node. `patience` is for each batch: how many
+/// there are depends on how long the load went on.
 pub(super) async fn read(
     recorder: Option<&Recorder>,
     cells: &[Cell],
     addresses: &[String],
     patience: Duration,
 ) -> Result<Finals, String> {
-    let deadline = Instant::now() + patience;
     let mut finals = Finals::new();
     let mut nodes = (0..addresses.len()).cycle();
     for batch in cells.chunks(READS_PER_BATCH) {
+        let deadline = Instant::now() + patience;
         loop {
             let node = nodes.next().ok_or("no node to read from")?;
             let left: Vec<&Cell> = batch.iter().filter(|cell| !finals.contains_key(cell)).collect();

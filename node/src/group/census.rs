@@ -2,17 +2,16 @@
 //! collected. Payload of RPC kind 37; any replica answers.
 
 use crate::codec::{DecodeError, Decoder, Encoder};
-use crate::engine::keys::{self, RowKey};
+use crate::engine::keys;
 use crate::engine::rows::FrozenRows;
 use crate::engine::view::Rows;
 use crate::group::Group;
 use crate::group::remote::Outcome;
-use crate::group::synced;
-use crate::model::{Head, Type, decode_element_since, decode_head_since};
+use crate::group::rows::{Resume, Unit, Units};
+use crate::model::{Effect, Element, Floor, Head, Type};
 use bytes::Bytes;
 use flotilla_topology::ids::GroupId;
 use flotilla_topology::slot::SlotRange;
-use flotilla_topology::stamp::Stamp;
 use std::io;
 use std::ops::AddAssign;
 
@@ -102,51 +101,59 @@ pub fn census(group: &Group) -> io::Result<Census> {
     count(&rows, meta.clock.ms())
 }
 
-fn corrupt(error: DecodeError) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-/// Counts rows as seen at `now_ms`.
+/// Counts rows as seen at `now_ms`, in one walk over heads and elements.
 pub fn count(rows: &dyn Rows, now_ms: u64) -> io::Result<Census> {
     let mut census = Census::default();
-    let since = synced::unstamped(rows)?;
     let queue = rows.scan(keys::of_kind(keys::GARBAGE), false);
     census.queued = queue.map(|row| row.map(|_| 1)).sum::<io::Result<u64>>()?;
-    for row in rows.scan(keys::of_slots(keys::HEAD, SlotRange::ALL), false) {
-        let (key, value) = row?;
-        let head = decode_head_since(&value, since).map_err(corrupt)?;
-        let RowKey::Head { slot, key } = keys::decode(&key).map_err(corrupt)? else { continue };
-        census_of_key((rows, since), &head, now_ms, keys::elements(slot, &key), &mut census)?;
+    let mut open: Option<KeyCount> = None;
+    for unit in Units::new(rows, SlotRange::ALL, &Resume::at(SlotRange::ALL), 0) {
+        let Unit { key, effect, .. } = unit?;
+        if let Some(other) = open.take_if(|open| open.key != key) {
+            other.end(now_ms, &mut census);
+        }
+        match effect {
+            Effect::Head { head, .. } => open = Some(KeyCount::new(key, head, now_ms)),
+            Effect::Element { ty, element, .. } => match &mut open {
+                Some(open) if open.shows(ty, &element) => open.visible += 1,
+                _ => census.tombstones += 1,
+            },
+        }
+    }
+    if let Some(last) = open {
+        last.end(now_ms, &mut census);
     }
     Ok(census)
 }
 
-fn census_of_key(
-    (rows, since): (&dyn Rows, Stamp),
-    head: &Head,
-    now_ms: u64,
-    elements: std::ops::Range<Bytes>,
-    census: &mut Census,
-) -> io::Result<()> {
-    let floor = head.floor_at(now_ms);
-    let string = head.ty() == Some(Type::String) && head.string.exists(floor);
-    let mut visible = u64::from(string);
-    for row in rows.scan(elements, false) {
-        let (key, value) = row?;
-        let RowKey::Element { ty, .. } = keys::decode(&key).map_err(corrupt)? else { continue };
-        let element = decode_element_since(&value, since).map_err(corrupt)?;
-        match Some(ty) == head.ty() && element.exists(floor) {
-            true => visible += 1,
-            false => census.tombstones += 1,
-        }
+/// The key whose rows are being walked over.
+struct KeyCount {
+    key: Bytes,
+    head: Head,
+    floor: Floor,
+    visible: u64,
+}
+
+impl KeyCount {
+    fn new(key: Bytes, head: Head, now_ms: u64) -> KeyCount {
+        let floor = head.floor_at(now_ms);
+        let string = head.ty() == Some(Type::String) && head.string.exists(floor);
+        KeyCount { key, head, floor, visible: u64::from(string) }
     }
-    census.elements += visible;
-    census.keys += u64::from(visible > 0);
-    census.dead_heads += u64::from(visible == 0);
-    // A string's floor under its own stamp costs nothing and hides nothing that is there.
-    let bare = visible > 0 && head.garbage().is_none();
-    census.floors += u64::from(!head.floor.is_none() && !bare);
-    let lapsed = |end: u64| end == 0 || end <= now_ms;
-    census.lapsed += u64::from(head.expiry.is_some_and(|expiry| lapsed(expiry.at)));
-    Ok(())
+
+    fn shows(&self, ty: Type, element: &Element) -> bool {
+        Some(ty) == self.head.ty() && element.exists(self.floor)
+    }
+
+    fn end(self, now_ms: u64, census: &mut Census) {
+        let KeyCount { head, visible, .. } = self;
+        census.elements += visible;
+        census.keys += u64::from(visible > 0);
+        census.dead_heads += u64::from(visible == 0);
+        // A string's floor under its own stamp costs nothing and hides nothing that is there.
+        let bare = visible > 0 && head.garbage().is_none();
+        census.floors += u64::from(!head.floor.is_none() && !bare);
+        let lapsed = |end: u64| end == 0 || end <= now_ms;
+        census.lapsed += u64::from(head.expiry.is_some_and(|expiry| lapsed(expiry.at)));
+    }
 }

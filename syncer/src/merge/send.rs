@@ -16,7 +16,7 @@ use flotilla_node::group::source::{PARTS_MAX, ROWS_MAX, SourceAnswer, SourceRequ
 use flotilla_node::group::state::StateCut;
 use flotilla_node::transport::{Class, kinds};
 use flotilla_topology::ids::{ClusterId, LogId};
-use flotilla_topology::slot::SlotRange;
+use flotilla_topology::slot::{Slot, SlotRange};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -219,19 +219,34 @@ impl Sending<'_> {
             MergeMessage::Opened { covers } => self.covers = covers,
             other => return Err(unexpected(other)),
         }
-        let total = f64::from(slots.last.0 - slots.first.0) + 1.0;
-        let mut next = Some(Stretch::of_slot(slots.first));
-        while let Some(at) = next {
-            self.progress.send_modify(|now| {
-                now.done = f64::from(at.slot.0.saturating_sub(slots.first.0)) / total;
-            });
-            next = self.step(SlotRange { first: at.slot, last: slots.last }, at.from).await?;
+        let mut done = 0;
+        for part in self.parts(slots) {
+            let mut next = Some(Stretch::of_slot(part.first));
+            while let Some(at) = next {
+                let here = at.slot.0.saturating_sub(part.first.0);
+                let share = f64::from(done + here) / f64::from(slots.last.0 - slots.first.0 + 1);
+                self.progress.send_modify(|now| now.done = share);
+                next = self.step(SlotRange { first: at.slot, last: part.last }, at.from).await?;
+            }
+            done += part.last.0 - part.first.0 + 1;
         }
         self.room(0).await?;
         match self.ask(MergeMessage::Close).await? {
             MergeMessage::Closed => Ok(()),
             other => Err(unexpected(other)),
         }
+    }
+
+    /// The slots in the order in which they are merged. Each cluster begins elsewhere: when several
+    /// merge into one at once, each finds there what the others have brought.
+    fn parts(&self, slots: SlotRange) -> Vec<SlotRange> {
+        let map = self.leaders.map();
+        let others = map.iter().flat_map(|map| &map.peers).map(|peer| peer.id);
+        let mut sources: Vec<ClusterId> = others.filter(|id| *id != self.route.peer).collect();
+        sources.push(self.route.origin.cluster);
+        sources.sort_unstable();
+        let rank = sources.iter().position(|id| *id == self.route.origin.cluster);
+        in_turn(slots, rank.unwrap_or(0), sources.len())
     }
 
     /// Compares as many rows as are read in one step, and sends what differs; what comes next.
@@ -336,6 +351,19 @@ impl Sending<'_> {
     }
 }
 
+/// Slots from the beginning of the part `rank` of `parts` on, and then those before it.
+fn in_turn(slots: SlotRange, rank: usize, parts: usize) -> Vec<SlotRange> {
+    let total = usize::from(slots.last.0 - slots.first.0) + 1;
+    let begin = slots.first.0 + (total * rank / parts) as u16;
+    if begin == slots.first.0 {
+        return vec![slots];
+    }
+    vec![
+        SlotRange { first: Slot(begin), last: slots.last },
+        SlotRange { first: slots.first, last: Slot(begin - 1) },
+    ]
+}
+
 /// The next of what is wanted, which stands last, and no more than an answer can hold.
 fn few(wanted: &[Wanted]) -> Vec<Wanted> {
     let mut keys = 0;
@@ -345,4 +373,39 @@ fn few(wanted: &[Wanted]) -> Vec<Wanted> {
         fits
     });
     next.cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_source_begins_elsewhere_and_comes_to_all_slots() {
+        for (first, last) in [(0, 16383), (5, 5), (7, 9), (8192, 12287)] {
+            let slots = SlotRange { first: Slot(first), last: Slot(last) };
+            for sources in 1..5 {
+                let mut begins = Vec::new();
+                for rank in 0..sources {
+                    let parts = in_turn(slots, rank, sources);
+                    begins.push(parts[0].first);
+                    let all = parts.iter().flat_map(|part| part.first.0..=part.last.0);
+                    let mut all: Vec<u16> = all.collect();
+                    all.sort_unstable();
+                    assert_eq!(all, (first..=last).collect::<Vec<_>>());
+                }
+                begins.dedup();
+                let different = sources.min(usize::from(last - first) + 1);
+                assert_eq!(begins.len(), different);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_at_once_is_bounded() {
+        let stretch = || Stretch::of_slot(Slot(1));
+        let of = |keys: usize| Wanted { stretch: stretch(), keys: Some(vec![7; keys]) };
+        assert_eq!(few(&[of(1), of(1), of(5000)]).len(), 1, "a large one alone");
+        assert_eq!(few(&[of(5000), of(1), of(1)]).len(), 3, "and the last one begun is finished");
+        assert_eq!(few(&vec![Wanted::all(stretch()); 2000]).len(), PARTS_MAX);
+    }
 }
