@@ -54,12 +54,14 @@ impl Spec {
         add(self.flags.has(Flags::READONLY), "@read");
         add(self.family == Family::String, "@string");
         add(self.family == Family::Hash, "@hash");
+        add(self.family == Family::Bitmap, "@bitmap");
+        add(self.family == Family::HyperLogLog, "@hyperloglog");
         add(self.flags.has(Flags::FAST), "@fast");
         add(!self.flags.has(Flags::FAST), "@slow");
         // Redis puts the subcommands of CLIENT there, not CLIENT itself; and COMMAND.
         let connection = self.family == Family::Connection && self.id != Id::Client;
         add(connection || self.id == Id::Command, "@connection");
-        add(self.id == Id::Info, "@dangerous");
+        add(matches!(self.id, Id::Info | Id::Keys), "@dangerous");
         categories
     }
 }
@@ -151,6 +153,12 @@ impl KeySpec {
     pub const ALL: KeySpec = KeySpec { first: 1, last: -1, step: 1 };
     /// Every other argument: keys with values.
     pub const PAIRS: KeySpec = KeySpec { first: 1, last: -1, step: 2 };
+    /// The first two arguments.
+    pub const TWO: KeySpec = KeySpec { first: 1, last: 2, step: 1 };
+    /// The second argument.
+    pub const SECOND: KeySpec = KeySpec { first: 2, last: 2, step: 1 };
+    /// All arguments but the first.
+    pub const FROM_SECOND: KeySpec = KeySpec { first: 2, last: -1, step: 1 };
 }
 
 /// What kind of data a command works on.
@@ -162,6 +170,10 @@ pub enum Family {
     Keyspace,
     /// Hashes.
     Hash,
+    /// Strings as rows of bits.
+    Bitmap,
+    /// Strings that count different elements.
+    HyperLogLog,
     /// The connection itself.
     Connection,
     /// The server and its cluster.
@@ -175,6 +187,8 @@ impl Family {
             Family::String => "string",
             Family::Keyspace => "generic",
             Family::Hash => "hash",
+            Family::Bitmap => "bitmap",
+            Family::HyperLogLog => "hyperloglog",
             Family::Connection => "connection",
             Family::Server => "server",
         }
@@ -195,7 +209,7 @@ pub enum Place {
 /// What becomes of a command whose keys lie in several groups, on the plain port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
-    /// It is refused with CROSSSLOT (only commands of one key, so far).
+    /// It is refused with CROSSSLOT.
     No,
     /// One array; each group answers for its keys, in place (MGET).
     Values,

@@ -7,7 +7,7 @@ use crate::resp::{COMMAND_REPLY_BYTES_MAX, Reply};
 use bytes::Bytes;
 
 /// A key that is a hash or does not exist.
-fn load(txn: &mut Txn<'_>, name: &Bytes) -> Result<Key, Stop> {
+pub(super) fn load(txn: &mut Txn<'_>, name: &Bytes) -> Result<Key, Stop> {
     let key = txn.load(name)?;
     match key.ty {
         None | Some(Type::Hash) => Ok(key),
@@ -16,7 +16,7 @@ fn load(txn: &mut Txn<'_>, name: &Bytes) -> Result<Key, Stop> {
 }
 
 /// The same, for a write: a count that is open is closed if that is cheap.
-fn load_to_write(txn: &mut Txn<'_>, name: &Bytes) -> Result<Key, Stop> {
+pub(super) fn load_to_write(txn: &mut Txn<'_>, name: &Bytes) -> Result<Key, Stop> {
     let mut key = load(txn, name)?;
     txn.settle_count(&mut key)?;
     Ok(key)
@@ -132,4 +132,9 @@ pub(super) fn hincrby(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     txn.add_to_field(&mut key, &args[2], amount, format_integer(new))?;
     txn.save(key);
     Ok(Reply::Int(new))
+}
+
+pub(super) fn hstrlen(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let key = load(txn, &args[1])?;
+    Ok(Reply::Int(txn.field(&key, &args[2])?.map_or(0, |value| value.len() as i64)))
 }

@@ -1,0 +1,43 @@
+//! Numbers by chance, without a source of chance: what a command draws is hashed from its moment, its
+//! stamp and its key, so that it is the same wherever it is evaluated. Two reads of one key within a
+//! millisecond draw the same.
+
+use super::mix::Mix;
+use super::txn::Txn;
+
+/// Seed of what is left to chance.
+const SEED: u64 = 0x4472_6177;
+
+/// The draws of one command.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chance(Mix);
+
+impl Chance {
+    /// For this command and this key.
+    pub(super) fn new(txn: &Txn<'_>, key: &[u8]) -> Chance {
+        let mut mix = Mix::new(SEED);
+        mix.number(txn.context.now_ms);
+        mix.number(txn.context.stamp.hlc.0);
+        mix.bytes(key);
+        Chance(mix)
+    }
+
+    /// The draw of this number.
+    pub(super) fn number(self, draw: u64) -> u64 {
+        let mut mix = self.0;
+        mix.number(draw);
+        mix.finish()
+    }
+
+    /// The same, below `end`, which is not 0.
+    pub(super) fn below(self, draw: u64, end: u64) -> u64 {
+        (u128::from(self.number(draw)) * u128::from(end) >> 64) as u64
+    }
+
+    /// The draw that belongs to a name.
+    pub(super) fn of(self, name: &[u8]) -> u64 {
+        let mut mix = self.0;
+        mix.bytes(name);
+        mix.finish()
+    }
+}
