@@ -115,8 +115,11 @@ pub(super) fn invalid_cursor() -> Stop {
     Stop::error("ERR invalid cursor".to_owned())
 }
 
-/// The integer that a client gives as its cursor.
+/// The integer that a client gives as its cursor; nothing is 0, as in Redis.
 pub(super) fn cursor_of(arg: &[u8]) -> Result<u64, Stop> {
+    if arg.is_empty() {
+        return Ok(0);
+    }
     let text = std::str::from_utf8(arg).ok();
     text.and_then(|text| text.parse().ok()).ok_or_else(invalid_cursor)
 }

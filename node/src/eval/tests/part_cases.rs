@@ -171,10 +171,12 @@ fn random_keys_are_keys_that_exist() {
             world.cmd(&format!("SET gone{key} v"));
             world.cmd(&format!("DEL gone{key}"));
         }
-        let seen: BTreeSet<String> = (0..600).map(|_| {
-            world.at(world.clock.ms() + 1);
-            world.cmd("RANDOMKEY")
-        }).collect();
+        let seen: BTreeSet<String> = (0..600)
+            .map(|_| {
+                world.at(world.clock.ms() + 1);
+                world.cmd("RANDOMKEY")
+            })
+            .collect();
         let all: BTreeSet<String> = (0..20).map(|key| format!("\"k{key}\"")).collect();
         assert_eq!(seen, all);
     }

@@ -46,11 +46,30 @@ const BIT_OFFSETS: &[&str] =
 const FIELD_OFFSETS: &[&str] =
     &["0", "3", "8", "60", "#0", "#1", "#5", "#-1", "#x", "#9223372036854775807", "-1", "x", ""];
 const KINDS: &[&str] = &[
-    "u1", "u8", "i8", "i5", "u13", "u63", "i64", "i1", "u64", "i65", "i0", "x8", "i", "", "U8", "i08",
+    "u1", "u8", "i8", "i5", "u13", "u63", "i64", "i1", "u64", "i65", "i0", "x8", "i", "", "U8",
+    "i08",
 ];
 const FLOATS: &[&str] = &[
-    "0.1", "0.2", "-1.5", "3.0e3", "1e-17", "1e40", "0x1p-3", ".5", "5.", "+1", "inf", "-inf", "nan",
-    "1e", " 1", "1 ", "", "x", "1e5000", "9223372036854775807",
+    "0.1",
+    "0.2",
+    "-1.5",
+    "3.0e3",
+    "1e-17",
+    "1e40",
+    "0x1p-3",
+    ".5",
+    "5.",
+    "+1",
+    "inf",
+    "-inf",
+    "nan",
+    "1e",
+    " 1",
+    "1 ",
+    "",
+    "x",
+    "1e5000",
+    "9223372036854775807",
 ];
 const PATTERNS: &[&str] = &["*", "?", "h", "[a-h]", "{a}*", "p*", "", "k\u{0}?", "\\a"];
 
@@ -295,6 +314,36 @@ fn random_float(dice: &mut Dice) -> String {
     }
 }
 
+/// Each side counts what the other one's GET gives, sparse and dense, and can go on with it.
+#[test]
+fn sketches_go_to_redis_and_back() {
+    let mut redis = Redis::start();
+    let mut world = World::new(1, true);
+    let words = |line: &str| -> Vec<Vec<u8>> { line.split(' ').map(Into::into).collect() };
+    let ours = |world: &mut World, words: &[Vec<u8>]| {
+        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        value_of(&world.run(&words).0)
+    };
+    let bytes = |value: Value| match value {
+        Value::Bulk(Some(bytes)) => bytes,
+        other => panic!("{other:?}"),
+    };
+    for many in [0, 1, 30, 500, 20_000] {
+        let mut add = words("PFADD p");
+        add.extend((0..many).map(|element: u32| format!("{many}-{element}").into_bytes()));
+        assert_eq!(ours(&mut world, &add), redis.ask(&add));
+        let (our, their) = (ours(&mut world, &words("GET p")), redis.ask(&words("GET p")));
+        let set = |value| vec![b"SET".to_vec(), b"q".to_vec(), bytes(value)];
+        redis.ask(&set(our));
+        ours(&mut world, &set(their));
+        let lines = ["PFCOUNT q", "PFCOUNT p q", "PFADD q one more", "PFCOUNT q", "PFMERGE r p q"];
+        for line in lines.iter().chain(&["PFCOUNT r", "PFADD q one", "DEL p q r"]) {
+            let (our, their) = (ours(&mut world, &words(line)), redis.ask(&words(line)));
+            assert_eq!(our, their, "{line} of {many}");
+        }
+    }
+}
+
 #[test]
 fn floats_are_those_of_redis() {
     let mut redis = Redis::start();
@@ -304,7 +353,6 @@ fn floats_are_those_of_redis() {
     for step in 0..4_000 {
         let (old, amount) = (random_float(&mut dice), random_float(&mut dice));
         for line in [format!("SET f {old}"), format!("INCRBYFLOAT f {amount}")] {
-            // An empty text would be no word of a line.
             let words: Vec<Vec<u8>> = line.split(' ').map(|word| word.into()).collect();
             let theirs = redis.ask(&words);
             let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
