@@ -31,7 +31,7 @@ impl Chance {
 
     /// The same, below `end`, which is not 0.
     pub(super) fn below(self, draw: u64, end: u64) -> u64 {
-        (u128::from(self.number(draw)) * u128::from(end) >> 64) as u64
+        ((u128::from(self.number(draw)) * u128::from(end)) >> 64) as u64
     }
 
     /// The draw that belongs to a name.
