@@ -246,7 +246,7 @@ fn union(txn: &Txn<'_>, names: &[Bytes], command: &'static str) -> Result<Sketch
     let mut union = Sketch::empty();
     for name in names {
         if let Some(value) = stored(&txn.load(name)?)? {
-            budget.take(value.len())?;
+            budget.take(DENSE_BYTES.max(value.len()))?; // a sparse one costs as much time
             union.union(&Sketch::read(&value)?);
         }
     }
