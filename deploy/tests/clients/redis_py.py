@@ -30,6 +30,7 @@ def script(client, cluster):
     assert client.persist(key("h")) and client.ttl(key("h")) == -1
     assert client.getdel(key("a")) == b"1" and client.exists(key("a"), key("b")) == 1
     assert client.type(key("h")) == b"hash"
+    parts(client, key)
     try:
         client.get(key("h"))
         raise AssertionError("GET of a hash must be WRONGTYPE")
@@ -46,6 +47,23 @@ def script(client, cluster):
     found = client.mget_nonatomic(many) if cluster else client.mget(many)
     assert found == [name.encode() for name in many]
     assert client.delete(*many) == len(many)
+
+
+def parts(client, key):
+    """Parts of strings, bits, sketches, floats, fields by chance, and keys under other names."""
+    assert client.setrange(key("r"), 3, "xy") == 5 and client.getrange(key("r"), 2, 4) == b"\0xy"
+    assert client.msetnx({key("r"): 1, key("t"): 2}) in (0, False)
+    assert client.setbit(key("bits"), 7, 1) == 0 and client.bitcount(key("bits")) == 1
+    assert client.bitop("NOT", key("not"), key("bits")) == 1 and client.bitpos(key("not"), 0) == 7
+    assert client.bitfield(key("bits")).incrby("u8", 0, 254).get("u8", 0).execute() == [255, 255]
+    assert client.pfadd(key("hll"), "a", "b", "c") == 1 and client.pfcount(key("hll")) == 3
+    assert client.incrbyfloat(key("x"), 10.5) == 10.5 and client.incrbyfloat(key("x"), 0.1) == 10.6
+    assert client.hset(key("o"), "f", "v") == 1 and client.hstrlen(key("o"), "f") == 1
+    assert client.hscan(key("o")) == (0, {b"f": b"v"})
+    assert client.hrandfield(key("o"), 5) == [b"f"]
+    assert client.rename(key("r"), key("t")) and client.copy(key("t"), key("r"))
+    assert client.get(key("r")) == client.get(key("t")) == b"\0\0\0xy"
+    assert client.object("encoding", key("o")) == b"listpack"
 
 
 def main():

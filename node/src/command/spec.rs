@@ -55,12 +55,14 @@ impl Spec {
         add(self.family == Family::String, "@string");
         add(self.family == Family::Set, "@set");
         add(self.family == Family::Hash, "@hash");
+        add(self.family == Family::Bitmap, "@bitmap");
+        add(self.family == Family::HyperLogLog, "@hyperloglog");
         add(self.flags.has(Flags::FAST), "@fast");
         add(!self.flags.has(Flags::FAST), "@slow");
         // Redis puts the subcommands of CLIENT there, not CLIENT itself; and COMMAND.
         let connection = self.family == Family::Connection && self.id != Id::Client;
         add(connection || self.id == Id::Command, "@connection");
-        add(self.id == Id::Info, "@dangerous");
+        add(matches!(self.id, Id::Info | Id::Keys), "@dangerous");
         categories
     }
 }
@@ -159,6 +161,10 @@ impl KeySpec {
     pub const ALL: KeySpec = KeySpec::of(1, -1, 1);
     /// Every other argument: keys with values.
     pub const PAIRS: KeySpec = KeySpec::of(1, -1, 2);
+    /// The second argument.
+    pub const SECOND: KeySpec = KeySpec::of(2, 2, 1);
+    /// All arguments but the first.
+    pub const FROM_SECOND: KeySpec = KeySpec::of(2, -1, 1);
     /// As many as the first argument says.
     pub const COUNTED: KeySpec = KeySpec { counted: 1, ..KeySpec::NONE };
 
@@ -183,6 +189,10 @@ pub enum Family {
     Hash,
     /// Sets.
     Set,
+    /// Strings as rows of bits.
+    Bitmap,
+    /// Strings that count different elements.
+    HyperLogLog,
     /// The connection itself.
     Connection,
     /// The server and its cluster.
@@ -197,6 +207,8 @@ impl Family {
             Family::Keyspace => "generic",
             Family::Hash => "hash",
             Family::Set => "set",
+            Family::Bitmap => "bitmap",
+            Family::HyperLogLog => "hyperloglog",
             Family::Connection => "connection",
             Family::Server => "server",
         }
@@ -217,7 +229,7 @@ pub enum Place {
 /// What becomes of a command whose keys lie in several groups, on the plain port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
-    /// It is refused with CROSSSLOT (only commands of one key, so far).
+    /// It is refused with CROSSSLOT.
     No,
     /// One array; each group answers for its keys, in place (MGET).
     Values,

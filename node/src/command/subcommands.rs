@@ -1,4 +1,4 @@
-//! The subcommands of CLIENT, COMMAND, CONFIG, CLUSTER and FLOTILLA that there are.
+//! The subcommands of CLIENT, COMMAND, CONFIG, CLUSTER, FLOTILLA and OBJECT that there are.
 
 use super::parse::CommandError;
 use super::spec::arity_fits;
@@ -58,6 +58,11 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
     sub(Id::Cluster, "cluster|slots", 2),
     sub(Id::Flotilla, "flotilla|conflicts", -2),
     sub(Id::Flotilla, "flotilla|help", 2),
+    sub(Id::Object, "object|encoding", 3),
+    sub(Id::Object, "object|freq", 3),
+    sub(Id::Object, "object|help", 2),
+    sub(Id::Object, "object|idletime", 3),
+    sub(Id::Object, "object|refcount", 3),
 ];
 
 /// Finds the subcommand that `args` names behind its container, and checks their number.

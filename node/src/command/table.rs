@@ -27,9 +27,11 @@ const REMOVES_MEMBER: &str = "member by member: removes what was added before; a
 const POPS: &str =
     "two clusters may pop the same member; the later add or removal of each member wins";
 const STORES: &str = "the result of this cluster's members replaces what the key held; the later write wins, member by member";
+const WHOLE: &str = "the later result wins as a whole";
 const ADDS: &str = "both sides' increments add up";
 const REMOVES: &str =
     "removes what was written before it; a write that it has not seen and that is later survives";
+const MOVES: &str = "a delete of the old name and an overwrite of the new one; a write that it has not seen and that is later stays where it was made";
 const EXPIRY: &str =
     "the later change of the expiry wins; a passed one removes what was written before it";
 const NOTHING: &str = "concerns this connection only";
@@ -72,12 +74,18 @@ commands! {
     SetNx "setnx" 3 GROW_FAST, ONE, String, Group, No, "O(1)", "the condition holds in this cluster only; the later write wins", "Sets a key that does not exist.";
     SetEx "setex" 4 GROW, ONE, String, Group, No, "O(1)", LATER, "Sets a key that expires after so many seconds.";
     PsetEx "psetex" 4 GROW, ONE, String, Group, No, "O(1)", LATER, "Sets a key that expires after so many milliseconds.";
-    Append "append" 3 GROW_FAST, ONE, String, Group, No, "O(1)", "the later result wins as a whole", "Appends to a value.";
+    Append "append" 3 GROW_FAST, ONE, String, Group, No, "O(1)", WHOLE, "Appends to a value.";
     StrLen "strlen" 2 READ_FAST, ONE, String, Group, No, "O(1)", LOCAL, "The length of a value.";
     Incr "incr" 2 GROW_FAST, ONE, String, Group, No, "O(1)", ADDS, "Adds one to an integer.";
     Decr "decr" 2 GROW_FAST, ONE, String, Group, No, "O(1)", ADDS, "Takes one from an integer.";
     IncrBy "incrby" 3 GROW_FAST, ONE, String, Group, No, "O(1)", ADDS, "Adds to an integer.";
     DecrBy "decrby" 3 GROW_FAST, ONE, String, Group, No, "O(1)", ADDS, "Takes from an integer.";
+    IncrByFloat "incrbyfloat" 3 GROW_FAST, ONE, String, Group, No, "O(1)", WHOLE, "Adds to a float; the sum is written as a value.";
+    GetRange "getrange" 4 READ, ONE, String, Group, No, "O(N) of N bytes", LOCAL, "Part of a value.";
+    Substr "substr" 4 READ, ONE, String, Group, No, "O(N) of N bytes", LOCAL, "Part of a value; the old name of GETRANGE.";
+    SetRange "setrange" 4 GROW, ONE, String, Group, No, "O(N) of the value's N bytes", WHOLE, "Writes over part of a value, behind zeros if it is shorter.";
+    Lcs "lcs" -3 READ, TWO, String, Group, No, "O(N*M) of values of N and M bytes, which may be 16785409 at most", LOCAL, "The longest common subsequence of two values, with LEN, IDX, MINMATCHLEN, WITHMATCHLEN; refused if (N+1)*(M+1) is above 16785409.";
+    MsetNx "msetnx" -3 GROW, PAIRS, String, Group, No, "O(N) of N keys", "the condition holds in this cluster only; the later write wins, key by key", "Sets several keys of one slot, if none of them exists.";
 
     Del "del" -2 WRITE, ALL, Keyspace, Group, Count, "O(N) of N keys", REMOVES, "Deletes keys.";
     Unlink "unlink" -2 WRITE_FAST, ALL, Keyspace, Group, Count, "O(N) of N keys", REMOVES, "Deletes keys; the same as DEL, which is as quick here.";
@@ -95,6 +103,12 @@ commands! {
     Persist "persist" 2 WRITE_FAST, ONE, Keyspace, Group, No, "O(1)", EXPIRY, "Takes the expiry from a key.";
     Scan "scan" -2 READ, NONE, Keyspace, EveryGroup, No, "O(1) per call, O(N) in all", LOCAL, "Goes through all keys of the namespace, with MATCH, COUNT and TYPE.";
     DbSize "dbsize" 1 READ_FAST, NONE, Keyspace, EveryGroup, No, "O(groups)", LOCAL, "How many keys the namespace has.";
+    Keys "keys" 2 READ, NONE, Keyspace, EveryGroup, No, "O(N) of N keys", LOCAL, "All keys that match a pattern, up to 48 MiB of them; each group answers for its own moment.";
+    RandomKey "randomkey" 1 READ, NONE, Keyspace, EveryGroup, No, "O(1); O(N) where N keys have ended", LOCAL, "One of the keys; groups take turns, and the moment chooses within one, so two calls within a millisecond may agree.";
+    Copy "copy" -3 GROW, TWO, Keyspace, Group, No, "O(N) of N elements", "the target is overwritten: the later write wins; counters arrive as numbers", "Copies a key within its slot, with REPLACE; at most 20 MiB. There is no option DB.";
+    Rename "rename" 3 WRITE, TWO, Keyspace, Group, No, "O(N) of N elements", MOVES, "Gives a key another name within its slot; at most 20 MiB, since its rows are written anew.";
+    RenameNx "renamenx" 3 WRITE_FAST, TWO, Keyspace, Group, No, "O(N) of N elements", MOVES, "RENAME, if the new name is not taken in this cluster.";
+    Object "object" -2 READ, SECOND, Keyspace, Group, No, "O(1); ENCODING of a hash O(N) of N fields, 512 at most", LOCAL, "ENCODING (what Redis would choose), REFCOUNT (always 1); IDLETIME and FREQ are refused, since no accesses are counted.";
 
     Hset "hset" -4 GROW_FAST, ONE, Hash, Group, No, "O(N) of N fields", LATER_FIELD, "Sets fields of a hash.";
     HsetNx "hsetnx" 4 GROW_FAST, ONE, Hash, Group, No, "O(1)", "the condition holds in this cluster only; the later write wins", "Sets a field that does not exist.";
@@ -108,6 +122,22 @@ commands! {
     HincrBy "hincrby" 4 GROW_FAST, ONE, Hash, Group, No, "O(1)", ADDS, "Adds to an integer in a field.";
     Hkeys "hkeys" 2 READ, ONE, Hash, Group, No, "O(N) of N fields", LOCAL, "All fields.";
     Hvals "hvals" 2 READ, ONE, Hash, Group, No, "O(N) of N fields", LOCAL, "All values.";
+    HstrLen "hstrlen" 3 READ_FAST, ONE, Hash, Group, No, "O(1)", LOCAL, "The length of a field's value.";
+    HrandField "hrandfield" -2 READ, ONE, Hash, Group, No, "O(N) of N fields", LOCAL, "Fields by chance, with a count and WITHVALUES; the moment chooses, so two calls within a millisecond agree.";
+    Hscan "hscan" -3 READ, ONE, Hash, Group, No, "O(N) of N fields per call, in at most about 64 calls", LOCAL, "Goes through all fields and values, with MATCH and COUNT; up to 1024 fields come at once.";
+    HincrByFloat "hincrbyfloat" 4 GROW_FAST, ONE, Hash, Group, No, "O(1)", WHOLE, "Adds to a float in a field; the sum is written as a value.";
+
+    SetBit "setbit" 4 GROW, ONE, Bitmap, Group, No, "O(N) of the value's N bytes", WHOLE, "Sets or clears a bit; returns what it was.";
+    GetBit "getbit" 3 READ_FAST, ONE, Bitmap, Group, No, "O(1)", LOCAL, "A bit.";
+    BitCount "bitcount" -2 READ, ONE, Bitmap, Group, No, "O(N) of N bytes", LOCAL, "How many bits are set, in all or in a range of BYTEs or BITs.";
+    BitPos "bitpos" -3 READ, ONE, Bitmap, Group, No, "O(N) of N bytes", LOCAL, "The first bit that is set or not, in all or in a range of BYTEs or BITs.";
+    BitOp "bitop" -4 GROW, FROM_SECOND, Bitmap, Group, No, "O(N) of N bytes, 256 MiB at most", WHOLE, "Writes AND, OR, XOR or NOT of values to another key of their slot.";
+    BitField "bitfield" -2 GROW, ONE, Bitmap, Group, No, "O(N) of the value's N bytes", WHOLE, "GET, SET and INCRBY of integers of 1 to 64 bits anywhere in a value, with OVERFLOW.";
+    BitFieldRo "bitfield_ro" -2 READ_FAST, ONE, Bitmap, Group, No, "O(1)", LOCAL, "GET of integers of 1 to 64 bits anywhere in a value.";
+
+    PfAdd "pfadd" -2 GROW_FAST, ONE, HyperLogLog, Group, No, "O(1)", WHOLE, "Adds elements to a HyperLogLog; one that changes nothing writes nothing.";
+    PfCount "pfcount" -2 READ, ALL, HyperLogLog, Group, No, "O(N) of N keys, 256 MiB at most", LOCAL, "How many different elements were added, about, to keys of one slot.";
+    PfMerge "pfmerge" -2 GROW, ALL, HyperLogLog, Group, No, "O(N) of N keys, 256 MiB at most", WHOLE, "Adds HyperLogLogs to another one of their slot.";
 
     Sadd "sadd" -3 GROW_FAST, ONE, Set, Group, No, "O(N) of N members", ADD_WINS, "Adds members to a set.";
     Srem "srem" -3 WRITE_FAST, ONE, Set, Group, No, "O(N) of N members", REMOVES_MEMBER, "Removes members from a set.";
@@ -118,6 +148,7 @@ commands! {
     Smove "smove" 4 WRITE_FAST, TWO, Set, Group, No, "O(1)", "a removal and an add: the later write wins in each set, so a member may end in both or in none if two clusters move it", "Moves a member from one set to another.";
     Spop "spop" -2 WRITE_FAST, ONE, Set, Group, No, "O(N) of N popped", POPS, "Removes members chosen by chance and returns them.";
     SrandMember "srandmember" -2 READ, ONE, Set, Group, No, "O(N) of N returned", LOCAL, "Members chosen by chance.";
+    Sscan "sscan" -3 READ, ONE, Set, Group, No, "O(N) of N members per call, in at most about 64 calls", LOCAL, "Goes through all members, with MATCH and COUNT; up to 1024 members come at once.";
     Sinter "sinter" -2 READ, ALL, Set, Group, No, "O(N) of N members in all sets", LOCAL, "Members that are in all sets.";
     SinterCard "sintercard" -3 READ_MOVABLE, COUNTED, Set, Group, No, "O(N) of N members in all sets", LOCAL, "How many members are in all sets, up to a LIMIT.";
     SinterStore "sinterstore" -3 GROW, ALL, Set, Group, No, "O(N) of N members in all sets", STORES, "Stores what SINTER returns.";

@@ -1,8 +1,12 @@
 //! Arguments of commands, and how a command stops early.
 
+use super::ROW_OVERHEAD_BYTES;
 use crate::model::parse_integer;
 use crate::resp::Reply;
 use std::io;
+
+/// Values that one command may read to work out one result (BITOP, PFCOUNT, PFMERGE).
+const READ_BYTES_MAX: usize = 256 << 20;
 
 /// A command's answer, or why it stopped.
 pub(super) type Outcome = Result<Reply, Stop>;
@@ -80,6 +84,34 @@ impl Stop {
     /// The expiry is not positive or too far away.
     pub(super) fn invalid_expire(name: &str) -> Stop {
         Stop::error(format!("ERR invalid expire time in '{name}' command"))
+    }
+}
+
+/// What one command may still read of the values that it works out its result from.
+#[derive(Debug)]
+pub(super) struct ReadBudget {
+    name: &'static str,
+    left: usize,
+}
+
+impl ReadBudget {
+    /// All of it, for the command of this name.
+    pub(super) fn new(name: &'static str) -> ReadBudget {
+        ReadBudget { name, left: READ_BYTES_MAX }
+    }
+
+    /// Counts a value that was read.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), Stop> {
+        let spent = || {
+            let name = self.name;
+            Stop::error(format!(
+                "ERR '{name}' may read {READ_BYTES_MAX} bytes: give it fewer or smaller keys"
+            ))
+        };
+        // Each key costs something, however little it holds.
+        let bytes = bytes + ROW_OVERHEAD_BYTES;
+        self.left = self.left.checked_sub(bytes).ok_or_else(spent)?;
+        Ok(())
     }
 }
 

@@ -7,11 +7,11 @@ use crate::model::{Type, format_integer, parse_integer};
 use crate::resp::{COMMAND_REPLY_BYTES_MAX, Reply};
 use bytes::Bytes;
 
-fn load(txn: &mut Txn<'_>, name: &Bytes) -> Result<Key, Stop> {
+pub(super) fn load(txn: &mut Txn<'_>, name: &Bytes) -> Result<Key, Stop> {
     collection::load(txn, name, Type::Hash)
 }
 
-fn load_to_write(txn: &mut Txn<'_>, name: &Bytes) -> Result<Key, Stop> {
+pub(super) fn load_to_write(txn: &mut Txn<'_>, name: &Bytes) -> Result<Key, Stop> {
     collection::load_to_write(txn, name, Type::Hash)
 }
 
@@ -125,4 +125,9 @@ pub(super) fn hincrby(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     txn.add_to_field(&mut key, &args[2], amount, format_integer(new))?;
     txn.save(key);
     Ok(Reply::Int(new))
+}
+
+pub(super) fn hstrlen(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let key = load(txn, &args[1])?;
+    Ok(Reply::Int(txn.field(&key, &args[2])?.map_or(0, |value| value.len() as i64)))
 }

@@ -2,7 +2,8 @@
 //!
 //! A [`Txn`] evaluates one command against a [`View`](crate::engine::view::View) and leaves final
 //! rows in its overlay, from which the group builds a log entry. What must always hold:
-//! * No clock, no randomness, no IO but the view's rows: time and stamp come with [`EvalContext`].
+//! * No clock, no randomness, no IO but the view's rows: time and stamp come with [`EvalContext`],
+//!   and what is left to chance is hashed from these.
 //! * A command that answers with an error has written nothing.
 //! * In a synced namespace every write is a join with the row's state, and names the parts that
 //!   other clusters need. In one that is not synced, rows carry no stamps and deletes are physical.
@@ -13,6 +14,9 @@
 //! Replies and errors are those of Redis 7.0, and a test compares them with it.
 
 mod args;
+mod bitfield;
+mod bits;
+mod chance;
 mod clean;
 mod collection;
 mod conflicts;
@@ -20,11 +24,20 @@ mod cover;
 mod deadlines;
 mod digest;
 mod due;
+mod element_scan;
 mod elements;
+mod floats;
 mod hashes;
+mod hyperloglog;
 mod keyspace;
+mod lcs;
+mod long_double;
 mod mix;
+mod page;
+mod randfield;
+mod ranges;
 mod remote;
+mod rename;
 mod sample;
 mod scan;
 mod set;
@@ -39,12 +52,14 @@ pub use conflicts::{CONFLICTS_MAX, ConflictOptions, LoserRow, newest_conflicts};
 pub use cover::{CoverFrom, Coverage, cover};
 pub use digest::{KeyDigest, SlotDigest, digest, key_digests, visible_keys};
 pub use due::{DueOutcome, expire_due};
+pub(crate) use keyspace::too_many_keys;
 pub(crate) use mix::Mix;
 pub use remote::{CONFLICT_WINDOW_MS, Loser, LoserKind, Losers, remote, remote_state};
 pub use scan::{ScanCursor, ScanOptions, ScanPage, scan};
 pub use txn::{EvalContext, Txn};
 
 use crate::command::{Command, Family, Id};
+use crate::model::Type;
 use crate::resp::Reply;
 use args::{Outcome, Stop};
 use sets::Algebra;
@@ -55,6 +70,10 @@ pub const VALUE_BYTES_MAX: usize = 16 << 20;
 
 /// Largest write that one command may be, counted as the rows that it would make.
 pub const WRITE_BYTES_MAX: usize = 20 << 20;
+
+/// Strings of Redis may have so many bytes, and so a bit's place is in range; writing one there still
+/// has to fit [`VALUE_BYTES_MAX`].
+const BIT_OFFSET_BYTES_MAX: u64 = 512 << 20;
 
 /// What a row takes besides its key and value, about.
 const ROW_OVERHEAD_BYTES: usize = 48;
@@ -145,6 +164,7 @@ fn dispatch(txn: &mut Txn<'_>, command: &Command) -> Outcome {
         Id::Smove => sets::smove(txn, args),
         Id::Spop => sets::spop(txn, args),
         Id::SrandMember => sets::srandmember(txn, args),
+        Id::Sscan => element_scan::element_scan(txn, args, Type::Set),
         Id::SinterCard => sets::sintercard(txn, args),
         Id::SinterStore => sets::store(txn, args, Algebra::Inter),
         Id::Sunion => sets::algebra(txn, &args[1..], Algebra::Union),
@@ -155,6 +175,61 @@ fn dispatch(txn: &mut Txn<'_>, command: &Command) -> Outcome {
         Id::Flotilla => conflicts::conflicts(txn, args),
         Id::Scan => scan::scan_command(txn, args),
         Id::DbSize => Ok(Reply::Int(scan::db_size(txn)? as i64)),
-        _ => Err(Stop::error(format!("ERR '{name}' is not carried out by a group"))),
+        _ => match command.spec.family {
+            Family::Bitmap => on_bits(txn, command),
+            Family::HyperLogLog => on_sketches(txn, command),
+            _ => on_parts(txn, command),
+        },
     }
+}
+
+fn on_bits(txn: &mut Txn<'_>, command: &Command) -> Outcome {
+    let args = &command.args[..];
+    match command.spec.id {
+        Id::SetBit => bits::setbit(txn, args),
+        Id::GetBit => bits::getbit(txn, args),
+        Id::BitCount => bits::bitcount(txn, args),
+        Id::BitPos => bits::bitpos(txn, args),
+        Id::BitOp => bits::bitop(txn, args),
+        Id::BitField => bitfield::bitfield(txn, args, false),
+        Id::BitFieldRo => bitfield::bitfield(txn, args, true),
+        _ => Err(not_ours(command)),
+    }
+}
+
+fn on_sketches(txn: &mut Txn<'_>, command: &Command) -> Outcome {
+    let args = &command.args[..];
+    match command.spec.id {
+        Id::PfAdd => hyperloglog::pfadd(txn, args),
+        Id::PfCount => hyperloglog::pfcount(txn, args),
+        Id::PfMerge => hyperloglog::pfmerge(txn, args),
+        _ => Err(not_ours(command)),
+    }
+}
+
+/// Parts of strings, floats, what goes over many fields or keys, and keys under other names.
+fn on_parts(txn: &mut Txn<'_>, command: &Command) -> Outcome {
+    let args = &command.args[..];
+    match command.spec.id {
+        Id::IncrByFloat => floats::incrbyfloat(txn, args),
+        Id::GetRange | Id::Substr => ranges::getrange(txn, args),
+        Id::SetRange => ranges::setrange(txn, args),
+        Id::Lcs => lcs::lcs(txn, args),
+        Id::MsetNx => strings::msetnx(txn, args),
+        Id::HstrLen => hashes::hstrlen(txn, args),
+        Id::HrandField => randfield::hrandfield(txn, args),
+        Id::Hscan => element_scan::element_scan(txn, args, Type::Hash),
+        Id::HincrByFloat => floats::hincrbyfloat(txn, args),
+        Id::Keys => keyspace::keys(txn, args),
+        Id::RandomKey => keyspace::random_key(txn),
+        Id::Copy => rename::copy(txn, args),
+        Id::Rename => rename::rename(txn, args),
+        Id::RenameNx => rename::renamenx(txn, args),
+        Id::Object => keyspace::object(txn, args),
+        _ => Err(not_ours(command)),
+    }
+}
+
+fn not_ours(command: &Command) -> Stop {
+    Stop::error(format!("ERR '{}' is not carried out by a group", command.spec.name))
 }

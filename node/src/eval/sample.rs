@@ -7,15 +7,13 @@
 //! a draw.
 
 use super::args::Stop;
+use super::chance::Chance;
 use super::collection::Budget;
-use super::mix::Mix;
 use super::txn::{Key, Txn};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io;
 
-/// Seed of what is left to chance.
-const SEED: u64 = 0x4368_616E;
 /// A key with so many elements is read whole.
 const SMALL: u64 = 1024;
 /// Draws for each element that is wanted, before all are read to find those that are missing.
@@ -23,32 +21,22 @@ const DRAWS_PER_ELEMENT: u64 = 8;
 
 type Field = (Bytes, Bytes);
 
-/// Numbers for one command, from its moment and its key.
-pub(super) struct Chance {
-    state: u64,
+/// The draws of one command from one key.
+pub(super) struct Sample {
+    chance: Chance,
+    drawn: u64,
 }
 
-impl Chance {
+impl Sample {
     /// Begins anew for each command.
-    pub(super) fn new(txn: &Txn<'_>, key: &Key) -> Chance {
-        let mut mix = Mix::new(SEED);
-        mix.number(txn.chance());
-        mix.bytes(&key.name);
-        Chance { state: mix.finish() }
-    }
-
-    /// The next number (SplitMix64).
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
+    pub(super) fn new(txn: &Txn<'_>, key: &Key) -> Sample {
+        Sample { chance: Chance::new(txn, &key.name), drawn: 0 }
     }
 
     /// A number below `end`, which is not 0.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(end) >> 64) as u64
+    fn below(&mut self, end: u64) -> u64 {
+        self.drawn += 1;
+        self.chance.below(self.drawn, end)
     }
 
     /// So many different elements of a visible key, or all; in no order.

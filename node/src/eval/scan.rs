@@ -3,36 +3,23 @@
 //! A cursor is an integer in the client's hands, so all state is in it: a slot and a position in
 //! the slot. Slots are visited in order, and groups own ranges of slots, so one cursor leads
 //! through all groups of a namespace, also when they split or move in between. Within a slot keys
-//! stand in the order of a fixed 32-bit hash, and the position is the hash to go on from: a key
-//! that is there throughout has one place in that order, so it is returned at least once, whatever
-//! comes and goes around it. Keys with one hash are never parted.
+//! come in pages ([`Page`]), and the position is where a page goes on.
 //!
 //! Slots have few keys as a rule and are returned whole. One with many (a hash tag) is read once
-//! for each page of it; pages grow with the slot, so that it takes at most [`PASSES_MAX`] reads or
-//! so. A cursor has 46 bits: clients that keep it in a double keep all of it.
+//! for each page of it. A cursor has 46 bits: clients that keep it in a double keep all of it.
 
 use super::args::{Outcome, Stop, integer, is};
-use super::mix::Mix;
+use super::page::{Page, position_of};
 use super::txn::Txn;
 use crate::command::glob_matches;
 use crate::engine::keys;
 use crate::resp::Reply;
 use bytes::Bytes;
 use flotilla_topology::slot::{SLOT_COUNT, Slot, SlotRange};
-use std::collections::BinaryHeap;
 use std::io;
-
-/// How many keys a page of a large slot has at least.
-const PAGE_KEYS_MIN: usize = 1024;
-
-/// How often a large slot is read at most for one scan through it.
-const PASSES_MAX: usize = 64;
 
 /// How many keys that are not visible may be passed for each one asked for.
 const VISITS_PER_KEY: usize = 10;
-
-/// Seed of the hash that orders the keys of a slot.
-const ORDER_SEED: u64 = 0x5343_414E;
 
 /// Where a scan goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -88,10 +75,9 @@ impl ScanOptions {
     }
 
     fn read(args: &[Bytes]) -> Result<ScanOptions, Stop> {
-        let invalid = || Stop::error("ERR invalid cursor".to_owned());
-        let text = args.get(1).and_then(|arg| std::str::from_utf8(arg).ok()).ok_or_else(invalid)?;
-        let cursor: u64 = text.parse().map_err(|_| invalid())?;
-        let cursor = ScanCursor::from_integer(cursor).ok_or_else(invalid)?;
+        let cursor = args.get(1).map_or(&[][..], |arg| arg);
+        let cursor = cursor_of(cursor)?;
+        let cursor = ScanCursor::from_integer(cursor).ok_or_else(invalid_cursor)?;
         let mut options = ScanOptions { cursor, count: 10, pattern: None, type_name: None };
         for option in args[2..].chunks(2) {
             let [word, value] = option else { return Err(Stop::syntax()) };
@@ -123,6 +109,19 @@ pub struct ScanPage {
     pub keys: Vec<Bytes>,
     /// Where to go on, perhaps in another group; none at the end of the namespace.
     pub next: Option<ScanCursor>,
+}
+
+pub(super) fn invalid_cursor() -> Stop {
+    Stop::error("ERR invalid cursor".to_owned())
+}
+
+/// The integer that a client gives as its cursor; nothing is 0, as in Redis.
+pub(super) fn cursor_of(arg: &[u8]) -> Result<u64, Stop> {
+    if arg.is_empty() {
+        return Ok(0);
+    }
+    let text = std::str::from_utf8(arg).ok();
+    text.and_then(|text| text.parse().ok()).ok_or_else(invalid_cursor)
 }
 
 /// SCAN's step in this group. Its cursor leads on into the group that owns the next slots.
@@ -188,46 +187,22 @@ struct SlotStep {
 /// The keys of one slot from a position on, or as many of them as make a page.
 fn scan_slot(txn: &Txn<'_>, at: ScanCursor, options: &ScanOptions) -> io::Result<SlotStep> {
     let slots = SlotRange { first: at.slot, last: at.slot };
-    // The lowest positions, the highest of them on top; what does not fit bounds the page.
-    let mut lowest: BinaryHeap<(u32, Bytes, &'static str)> = BinaryHeap::new();
-    let mut cut: Option<u32> = None;
-    let (mut visible, mut visited) = (0, 0);
+    let mut page = Page::new(at.position, options.count);
     for key in txn.keys(slots) {
         let key = key?;
-        visited += 1;
-        let position = position_of(&key.name);
-        let Some(ty) = key.ty else { continue };
-        if position < at.position || cut.is_some_and(|cut| position >= cut) {
-            continue;
-        }
-        lowest.push((position, key.name, ty.name()));
-        let room = options.count.max(PAGE_KEYS_MIN).max(visited / PASSES_MAX);
-        // Keys of one position stay together, even if they are more than a page.
-        while lowest.len() > room && parted(&lowest, at.position) {
-            let top = lowest.peek().map_or(0, |(position, ..)| *position);
-            cut = Some(top);
-            while lowest.peek().is_some_and(|(position, ..)| *position >= top) {
-                lowest.pop();
+        match key.ty {
+            Some(ty) => {
+                page.offer(position_of(&key.name), key.name.len(), (key.name, ty.name()));
             }
+            None => page.pass(),
         }
     }
-    visible += lowest.len();
-    let found = lowest.into_iter().filter(|(_, name, ty)| options.wants(name, ty));
-    let keys = found.map(|(_, name, _)| name).collect();
-    Ok(SlotStep { keys, visible, visited, next: cut })
-}
-
-/// Whether the page can be cut below its highest position and still get on.
-fn parted(lowest: &BinaryHeap<(u32, Bytes, &'static str)>, from: u32) -> bool {
-    let top = lowest.peek().map_or(from, |(position, ..)| *position);
-    top > from && lowest.iter().any(|(position, ..)| *position < top)
-}
-
-/// Where a key stands in its slot.
-fn position_of(name: &[u8]) -> u32 {
-    let mut mix = Mix::new(ORDER_SEED);
-    mix.bytes(name);
-    (mix.finish() >> 32) as u32
+    let visited = page.offered();
+    let (keys, next) = page.finish();
+    let visible = keys.len();
+    let found = keys.into_iter().filter(|(name, ty)| options.wants(name, ty));
+    let keys = found.map(|(name, _)| name).collect();
+    Ok(SlotStep { keys, visible, visited, next })
 }
 
 /// How many keys are visible in the group: O(n), since a lapse or a merge changes the number

@@ -5,7 +5,7 @@
 
 use super::args::{Outcome, Stop, integer, is};
 use super::collection::{Budget, load, load_to_write};
-use super::sample::Chance;
+use super::sample::Sample;
 use super::txn::{Key, Txn};
 use crate::model::Type;
 use crate::resp::Reply;
@@ -99,8 +99,8 @@ pub(super) fn spop(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     if key.ty.is_none() {
         return Ok(count.map_or(Reply::Null, |_| Reply::Set(Vec::new())));
     }
-    let mut chance = Chance::new(txn, &key);
-    let popped = chance.distinct(txn, &key, count.unwrap_or(1), Budget::write(&key))?;
+    let mut sample = Sample::new(txn, &key);
+    let popped = sample.distinct(txn, &key, count.unwrap_or(1), Budget::write(&key))?;
     for (member, _) in &popped {
         txn.remove_field(&mut key, member)?;
     }
@@ -126,12 +126,12 @@ pub(super) fn srandmember(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     if key.ty.is_none() {
         return Ok(count.map_or(Reply::Null, |_| Reply::Array(Vec::new())));
     }
-    let mut chance = Chance::new(txn, &key);
+    let mut sample = Sample::new(txn, &key);
     let picked = match count {
         Some(count) if count < 0 => {
-            chance.with_repeats(txn, &key, count.unsigned_abs(), Budget::reply())?
+            sample.with_repeats(txn, &key, count.unsigned_abs(), Budget::reply())?
         }
-        _ => chance.distinct(txn, &key, count.unwrap_or(1) as u64, Budget::reply())?,
+        _ => sample.distinct(txn, &key, count.unwrap_or(1) as u64, Budget::reply())?,
     };
     let mut members = picked.into_iter().map(|(member, _)| Reply::Bulk(member));
     Ok(match count {

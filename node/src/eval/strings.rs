@@ -123,3 +123,17 @@ pub(super) fn decrby(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     let amount = integer(&args[2])?.checked_neg().ok_or_else(Stop::decrement_overflow)?;
     incr(txn, args, amount)
 }
+
+/// All keys or none, within one slot.
+pub(super) fn msetnx(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    if args.len().is_multiple_of(2) {
+        return Err(Stop::arity("msetnx"));
+    }
+    for pair in args[1..].chunks_exact(2) {
+        if txn.load(&pair[0])?.ty.is_some() {
+            return Ok(Reply::Int(0));
+        }
+    }
+    mset(txn, args)?;
+    Ok(Reply::Int(1))
+}

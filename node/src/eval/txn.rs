@@ -125,11 +125,6 @@ impl<'a> Txn<'a> {
         decode_element_since(row, self.context.synced.unstamped()).map_err(corrupt)
     }
 
-    /// What is left to chance begins with it.
-    pub(super) fn chance(&self) -> u64 {
-        self.context.chance
-    }
-
     /// The stamp of what this command writes.
     pub(super) fn stamp(&self) -> Stamp {
         if self.is_synced() { self.context.stamp } else { Stamp::ZERO }

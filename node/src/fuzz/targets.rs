@@ -185,6 +185,7 @@ pub(crate) fn sample_replies() -> Vec<Reply> {
         Reply::Bool(false),
         Reply::Verbatim(Bytes::from_static(b"text")),
         Reply::Push(vec![bulk()]),
+        Reply::Pairs(vec![(bulk(), Reply::Int(1)), (bulk(), Reply::Null)]),
     ]
 }
 

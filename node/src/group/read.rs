@@ -31,6 +31,11 @@ pub enum ReadError {
     Io(#[from] io::Error),
 }
 
+/// Whether a key of these commands is one row.
+fn of_one_row(family: Family) -> bool {
+    matches!(family, Family::String | Family::Bitmap | Family::HyperLogLog)
+}
+
 impl Group {
     /// Answers reads from this replica's applied state, as of a barrier: all of them, or as many as
     /// [`REPLY_BYTES_MAX`] allows.
@@ -58,7 +63,7 @@ impl Group {
     ) -> Result<Vec<Reply>, ReadError> {
         // One row is consistent with itself; anything more is read from one moment.
         let single = matches!(commands, [only]
-            if only.spec.family == Family::String && only.keys().count() == 1);
+            if of_one_row(only.spec.family) && only.keys().count() == 1);
         let rows: Box<dyn Rows> = if single {
             Box::new(TabletRows::new(&self.engine, applied.tablet))
         } else {

@@ -38,6 +38,17 @@ impl Reply {
                     value.encode(protocol, out);
                 }
             }
+            Reply::Pairs(pairs) => {
+                let flat = protocol == Protocol::Resp2;
+                encode_array_header(pairs.len() * if flat { 2 } else { 1 }, out);
+                for (key, value) in pairs {
+                    if !flat {
+                        encode_array_header(2, out);
+                    }
+                    key.encode(protocol, out);
+                    value.encode(protocol, out);
+                }
+            }
             Reply::Double(value) => double(*value, protocol, out),
             Reply::Bool(value) => boolean(*value, protocol, out),
             Reply::Verbatim(text) => verbatim(text, protocol, out),

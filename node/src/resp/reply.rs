@@ -56,6 +56,8 @@ pub enum Reply {
     Verbatim(Bytes),
     /// A message that answers no command; an array in RESP2.
     Push(Vec<Reply>),
+    /// Pairs in order, an array each; a flat array in RESP2.
+    Pairs(Vec<(Reply, Reply)>),
 }
 
 mod kind {
@@ -73,6 +75,7 @@ mod kind {
     pub const BOOL: u8 = 11;
     pub const VERBATIM: u8 = 12;
     pub const PUSH: u8 = 13;
+    pub const PAIRS: u8 = 14;
 }
 
 impl Reply {
@@ -119,7 +122,9 @@ impl Reply {
             Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => {
                 items.iter().map(Reply::size).sum()
             }
-            Reply::Map(pairs) => pairs.iter().map(|(k, v)| k.size() + v.size()).sum(),
+            Reply::Map(pairs) | Reply::Pairs(pairs) => {
+                pairs.iter().map(|(k, v)| k.size() + v.size()).sum()
+            }
             _ => 0,
         }
     }
@@ -153,14 +158,8 @@ impl Reply {
                 out.put_u8(kind::BOOL);
                 out.put_bool(*value);
             }
-            Reply::Map(pairs) => {
-                out.put_u8(kind::MAP);
-                out.put_varint(pairs.len() as u64);
-                for (key, value) in pairs {
-                    key.to_wire(out);
-                    value.to_wire(out);
-                }
-            }
+            Reply::Map(pairs) => pairs_to_wire(kind::MAP, pairs, out),
+            Reply::Pairs(pairs) => pairs_to_wire(kind::PAIRS, pairs, out),
         }
     }
 
@@ -175,6 +174,15 @@ fn items_to_wire(kind: u8, items: &[Reply], out: &mut Encoder) {
     out.put_varint(items.len() as u64);
     for item in items {
         item.to_wire(out);
+    }
+}
+
+fn pairs_to_wire(kind: u8, pairs: &[(Reply, Reply)], out: &mut Encoder) {
+    out.put_u8(kind);
+    out.put_varint(pairs.len() as u64);
+    for (key, value) in pairs {
+        key.to_wire(out);
+        value.to_wire(out);
     }
 }
 
@@ -195,6 +203,7 @@ fn read(input: &mut Decoder<'_>, depth: usize) -> Result<Reply, DecodeError> {
         kind::BOOL => Reply::Bool(input.bool()?),
         kind::VERBATIM => Reply::Verbatim(input.bytes(usize::MAX)?),
         kind::PUSH => Reply::Push(read_items(input, depth)?),
+        kind::PAIRS => Reply::Pairs(read_pairs(input, depth)?),
         _ => return Err(unknown),
     };
     Ok(reply)

@@ -282,6 +282,11 @@ fn both_versions_write_as_redis() {
         ),
         (Reply::words(["a"]), "*1\r\n+a\r\n", "~1\r\n+a\r\n"),
         (Reply::Push(vec![Reply::Int(1)]), "*1\r\n:1\r\n", ">1\r\n:1\r\n"),
+        (
+            Reply::Pairs(vec![(Reply::Int(1), Reply::Int(2)), (Reply::Int(3), Reply::Null)]),
+            "*4\r\n:1\r\n:2\r\n:3\r\n$-1\r\n",
+            "*2\r\n*2\r\n:1\r\n:2\r\n*2\r\n:3\r\n_\r\n",
+        ),
         (Reply::Bool(true), ":1\r\n", "#t\r\n"),
         (Reply::Bool(false), ":0\r\n", "#f\r\n"),
         (Reply::Double(f64::INFINITY), "$3\r\ninf\r\n", ",inf\r\n"),

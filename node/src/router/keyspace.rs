@@ -1,17 +1,19 @@
-//! Commands over a whole keyspace: SCAN goes on in the group that owns its cursor's slot, DBSIZE
-//! and FLOTILLA CONFLICTS ask every group. None is a moment of the whole namespace, as in Redis
-//! Cluster.
+//! Commands over a whole keyspace: SCAN goes on in the group that owns its cursor's slot, DBSIZE,
+//! KEYS and FLOTILLA CONFLICTS ask every group, RANDOMKEY the next one in turn that has a key. None
+//! is a moment of the whole namespace, as in Redis Cluster.
 
 use crate::command::{Command, Id};
-use crate::eval::{ConflictOptions, ScanOptions, newest_conflicts};
-use crate::resp::Reply;
+use crate::eval::{ConflictOptions, ScanOptions, newest_conflicts, too_many_keys};
+use crate::resp::{COMMAND_REPLY_BYTES_MAX, Reply};
 use crate::router::Router;
 use crate::router::split::group_of;
 use crate::server::{Door, SessionView};
 use flotilla_topology::api::ClusterMap;
+use flotilla_topology::ids::GroupId;
 use flotilla_topology::slot::Slot;
 use futures::future::join_all;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 impl Router {
     /// Executes one command over the session's namespace.
@@ -27,6 +29,8 @@ impl Router {
             Id::Scan => self.scan(session, map, command).await,
             Id::DbSize => self.db_size(session, map, command).await,
             Id::Flotilla => self.conflicts(session, map, command).await,
+            Id::Keys => self.keys(session, map, command).await,
+            Id::RandomKey => self.random_key(session, map, command).await,
             _ => Reply::error(format!("ERR '{}' is not carried out here", command.spec.name)),
         }
     }
@@ -94,4 +98,51 @@ impl Router {
         }
         newest_conflicts(all, options.count)
     }
+
+    /// One group after the other: all at once could answer with more than there is room for.
+    async fn keys(
+        self: &Arc<Self>,
+        session: SessionView,
+        map: &ClusterMap,
+        command: Command,
+    ) -> Reply {
+        let (mut all, mut bytes) = (Vec::new(), 0);
+        for group in groups_of(map, session) {
+            let replies = self.execute_in_group(session, map, group, vec![command.clone()]).await;
+            for reply in replies {
+                let Reply::Array(some) = reply else { return reply };
+                bytes += some.iter().map(Reply::size).sum::<usize>();
+                if bytes > COMMAND_REPLY_BYTES_MAX {
+                    return too_many_keys();
+                }
+                all.extend(some);
+            }
+        }
+        Reply::Array(all)
+    }
+
+    async fn random_key(
+        self: &Arc<Self>,
+        session: SessionView,
+        map: &ClusterMap,
+        command: Command,
+    ) -> Reply {
+        let mut groups = groups_of(map, session);
+        if !groups.is_empty() {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % groups.len();
+            groups.rotate_left(turn);
+        }
+        for group in groups {
+            let replies = self.execute_in_group(session, map, group, vec![command.clone()]).await;
+            if let Some(found) = replies.into_iter().find(|reply| *reply != Reply::Null) {
+                return found;
+            }
+        }
+        Reply::Null
+    }
+}
+
+fn groups_of(map: &ClusterMap, session: SessionView) -> Vec<GroupId> {
+    let groups = map.groups.iter().filter(|group| group.namespace == session.namespace);
+    groups.map(|group| group.id).collect()
 }

@@ -30,7 +30,7 @@ use flotilla_topology::ids::{GroupId, NamespaceId};
 use futures::future::{BoxFuture, join_all};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Commands that were not applied are tried again for so long before the client hears of it.
@@ -47,13 +47,16 @@ pub struct Router {
     barriers: Barriers,
     /// Below `disk_reserve`: client writes are refused.
     disk_full: AtomicBool,
+    /// Which group RANDOMKEY asks first.
+    turn: AtomicUsize,
 }
 
 impl Router {
     /// A router over the groups and nodes of `places`.
     pub fn new(places: Arc<Places>, limits: Limits) -> Arc<Router> {
         let barriers = Barriers::new(places.clone());
-        Arc::new(Router { places, limits, barriers, disk_full: AtomicBool::new(false) })
+        let (disk_full, turn) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Arc::new(Router { places, limits, barriers, disk_full, turn })
     }
 
     /// Whether the disk has too little left to take client writes.

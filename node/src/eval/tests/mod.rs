@@ -4,6 +4,8 @@
 mod cases;
 mod cover;
 mod merge_cases;
+mod part_cases;
+mod parts;
 mod redis;
 mod scans;
 mod sets;

@@ -2,7 +2,9 @@
 
 use super::super::session::Session;
 use super::syntax_error;
-use crate::command::{Flags, SUBCOMMANDS, Spec, Subcommand, TABLE, glob_matches, lookup};
+use crate::command::{
+    Flags, Id, KeySpec, SUBCOMMANDS, Spec, Subcommand, TABLE, glob_matches, lookup,
+};
 use crate::resp::Reply;
 use bytes::Bytes;
 
@@ -37,6 +39,11 @@ fn find_subcommand(name: &[u8]) -> Option<&'static Subcommand> {
 
 /// The ten elements of a command.
 fn entry(spec: &Spec) -> Reply {
+    // Redis shows the keys of OBJECT with its subcommands.
+    let bare = Spec { keys: KeySpec::NONE, flags: Flags::NONE, ..*spec };
+    let container = spec.id == Id::Object;
+    let categories = if container { vec!["@slow"] } else { spec.categories() };
+    let spec = if container { &bare } else { spec };
     let subs = SUBCOMMANDS.iter().filter(|sub| sub.container == spec.id).map(sub_entry);
     Reply::Array(vec![
         Reply::bulk(spec.name),
@@ -45,7 +52,7 @@ fn entry(spec: &Spec) -> Reply {
         Reply::Int(i64::from(spec.keys.first)),
         Reply::Int(i64::from(spec.keys.last)),
         Reply::Int(i64::from(spec.keys.step)),
-        Reply::words(spec.categories()),
+        Reply::words(categories),
         Reply::Array(vec![]),
         Reply::Array(key_specs(spec)),
         Reply::Array(subs.collect()),
@@ -53,6 +60,21 @@ fn entry(spec: &Spec) -> Reply {
 }
 
 fn sub_entry(sub: &Subcommand) -> Reply {
+    let container = TABLE.iter().find(|spec| spec.id == sub.container && sub.name() != "help");
+    if let Some(spec) = container.filter(|spec| spec.keys.first > 0) {
+        return Reply::Array(vec![
+            Reply::bulk(sub.full_name),
+            Reply::Int(i64::from(sub.arity)),
+            Reply::words(spec.flags.names()),
+            Reply::Int(i64::from(spec.keys.first)),
+            Reply::Int(i64::from(spec.keys.last)),
+            Reply::Int(i64::from(spec.keys.step)),
+            Reply::words(spec.categories()),
+            Reply::Array(vec![]),
+            Reply::Array(key_specs(spec)),
+            Reply::Array(vec![]),
+        ]);
+    }
     Reply::Array(vec![
         Reply::bulk(sub.full_name),
         Reply::Int(i64::from(sub.arity)),
@@ -79,22 +101,31 @@ fn key_specs(spec: &Spec) -> Vec<Reply> {
     if spec.keys.first == 0 {
         return Vec::new();
     }
-    let flags = if spec.flags.has(Flags::READONLY) { ["RO", "access"] } else { ["RW", "update"] };
-    let first = i64::from(spec.keys.first);
+    let KeySpec { first, last, step, .. } = spec.keys;
+    let (first, last, step) = (i64::from(first), i64::from(last), i64::from(step));
+    let update = !spec.flags.has(Flags::READONLY);
+    // The first key of these has another part to play than the others.
+    let stores = matches!(spec.id, Id::SinterStore | Id::SunionStore | Id::SdiffStore);
+    let moves = matches!(spec.id, Id::Copy | Id::Rename | Id::RenameNx | Id::Smove);
+    if stores || moves || matches!(spec.id, Id::BitOp | Id::PfMerge) {
+        return vec![key_range(update, first, first, 1), key_range(update, first + 1, last, step)];
+    }
+    vec![key_range(update, first, last, step)]
+}
+
+fn key_range(update: bool, first: i64, last: i64, step: i64) -> Reply {
+    let flags = if update { ["RW", "update"] } else { ["RO", "access"] };
     // Counted from the first key here; negative from the end.
-    let last = match i64::from(spec.keys.last) {
-        last if last < 0 => last,
-        last => last - first,
-    };
+    let last = if last < 0 { last } else { last - first };
     let begin =
         map([("type", Reply::bulk("index")), ("spec", map([("index", Reply::Int(first))]))]);
     let range = map([
         ("lastkey", Reply::Int(last)),
-        ("keystep", Reply::Int(i64::from(spec.keys.step))),
+        ("keystep", Reply::Int(step)),
         ("limit", Reply::Int(0)),
     ]);
     let find = map([("type", Reply::bulk("range")), ("spec", range)]);
-    vec![map([("flags", Reply::words(flags)), ("begin_search", begin), ("find_keys", find)])]
+    map([("flags", Reply::words(flags)), ("begin_search", begin), ("find_keys", find)])
 }
 
 /// The same where a number stands before the keys.

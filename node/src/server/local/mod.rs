@@ -17,8 +17,9 @@ use bytes::Bytes;
 /// whose other subcommands are answered by groups.
 pub(super) fn answers(command: &Command) -> bool {
     match command.spec.id {
-        Id::Flotilla => subcommand(Id::Flotilla, &command.args)
-            .map_or(true, |sub| sub.full_name == "flotilla|help"),
+        Id::Flotilla | Id::Object => {
+            subcommand(command.spec.id, &command.args).map_or(true, |sub| sub.name() == "help")
+        }
         _ => command.spec.place == Place::Connection,
     }
 }
@@ -40,8 +41,8 @@ pub(super) fn execute(session: &mut Session, command: &Command) -> Reply {
         Id::Client => container(session, command, connection::client),
         Id::Config => container(session, command, config::config),
         Id::Cluster => container(session, command, cluster::cluster),
-        Id::Flotilla => container(session, command, |_, name, _| {
-            unreachable!("flotilla|{name} is answered by groups")
+        Id::Flotilla | Id::Object => container(session, command, |_, name, _| {
+            unreachable!("{name} of such a command is answered by groups")
         }),
         Id::Command if args.len() == 1 => commands::all(),
         Id::Command => container(session, command, commands::command),

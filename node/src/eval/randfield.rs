@@ -1,0 +1,53 @@
+//! HRANDFIELD: fields by chance.
+
+use super::args::{Outcome, Stop, integer, is};
+use super::collection::Budget;
+use super::hashes;
+use super::sample::Sample;
+use super::txn::Txn;
+use crate::resp::Reply;
+use bytes::Bytes;
+
+pub(super) fn hrandfield(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let Some(count) = args.get(2) else {
+        let key = hashes::load(txn, &args[1])?;
+        let picked = match key.ty {
+            Some(_) => Sample::new(txn, &key).distinct(txn, &key, 1, Budget::reply())?.pop(),
+            None => None,
+        };
+        return Ok(Reply::bulk_or_null(picked.map(|(name, _)| name)));
+    };
+    let (count, with_values) = count_of(count, &args[3..])?;
+    let key = hashes::load(txn, &args[1])?;
+    if key.ty.is_none() || count == 0 {
+        return Ok(Reply::Array(Vec::new()));
+    }
+    let (mut sample, wanted) = (Sample::new(txn, &key), count.unsigned_abs());
+    let picked = match count > 0 {
+        true => sample.distinct(txn, &key, wanted, Budget::reply())?,
+        false => sample.with_repeats(txn, &key, wanted, Budget::reply())?,
+    };
+    let fields = picked.into_iter();
+    Ok(match with_values {
+        true => Reply::Pairs(fields.map(|(a, b)| (Reply::Bulk(a), Reply::Bulk(b))).collect()),
+        false => Reply::bulks(fields.map(|(name, _)| name)),
+    })
+}
+
+fn count_of(count: &[u8], rest: &[Bytes]) -> Result<(i64, bool), Stop> {
+    let count = integer(count)?;
+    if count == i64::MIN {
+        let (min, max) = (-i64::MAX, i64::MAX);
+        let line = format!("ERR value is out of range, value must between {min} and {max}");
+        return Err(Stop::error(line));
+    }
+    match rest {
+        [] => Ok((count, false)),
+        [word] if is(word, "WITHVALUES") => {
+            let in_range = count.abs() <= i64::MAX / 2;
+            let line = || Stop::error("ERR value is out of range".to_owned());
+            if in_range { Ok((count, true)) } else { Err(line()) }
+        }
+        _ => Err(Stop::syntax()),
+    }
+}
