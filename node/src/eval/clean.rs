@@ -21,7 +21,7 @@ use super::txn::{Key, Txn, corrupt};
 use crate::codec::{Decoder, Encoder};
 use crate::engine::keys::{self, RowKey};
 use crate::flaws::{self, Flaw};
-use crate::model::{Element, Expiry, Floor, Head, Parts, Stability, Type, encode_element};
+use crate::model::{Element, Expiry, Floor, Head, Parts, Stability, Type};
 use bytes::Bytes;
 use flotilla_topology::slot::Slot;
 use flotilla_topology::stamp::{Hlc, Stamp};
@@ -194,7 +194,7 @@ impl Cleaner<'_, '_> {
         let loaded = key.head.clone();
         let waits = after.garbage().is_some_and(|stamp| stamp.hlc <= at);
         let gone = after.is_empty();
-        self.replace(&mut key, row, ty, &before, after);
+        self.replace(&mut key, (ty, field), &before, after);
         if gone {
             self.finish(key, &loaded)?;
         } else if key.head.count != loaded.count {
@@ -214,19 +214,21 @@ impl Cleaner<'_, '_> {
         left
     }
 
-    fn replace(&mut self, key: &mut Key, row: Bytes, ty: Type, before: &Element, after: Element) {
+    fn replace(
+        &mut self,
+        key: &mut Key,
+        (ty, name): (Type, &Bytes),
+        before: &Element,
+        after: Element,
+    ) {
         if *before == after {
             return;
         }
         if key.head.ty() == Some(ty) {
             Txn::recount(key, before, &after);
         }
-        if after.is_empty() {
-            self.done.collected += 1;
-            self.txn.drop_row(row);
-        } else {
-            self.txn.put_row(row, encode_element(&after), Parts::NONE);
-        }
+        self.done.collected += u64::from(after.is_empty());
+        self.txn.store(key, (ty, name), before, &after, Parts::NONE);
     }
 
     /// A key as a whole; whether its index row must stay. `at` is none in the expiry index.
@@ -322,10 +324,12 @@ impl Cleaner<'_, '_> {
                 return Ok(Some(row));
             }
             self.left = self.left.saturating_sub(1);
-            let RowKey::Element { ty, .. } = keys::decode(&row).map_err(corrupt)? else { continue };
+            let RowKey::Element { ty, name, .. } = keys::decode(&row).map_err(corrupt)? else {
+                continue;
+            };
             let before = self.txn.read_element(&value)?;
             let after = self.collected(key, ty, &before, lapse);
-            self.replace(key, row, ty, &before, after);
+            self.replace(key, (ty, &name), &before, after);
         }
         Ok(None)
     }

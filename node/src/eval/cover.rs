@@ -7,7 +7,7 @@
 
 use super::txn::{Txn, corrupt};
 use crate::engine::keys::{self, RowKey};
-use crate::model::{Effect, Element, Parts, encode_element};
+use crate::model::{Effect, Element, Parts};
 use bytes::Bytes;
 use flotilla_topology::slot::Slot;
 use flotilla_topology::stamp::Stamp;
@@ -70,13 +70,8 @@ pub fn cover(
         if key.head.ty() == Some(ty) {
             Txn::recount(&mut key, &before, &after);
         }
-        match after.is_empty() {
-            true => txn.drop_row(row),
-            false => {
-                txn.put_row(row, encode_element(&after), Parts::NONE);
-                txn.queue_element(&key, ty, &name, &before, &after);
-            }
-        }
+        txn.store(&key, (ty, &name), &before, &after, Parts::NONE);
+        txn.queue_element(&key, ty, &name, &before, &after);
         txn.queue_bare(&key)?;
         txn.save(key);
     }

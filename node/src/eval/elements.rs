@@ -110,9 +110,28 @@ impl Txn<'_> {
         parts: Parts,
     ) {
         element.trim(key.head.floor);
-        let row = keys::element(key.slot, &key.name, ty, name);
-        self.put_row(row, encode_element(&element), parts);
+        self.store(key, (ty, name), before, &element, parts);
         self.queue_element(key, ty, name, before, &element);
+    }
+
+    /// The only writer of element rows, with what derives from them: an element without anything has no
+    /// row, and a sorted set's members are in the score index as they stand in theirs.
+    pub(super) fn store(
+        &mut self,
+        key: &Key,
+        (ty, name): (Type, &[u8]),
+        before: &Element,
+        after: &Element,
+        parts: Parts,
+    ) {
+        let row = keys::element(key.slot, &key.name, ty, name);
+        match after.is_empty() {
+            true => self.drop_row(row),
+            false => self.put_row(row, encode_element(after), parts),
+        }
+        if ty == Type::SortedSet {
+            self.rescore(key, name, before, after);
+        }
     }
 
     /// Keeps the invariant: what can be collected of an element some day is in the garbage index.
@@ -194,7 +213,7 @@ impl Txn<'_> {
         if self.is_synced() {
             self.put_element(key, (ty, name), &before, element, Parts::REGISTER);
         } else {
-            self.drop_row(keys::element(key.slot, &key.name, ty, name));
+            self.store(key, (ty, name), &before, &Element::default(), Parts::NONE);
         }
         Ok(true)
     }
@@ -225,11 +244,8 @@ impl Txn<'_> {
         if key.head.ty() == Some(ty) {
             Self::recount(key, &ours, &joined);
         }
-        if joined.is_empty() {
-            self.drop_row(keys::element(key.slot, &key.name, ty, name));
-        } else {
-            self.put_element(key, (ty, name), &ours, joined.clone(), Parts::NONE);
-        }
+        self.store(key, (ty, name), &ours, &joined, Parts::NONE);
+        self.queue_element(key, ty, name, &ours, &joined);
         Ok((ours, joined))
     }
 }

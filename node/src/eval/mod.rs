@@ -40,6 +40,7 @@ mod remote;
 mod rename;
 mod sample;
 mod scan;
+mod scores;
 mod set;
 mod sets;
 mod strings;

@@ -287,6 +287,9 @@ impl<'a> Txn<'a> {
         debug_assert!(!self.is_synced(), "a synced key is deleted by a floor");
         if key.head.ty().is_some_and(Type::has_elements) {
             self.view.delete_range(keys::elements(key.slot, &key.name));
+            if key.head.ty() == Some(Type::SortedSet) {
+                self.view.delete_range(keys::scores(key.slot, &key.name));
+            }
             self.wrote = true;
         }
         key.head = Head::default();

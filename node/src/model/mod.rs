@@ -46,7 +46,7 @@ use flotilla_topology::stamp::Stamp;
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
-/// What a key holds. 3 and 5 are kept for lists and sorted sets.
+/// What a key holds. 3 is kept for lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Type {
@@ -56,6 +56,8 @@ pub enum Type {
     Hash = 2,
     /// Members, an element each, with an empty value.
     Set = 4,
+    /// Members with scores, an element each: its value is the score's eight bytes, IEEE 754, big-endian.
+    SortedSet = 5,
 }
 
 impl Type {
@@ -65,6 +67,7 @@ impl Type {
             1 => Some(Type::String),
             2 => Some(Type::Hash),
             4 => Some(Type::Set),
+            5 => Some(Type::SortedSet),
             _ => None,
         }
     }
@@ -85,6 +88,7 @@ impl Type {
             Type::String => "string",
             Type::Hash => "hash",
             Type::Set => "set",
+            Type::SortedSet => "zset",
         }
     }
 }
