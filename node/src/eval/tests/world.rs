@@ -26,6 +26,8 @@ pub(super) struct World {
     in_flight: VecDeque<(u64, Batch)>,
     /// How many entries stay in flight: what they wrote is then seen through the overlay.
     pub(super) flight_max: usize,
+    /// Up to when ends may have been collected.
+    pub(super) forgotten_ms: u64,
     seq: u64,
     applied_ms: u64,
 }
@@ -42,6 +44,7 @@ impl World {
             overlay: Overlay::new(),
             in_flight: VecDeque::new(),
             flight_max: 0,
+            forgotten_ms: 0,
             seq: 0,
             applied_ms: 0,
         }
@@ -61,7 +64,7 @@ impl World {
             stamp: Stamp { hlc: self.clock, cluster: self.origin.cluster },
             now_ms,
             applied_clock_ms: self.applied_ms,
-            forgotten_ms: 0,
+            forgotten_ms: self.forgotten_ms,
         }
     }
 
