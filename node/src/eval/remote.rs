@@ -188,11 +188,11 @@ fn join_element(
     theirs: &Element,
     judge: &mut Judge<'_>,
 ) -> io::Result<()> {
-    let count = key.head.count;
+    let (count, forgotten) = (key.head.count, key.head.forgotten);
     let (ours, joined) = txn.join_element(&mut key, (ty, name), theirs.clone())?;
     judge.element_arrived(&key, name, theirs, &joined);
     judge.element_replaced(&key, name, &ours, &joined);
-    if key.head.count != count {
+    if key.head.count != count || (key.is_stored() && key.head.forgotten != forgotten) {
         txn.save(key);
     }
     Ok(())

@@ -76,6 +76,11 @@ pub(super) struct Key {
 }
 
 impl Key {
+    /// Whether there is a head row.
+    pub(super) fn is_stored(&self) -> bool {
+        self.stored
+    }
+
     /// The value, if it is a visible string.
     pub(super) fn string(&self) -> Option<Bytes> {
         self.head.string.value(self.floor).filter(|_| self.ty == Some(Type::String))
@@ -377,6 +382,11 @@ impl<'a> Txn<'a> {
         // Elements that the new floor hides are swept, whatever the type is now.
         key.sweep |= type_before.is_some_and(Type::has_elements) && key.head.floor != floor_before;
         key.floor = key.head.floor_at(self.context.now_ms);
+        if key.head.ty() == Some(Type::String)
+            && let Some(stamp) = key.head.string.earliest_visible(key.floor)
+        {
+            key.head.forgot_nothing_since(stamp);
+        }
         if key.head.ty() != type_before {
             // The losing type's claim was above every element of the winner that is known here,
             // and the floor rose to it, so nothing of the winner is visible yet.

@@ -158,6 +158,13 @@ impl Element {
         register.map(|r| r.stamp).into_iter().chain(sums.map(|s| s.stamp)).max()
     }
 
+    /// The earliest stamp that a floor would have to hide to change the value under `floor`.
+    pub fn earliest_visible(&self, floor: Floor) -> Option<Stamp> {
+        let register = self.counted(floor).filter(|register| register.value.is_some());
+        let sums = self.sums.iter().filter(|sum| self.contribution(sum, floor).is_some());
+        register.map(|r| r.stamp).into_iter().chain(sums.map(Sum::mark)).min()
+    }
+
     /// Writes `value` (or its removal) at `stamp`, over all sums now seen.
     pub fn write(&mut self, stamp: Stamp, value: Option<Bytes>) {
         let seen = self.sums.iter().map(|sum| Reset {

@@ -122,6 +122,13 @@ impl Head {
         if covered { 0 } else { self.forgotten }
     }
 
+    /// A value that stands for all to see was stamped so. No end that was collected can have hidden it,
+    /// and no later one may: a cluster that comes back from a fence brings what it wrote while the
+    /// others did not wait for it, to keys of which they know no more than that some end has passed.
+    pub fn forgot_nothing_since(&mut self, stamp: Stamp) {
+        self.forgotten = self.forgotten.min(stamp.hlc.ms());
+    }
+
     /// An end is collected, and what it hid.
     pub fn forget(&mut self, end: u64) {
         self.forgotten = self.forgotten.max(end);

@@ -387,3 +387,36 @@ fn an_entry_that_changes_the_type_twice_ships_the_floor() {
     clusters.run_entry(0, 10, &["HSET k f v", "HDEL k f", "INCR k"]);
     assert_eq!(clusters.settle(20, "GET k"), "\"1\"");
 }
+
+/// Seed 31273 of the simulator: a later end hid what a cluster had written while it was fenced, since the
+/// others had forgotten ends of other keys meanwhile.
+#[test]
+fn what_a_returning_cluster_brings_is_not_taken_for_forgotten() {
+    let (mut away, mut here) = (World::new(2, true), World::new(1, true));
+    away.at(15);
+    let lines: [&[&[u8]]; 4] = [
+        &[b"APPEND", b"s", b"v"],
+        &[b"INCRBY", b"n", b"5"],
+        &[b"HSET", b"h", b"f", b"v"],
+        &[b"HSET", b"h", b"g", b"w"],
+    ];
+    let effects: Vec<_> = lines.iter().flat_map(|line| away.run(line).1).collect();
+    here.forgotten_ms = 20;
+    here.at(42).take(&effects);
+    here.at(69);
+    for key in ["s", "n", "h"] {
+        assert_eq!(here.cmd(&format!("PEXPIREAT {key} 76")), "1");
+    }
+    assert_eq!(here.cmd("GET s"), "\"v\"");
+    assert_eq!(here.cmd("GET n"), "\"5\"");
+    assert_eq!(here.cmd("HGETALL h"), "{\"f\"=\"v\" \"g\"=\"w\"}");
+    // What is written here is above all that was forgotten, and an end hides what stood before that.
+    here.at(80);
+    here.cmd("HSET new f v");
+    let (_, ended) = here.ship("PEXPIREAT new 90");
+    let low = ended.iter().find_map(|effect| match effect {
+        Effect::Head { head, .. } => head.expiry.map(|expiry| expiry.low),
+        Effect::Element { .. } => None,
+    });
+    assert_eq!(low, Some(20));
+}

@@ -28,6 +28,8 @@ pub(super) struct World {
     pub(super) flight_max: usize,
     /// What commands leave to chance begins with it.
     pub(super) chance: u64,
+    /// Up to when ends may have been collected.
+    pub(super) forgotten_ms: u64,
     seq: u64,
     applied_ms: u64,
 }
@@ -45,6 +47,7 @@ impl World {
             in_flight: VecDeque::new(),
             flight_max: 0,
             chance: 0,
+            forgotten_ms: 0,
             seq: 0,
             applied_ms: 0,
         }
@@ -64,7 +67,7 @@ impl World {
             stamp: Stamp { hlc: self.clock, cluster: self.origin.cluster },
             now_ms,
             applied_clock_ms: self.applied_ms,
-            forgotten_ms: 0,
+            forgotten_ms: self.forgotten_ms,
             chance: self.chance,
         }
     }
