@@ -59,6 +59,7 @@ impl Spec {
         // Redis puts the subcommands of CLIENT there, not CLIENT itself; and COMMAND.
         let connection = self.family == Family::Connection && self.id != Id::Client;
         add(connection || self.id == Id::Command, "@connection");
+        add(self.family == Family::Transaction, "@transaction");
         add(self.id == Id::Info, "@dangerous");
         categories
     }
@@ -94,8 +95,10 @@ impl Flags {
     pub const NO_AUTH: Flags = Flags(1 << 7);
     /// Allowed while a script runs for too long.
     pub const ALLOW_BUSY: Flags = Flags(1 << 8);
+    /// Not logged as slow: what it carries out is.
+    pub const SKIP_SLOWLOG: Flags = Flags(1 << 9);
 
-    const NAMES: [(Flags, &'static str); 9] = [
+    const NAMES: [(Flags, &'static str); 10] = [
         (Flags::WRITE, "write"),
         (Flags::READONLY, "readonly"),
         (Flags::DENYOOM, "denyoom"),
@@ -105,6 +108,7 @@ impl Flags {
         (Flags::FAST, "fast"),
         (Flags::NO_AUTH, "no_auth"),
         (Flags::ALLOW_BUSY, "allow_busy"),
+        (Flags::SKIP_SLOWLOG, "skip_slowlog"),
     ];
 
     /// Whether all flags of `other` are in this set.
@@ -149,6 +153,8 @@ impl KeySpec {
     pub const ONE: KeySpec = KeySpec { first: 1, last: 1, step: 1 };
     /// All arguments.
     pub const ALL: KeySpec = KeySpec { first: 1, last: -1, step: 1 };
+    /// The second argument, and what else the command names (TXN).
+    pub const SECOND: KeySpec = KeySpec { first: 2, last: 2, step: 1 };
     /// Every other argument: keys with values.
     pub const PAIRS: KeySpec = KeySpec { first: 1, last: -1, step: 2 };
 }
@@ -162,6 +168,8 @@ pub enum Family {
     Keyspace,
     /// Hashes.
     Hash,
+    /// Several commands as one.
+    Transaction,
     /// The connection itself.
     Connection,
     /// The server and its cluster.
@@ -175,6 +183,7 @@ impl Family {
             Family::String => "string",
             Family::Keyspace => "generic",
             Family::Hash => "hash",
+            Family::Transaction => "transactions",
             Family::Connection => "connection",
             Family::Server => "server",
         }
@@ -190,6 +199,8 @@ pub enum Place {
     Group,
     /// All groups of the namespace, one after the other or at once.
     EveryGroup,
+    /// The connection keeps what belongs together, and the group of its keys carries it out.
+    Transaction,
 }
 
 /// What becomes of a command whose keys lie in several groups, on the plain port.

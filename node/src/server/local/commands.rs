@@ -2,7 +2,7 @@
 
 use super::super::session::Session;
 use super::syntax_error;
-use crate::command::{Flags, SUBCOMMANDS, Spec, Subcommand, TABLE, glob_matches, lookup};
+use crate::command::{SUBCOMMANDS, Spec, Subcommand, TABLE, glob_matches, lookup};
 use crate::resp::Reply;
 use bytes::Bytes;
 
@@ -76,7 +76,7 @@ fn key_specs(spec: &Spec) -> Vec<Reply> {
     if spec.keys.first == 0 {
         return Vec::new();
     }
-    let flags = if spec.flags.has(Flags::READONLY) { ["RO", "access"] } else { ["RW", "update"] };
+    let flags = if spec.is_write() { ["RW", "update"] } else { ["RO", "access"] };
     let first = i64::from(spec.keys.first);
     // Counted from the first key here; negative from the end.
     let last = match i64::from(spec.keys.last) {
