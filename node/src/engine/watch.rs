@@ -133,7 +133,7 @@ impl Watches {
             range.end[..] <= end[..]
         });
         match of_one_key {
-            true => self.touch(&range.start.clone()),
+            true => self.touch(&range.start),
             false => (self.young, self.old) = Default::default(),
         }
     }
