@@ -48,8 +48,9 @@ impl Options<'_> {
 /// As Redis does it: an option that excludes an earlier one is a syntax error, the same expiry
 /// option again replaces the earlier one.
 fn options(args: &[Bytes], which: Which) -> Result<Options<'_>, Stop> {
-    let deadline = Deadline::Unchanged;
-    let mut found = Options { nx: false, xx: false, get: false, compare: None, deadline };
+    let unchanged = Deadline::Unchanged;
+    let mut found =
+        Options { nx: false, xx: false, get: false, compare: None, deadline: unchanged };
     let set = which == Which::Set;
     let mut rest = args.iter();
     while let Some(option) = rest.next() {
@@ -124,7 +125,8 @@ pub(super) fn set(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     let reads = options.get || options.compare.is_some();
     let old = if reads { value_of(&key)? } else { None };
     // What does not exist differs from every value.
-    let differs = options.compare.is_some_and(|(equal, value)| (old.as_ref() == Some(value)) != equal);
+    let differs =
+        options.compare.is_some_and(|(equal, value)| (old.as_ref() == Some(value)) != equal);
     let answer = |done: bool| match options.get {
         true => Reply::bulk_or_null(old),
         false if done => Reply::Ok,

@@ -11,8 +11,8 @@
 use crate::command::Command;
 use crate::engine::view::{Overlay, Rows, View};
 use crate::eval::{self, EvalContext, Txn, WRITE_BYTES_MAX};
-use crate::group::leader::{Leader, LeaderClock};
 use crate::group::exec::Outcome;
+use crate::group::leader::{Leader, LeaderClock};
 use crate::group::run::{ExecJob, JobId, Run};
 use crate::group::transaction::{Ask, Since, Transaction, Watch, told};
 use crate::resp::{COMMAND_REPLY_BYTES_MAX, Reply};
@@ -128,7 +128,8 @@ impl Leader {
         let reply = match transaction.watches.iter().all(unchanged) {
             true => self.carry_out(rows, clock, transaction, &mut draft)?,
             false => {
-                metrics::counter!("flotilla_transactions_total", "outcome" => "changed").increment(1);
+                metrics::counter!("flotilla_transactions_total", "outcome" => "changed")
+                    .increment(1);
                 Reply::NullArray
             }
         };

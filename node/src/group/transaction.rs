@@ -252,7 +252,9 @@ impl AskRequest {
         let ask = match input.u8()? {
             WATCH => {
                 let count = input.count(WATCHES_MAX, 1)?;
-                Ask::Watch((0..count).map(|_| input.bytes(WORD_BYTES_MAX)).collect::<Result<_, _>>()?)
+                Ask::Watch(
+                    (0..count).map(|_| input.bytes(WORD_BYTES_MAX)).collect::<Result<_, _>>()?,
+                )
             }
             TRANSACT => Ask::Transact(take_transaction(&mut input, group)?),
             _ => return Err(unknown),
@@ -266,7 +268,9 @@ fn put_transaction(out: &mut Encoder, transaction: &Transaction) {
     out.put_varint(transaction.watches.len() as u64);
     for Watch { key, since, .. } in &transaction.watches {
         out.put_bytes(key);
-        [since.term, since.run, since.change, since.end_ms].map(|number| out.put_varint(number));
+        for number in [since.term, since.run, since.change, since.end_ms] {
+            out.put_varint(number);
+        }
     }
     out.put_varint(transaction.conditions.len() as u64);
     for Condition { key, comparison, value } in &transaction.conditions {
@@ -292,7 +296,11 @@ fn take_transaction(input: &mut Decoder<'_>, group: GroupId) -> Result<Transacti
         let key = input.bytes(WORD_BYTES_MAX)?;
         let unknown = input.error("a comparison (0 to 7)");
         let (_, comparison) = *Comparison::ALL.get(usize::from(input.u8()?)).ok_or(unknown)?;
-        transaction.conditions.push(Condition { key, comparison, value: input.bytes(WORD_BYTES_MAX)? });
+        transaction.conditions.push(Condition {
+            key,
+            comparison,
+            value: input.bytes(WORD_BYTES_MAX)?,
+        });
     }
     transaction.then = take_commands(input)?;
     transaction.otherwise = take_commands(input)?;
@@ -318,7 +326,8 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Transaction, String> {
-        let words: Vec<Bytes> = line.split(' ').map(|w| Bytes::copy_from_slice(w.as_bytes())).collect();
+        let words: Vec<Bytes> =
+            line.split(' ').map(|w| Bytes::copy_from_slice(w.as_bytes())).collect();
         Transaction::parse(&words).map_err(|reply| match reply {
             Reply::Error(line) => String::from_utf8_lossy(&line).into_owned(),
             other => panic!("not an error: {other:?}"),
@@ -361,10 +370,12 @@ mod tests {
             let error = parse(line).unwrap_err();
             assert!(error.starts_with("ERR syntax error: TXN IF"), "{line}: {error}");
         }
-        let error = |commands: &str| parse(&format!("TXN IF a EXISTS THEN {commands}")).unwrap_err();
+        let error =
+            |commands: &str| parse(&format!("TXN IF a EXISTS THEN {commands}")).unwrap_err();
         assert_eq!(error("1 GET"), "ERR wrong number of arguments for 'get' command");
         assert_eq!(error("1 FOO"), "ERR unknown command 'FOO', with args beginning with: ");
-        for (command, why) in [("2 SELECT x", "connection"), ("1 DBSIZE", "every"), ("1 EXEC", "nest")]
+        for (command, why) in
+            [("2 SELECT x", "connection"), ("1 DBSIZE", "every"), ("1 EXEC", "nest")]
         {
             let error = error(command);
             assert!(error.contains("cannot be part of a transaction") && error.contains(why));

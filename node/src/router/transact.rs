@@ -7,9 +7,7 @@ use crate::group::transaction::{Ask, AskRequest, Transaction, Watch, watched};
 use crate::resp::Reply;
 use crate::router::exec::{FORWARD_DEADLINE, moved_to, try_again, unknown};
 use crate::router::split::group_of;
-use crate::router::{
-    RETRY_DEADLINE, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, Router, Target, cross_slot,
-};
+use crate::router::{RETRY_DEADLINE, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, Router, Target, cross_slot};
 use crate::server::{Door, SessionView};
 use crate::transport::{Class, RpcError, kinds};
 use bytes::Bytes;
@@ -180,7 +178,7 @@ mod tests {
         let group = |id: u32| GroupInfo {
             id: GroupId(id),
             namespace: NamespaceId(id.div_ceil(2)),
-            slots: SlotRange::partition((id as u16 + 1) % 2, 2),
+            slots: SlotRange::partition((id + 1) % 2, 2),
             birth: vec![],
             replicas: vec![],
             learners: vec![],
@@ -229,7 +227,8 @@ mod tests {
         assert_eq!(placed(2, plain, &[low, lower, low]), Ok(3));
         assert_eq!(placed(2, plain, &[high]), Ok(4));
         assert_eq!(placed(1, plain, &["{b}x", "{b}y", low]), Ok(1));
-        let remedy = "CROSSSLOT Keys in request don't hash to the same slot: give them one {hash tag}";
+        let remedy =
+            "CROSSSLOT Keys in request don't hash to the same slot: give them one {hash tag}";
         for refused in [
             placed(2, plain, &[low, high]),
             placed(1, plain, &[low, lower]),

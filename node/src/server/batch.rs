@@ -7,9 +7,7 @@
 
 use super::local;
 use super::session::{Session, Silence};
-use crate::command::{
-    Command, CommandError, Flags, Id, Place, SUBCOMMANDS, Spec, subcommand,
-};
+use crate::command::{Command, CommandError, Flags, Id, Place, SUBCOMMANDS, Spec, subcommand};
 use crate::group::transaction::Transaction;
 use crate::resp::{Protocol, Reply};
 use bytes::Bytes;

@@ -23,13 +23,13 @@ mod local;
 mod memory;
 mod session;
 mod stats;
-mod transaction;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
+pub use crate::group::transaction::TRANSACTION_COMMANDS_MAX;
 pub use backend::{Backend, Door, SessionView};
 pub use batch::{BATCH_BYTES_MAX, COMMANDS_MAX};
 pub use config::{ServerConfig, ServerConfigError};
-pub use crate::group::transaction::TRANSACTION_COMMANDS_MAX;
 pub use listener::Server;
 pub use local::cluster::{leader_address, node_id};

@@ -212,7 +212,8 @@ impl Closed {
                 Queued::Local(command) => (command, Some(local(command))),
                 Queued::Group(command) => (command, replies.next()),
             };
-            let reply = reply.unwrap_or_else(|| Reply::error("ERR the group gave no answer to this"));
+            let reply =
+                reply.unwrap_or_else(|| Reply::error("ERR the group gave no answer to this"));
             each(command, &reply);
             all.push(reply);
         }

@@ -445,7 +445,8 @@ fn txn_carries_out_one_list_or_the_other() {
             ("stock EQ m IF h NOTEXISTS", false),
         ] {
             let entries = solo.log.len();
-            let reply = solo.txn(&format!("TXN IF {condition} THEN 3 SET t then 2 GET t ELSE 3 SET t else"));
+            let reply = solo
+                .txn(&format!("TXN IF {condition} THEN 3 SET t then 2 GET t ELSE 3 SET t else"));
             let want = if met { "*2 :1 *2 +OK $4 then" } else { "*2 :0 *1 +OK" };
             assert_eq!(reply, want, "{condition}");
             assert_eq!(solo.log.len(), entries + 1, "{condition}");

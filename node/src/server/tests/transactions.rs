@@ -151,8 +151,15 @@ impl Client {
 const STORIES: &[&[&str]] = &[
     &["a EXEC", "a DISCARD", "a EXEC x", "a MULTI x", "a UNWATCH", "a UNWATCH x", "a WATCH"],
     &[
-        "a MULTI", "a SET k 1", "a INCR k", "a GET k", "b GET k", "a MGET k nokey", "a EXEC",
-        "b GET k", "a EXEC",
+        "a MULTI",
+        "a SET k 1",
+        "a INCR k",
+        "a GET k",
+        "b GET k",
+        "a MGET k nokey",
+        "a EXEC",
+        "b GET k",
+        "a EXEC",
     ],
     &["a MULTI", "a EXEC", "a MULTI", "a MULTI", "a SET k 2", "a EXEC", "a GET k"],
     &["a MULTI", "a SET k 1", "a DISCARD", "a GET k", "a DISCARD", "a EXEC"],
@@ -162,19 +169,51 @@ const STORIES: &[&[&str]] = &[
     &["a MULTI", "a DISCARD x", "a SET k 4", "a EXEC", "a GET k"],
     &["a MULTI", "a WATCH k", "a SET k 4", "a EXEC", "a MULTI", "a WATCH", "a EXEC"],
     &[
-        "a MULTI", "a HSET h f v", "a INCR h", "a INCR", "a EXEC", "a MULTI", "a HSET h f v",
-        "a INCR h", "a SET s x", "a INCR s", "a HGETALL h", "a HGETALL nokey", "a EXEC",
-        "a MULTI", "a SET s 1 XX NX", "a EXPIRE s 0", "a EXISTS s", "a EXEC",
+        "a MULTI",
+        "a HSET h f v",
+        "a INCR h",
+        "a INCR",
+        "a EXEC",
+        "a MULTI",
+        "a HSET h f v",
+        "a INCR h",
+        "a SET s x",
+        "a INCR s",
+        "a HGETALL h",
+        "a HGETALL nokey",
+        "a EXEC",
+        "a MULTI",
+        "a SET s 1 XX NX",
+        "a EXPIRE s 0",
+        "a EXISTS s",
+        "a EXEC",
     ],
     &[
-        "a WATCH k", "a UNWATCH", "a MULTI", "a PING", "a PING x", "a PING x y", "a ECHO z",
-        "a UNWATCH", "a GET k", "a EXEC",
+        "a WATCH k",
+        "a UNWATCH",
+        "a MULTI",
+        "a PING",
+        "a PING x",
+        "a PING x y",
+        "a ECHO z",
+        "a UNWATCH",
+        "a GET k",
+        "a EXEC",
     ],
     &["a MULTI", "a CLIENT foo", "a EXEC", "a MULTI", "a RESET", "a EXEC", "a GET nokey"],
     // Watches.
     &["a WATCH k", "b SET k 1", "a MULTI", "a SET k 2", "a EXEC", "a GET k"],
     &["a WATCH k", "a SET k 1", "a MULTI", "a SET k 2", "a EXEC", "a MULTI", "a EXEC"],
-    &["a WATCH k j", "b SET x 1", "b GET k", "a MULTI", "b DEL k", "a SET k 2", "a EXEC", "a GET k"],
+    &[
+        "a WATCH k j",
+        "b SET x 1",
+        "b GET k",
+        "a MULTI",
+        "b DEL k",
+        "a SET k 2",
+        "a EXEC",
+        "a GET k",
+    ],
     &["a WATCH k", "a MULTI", "b SET k 1", "a EXEC", "a WATCH k", "a MULTI", "a EXEC"],
     &["a WATCH k", "b SET k 1", "a UNWATCH", "a MULTI", "a SET k 3", "a EXEC"],
     &["a WATCH k", "b SET k 1", "a MULTI", "a DISCARD", "a MULTI", "a SET k 3", "a EXEC"],
@@ -218,7 +257,8 @@ async fn a_transaction_is_one_entry_and_commands_beside_it_are_not_in_it() {
     let real = Real::new(true);
     let (_server, plain, _) = start(real.clone(), ServerConfig::default()).await;
     let text = talk(plain, b"SET a 0\r\nMULTI\r\nINCR a\r\nSET b 1\r\nEXEC\r\nMGET a b\r\n").await;
-    let expected = "+OK\r\n+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:1\r\n+OK\r\n*2\r\n$1\r\n1\r\n$1\r\n1\r\n";
+    let expected =
+        "+OK\r\n+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:1\r\n+OK\r\n*2\r\n$1\r\n1\r\n$1\r\n1\r\n";
     assert_eq!(text, expected);
     assert_eq!(real.solo().log.len(), 2);
     // A connection that ends before EXEC has done nothing.
