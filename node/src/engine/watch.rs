@@ -111,6 +111,9 @@ impl Watches {
         if self.is_empty() {
             return;
         }
+        if row.first() == Some(&keys::RANGE_FLOOR) {
+            self.forget(); // it may hide any key
+        }
         let Some(name) = keys::owner(row) else { return };
         for generation in [&mut self.young, &mut self.old] {
             if let Some(change) = generation.changes.get_mut(name) {
@@ -134,8 +137,13 @@ impl Watches {
         });
         match of_one_key {
             true => self.touch(&range.start),
-            false => (self.young, self.old) = Default::default(),
+            false => self.forget(),
         }
+    }
+
+    /// Every key counts as changed.
+    fn forget(&mut self) {
+        (self.young, self.old) = Default::default();
     }
 }
 
@@ -188,6 +196,14 @@ mod tests {
             watches.touch_range(&range);
             assert!(!watches.is_unchanged(SLOT, b"a", a) && !watches.is_unchanged(SLOT, b"b", b));
         }
+    }
+
+    #[test]
+    fn a_floor_under_a_range_of_keys_breaks_all() {
+        let mut watches = Watches::default();
+        let a = watches.watch(SLOT, b"a", Instant::now());
+        watches.touch(&[keys::RANGE_FLOOR, 1]);
+        assert!(!watches.is_unchanged(SLOT, b"a", a));
     }
 
     #[test]

@@ -273,7 +273,7 @@ fn a_transaction_that_is_too_large_writes_nothing() {
         solo.line(&format!("SET b {big}"));
         solo.line(&format!("SET c {big}"));
         let entries = solo.log.len();
-        let appends = ["SET first 1", "APPEND a y", "APPEND b y", "APPEND c y", "DEL a"];
+        let appends = ["SET first 1", "APPEND a y", "APPEND b y", "APPEND c y", "GET nokey"];
         let reply = solo.transact(vec![], &appends);
         assert!(reply.starts_with("-ERR not executed: a transaction may write"), "{reply}");
         let gets = vec!["GET a"; 7];

@@ -331,7 +331,7 @@ async fn what_is_queued_has_a_limit_and_counts_as_memory() {
 async fn txn_and_compare_and_set_need_no_multi() {
     let (_server, plain, _) = start(Real::new(true), ServerConfig::default()).await;
     let lines = "SET k 1\r\nTXN IF k EQ 1 THEN 3 SET k 2 2 GET k ELSE 2 GET k\r\n\
-        TXN IF k EQ 1 THEN 3 SET k 3 ELSE 2 GET k\r\nTXN IF k\r\nCAS k 2 4\r\n\
+        TXN IF k EQ 1 THEN 3 SET k 3 ELSE 2 GET k\r\nTXN IF k EQ 1 ELSE\r\nCAS k 2 4\r\n\
         MULTI\r\nCAS k 4 5\r\nCAD k 4\r\nEXEC\r\n";
     let text = talk(plain, lines.replace("        ", "").as_bytes()).await;
     let expected = "+OK\r\n*2\r\n:1\r\n*2\r\n+OK\r\n$1\r\n2\r\n*2\r\n:0\r\n*1\r\n$1\r\n2\r\n\
