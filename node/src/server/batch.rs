@@ -186,7 +186,7 @@ impl<'s> Batch<'s> {
             Ok(view) => view,
             Err(reply) => return reply,
         };
-        let keys = match self.session.transaction.to_watch(view.namespace, keys) {
+        let keys = match self.session.transaction.not_watched(view.namespace, keys) {
             Ok(keys) if keys.is_empty() => return Reply::Ok,
             Ok(keys) => keys,
             Err(reply) => return reply,

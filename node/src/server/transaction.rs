@@ -121,7 +121,7 @@ impl Pending {
     }
 
     /// Of these keys those that must still be watched. The error is the answer.
-    pub(super) fn to_watch(
+    pub(super) fn not_watched(
         &mut self,
         namespace: NamespaceId,
         keys: &[Bytes],
