@@ -13,6 +13,7 @@ use crate::group::remote::{
 };
 use crate::group::source::{self, Cuts, SourceAnswer, SourceRequest};
 use crate::group::state::StateRequest;
+use crate::group::transaction::AskRequest;
 use crate::group::{Group, ReadError, Work, synced};
 use crate::raft::RaftGroups;
 use crate::router::Places;
@@ -83,6 +84,21 @@ impl NodeService {
             reply.send(Ok(encode_outcomes(&outcomes)));
         });
         Ok(())
+    }
+
+    /// Queues a transaction, or watches, at once, in the order of arrival.
+    fn ask(&self, payload: &Bytes) -> Result<Pending, RpcRefused> {
+        let AskRequest { group, ask } = AskRequest::decode(payload).map_err(|e| bad_payload(&e))?;
+        let group = self.group(group)?;
+        let (answer, outcomes) = oneshot::channel();
+        let queued = group.submit(Work::Ask { ask, answer });
+        Ok(Box::pin(async move {
+            let outcomes = match queued {
+                Ok(()) => outcomes.await.unwrap_or_else(|_| vec![Outcome::Unknown]),
+                Err(_) => vec![Outcome::NotApplied { leader: None }],
+            };
+            Ok(encode_outcomes(&outcomes))
+        }))
     }
 
     fn barrier(&self, payload: &Bytes) -> Result<Pending, RpcRefused> {
@@ -267,11 +283,13 @@ async fn read_here(group: &Group, commands: &[crate::command::Command]) -> Vec<O
 impl Service for NodeService {
     fn call(&self, peer: &Identity, kind: u16, payload: Bytes, reply: ReplyTo) {
         use kinds::{
-            CENSUS, CURSORS, DIGEST, EXEC, FULL_STATE, LINK_FLOOR, LINK_SEED, MERGE_STEP,
+            ASK, CENSUS, CURSORS, DIGEST, EXEC, FULL_STATE, LINK_FLOOR, LINK_SEED, MERGE_STEP,
             RAFT_APPEND, READ_INDEX, REMOTE_BATCH, TICK, TRANSFER_LEADER,
         };
         let allowed = match kind {
-            RAFT_APPEND..=TRANSFER_LEADER | EXEC | READ_INDEX | TICK => peer.role == Role::Node,
+            RAFT_APPEND..=TRANSFER_LEADER | EXEC | READ_INDEX | TICK | ASK => {
+                peer.role == Role::Node
+            }
             REMOTE_BATCH | CURSORS | LINK_FLOOR | LINK_SEED | MERGE_STEP | FULL_STATE => {
                 peer.role == Role::Syncer
             }
@@ -293,6 +311,7 @@ impl Service for NodeService {
                 return;
             }
             READ_INDEX | TICK => self.barrier(&payload),
+            ASK => self.ask(&payload),
             REMOTE_BATCH => self.remote(&payload),
             CURSORS => self.cursors(&payload),
             LINK_FLOOR => self.floor(&payload),

@@ -15,5 +15,6 @@ mod stretched;
 mod switched_on;
 mod syncs;
 mod takeover;
+mod transactions;
 mod two_datacenters;
 mod usage;

@@ -62,6 +62,7 @@ impl Spec {
         // Redis puts the subcommands of CLIENT there, not CLIENT itself; and COMMAND.
         let connection = self.family == Family::Connection && self.id != Id::Client;
         add(connection || self.id == Id::Command, "@connection");
+        add(self.family == Family::Transaction, "@transaction");
         add(matches!(self.id, Id::Info | Id::Keys), "@dangerous");
         categories
     }
@@ -99,8 +100,10 @@ impl Flags {
     pub const ALLOW_BUSY: Flags = Flags(1 << 8);
     /// Which arguments are keys is told by other arguments.
     pub const MOVABLE_KEYS: Flags = Flags(1 << 9);
+    /// Not logged as slow: what it carries out is.
+    pub const SKIP_SLOWLOG: Flags = Flags(1 << 10);
 
-    const NAMES: [(Flags, &'static str); 10] = [
+    const NAMES: [(Flags, &'static str); 11] = [
         (Flags::WRITE, "write"),
         (Flags::READONLY, "readonly"),
         (Flags::DENYOOM, "denyoom"),
@@ -111,6 +114,7 @@ impl Flags {
         (Flags::NO_AUTH, "no_auth"),
         (Flags::ALLOW_BUSY, "allow_busy"),
         (Flags::MOVABLE_KEYS, "movablekeys"),
+        (Flags::SKIP_SLOWLOG, "skip_slowlog"),
     ];
 
     /// Whether all flags of `other` are in this set.
@@ -161,7 +165,7 @@ impl KeySpec {
     pub const ALL: KeySpec = KeySpec::of(1, -1, 1);
     /// Every other argument: keys with values.
     pub const PAIRS: KeySpec = KeySpec::of(1, -1, 2);
-    /// The second argument.
+    /// The second argument; of TXN also what else it names.
     pub const SECOND: KeySpec = KeySpec::of(2, 2, 1);
     /// All arguments but the first.
     pub const FROM_SECOND: KeySpec = KeySpec::of(2, -1, 1);
@@ -193,6 +197,8 @@ pub enum Family {
     Bitmap,
     /// Strings that count different elements.
     HyperLogLog,
+    /// Several commands as one.
+    Transaction,
     /// The connection itself.
     Connection,
     /// The server and its cluster.
@@ -209,6 +215,7 @@ impl Family {
             Family::Set => "set",
             Family::Bitmap => "bitmap",
             Family::HyperLogLog => "hyperloglog",
+            Family::Transaction => "transactions",
             Family::Connection => "connection",
             Family::Server => "server",
         }
@@ -224,6 +231,8 @@ pub enum Place {
     Group,
     /// All groups of the namespace, one after the other or at once.
     EveryGroup,
+    /// The connection keeps what belongs together, and the group of its keys carries it out.
+    Transaction,
 }
 
 /// What becomes of a command whose keys lie in several groups, on the plain port.

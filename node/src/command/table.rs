@@ -16,7 +16,8 @@ const GROW: Flags = Flags::WRITE.and(Flags::DENYOOM);
 const GROW_FAST: Flags = GROW.and(Flags::FAST);
 const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
 const ALWAYS_FAST: Flags = ALWAYS.and(Flags::FAST);
-const STRANGER: Flags = ALWAYS_FAST.and(Flags::NOSCRIPT).and(Flags::NO_AUTH).and(Flags::ALLOW_BUSY);
+const SESSION: Flags = ALWAYS_FAST.and(Flags::NOSCRIPT).and(Flags::ALLOW_BUSY);
+const STRANGER: Flags = SESSION.and(Flags::NO_AUTH);
 
 const LOCAL: &str = "reads what this cluster has merged so far";
 const LATER: &str = "the later write wins";
@@ -29,11 +30,16 @@ const POPS: &str =
 const STORES: &str = "the result of this cluster's members replaces what the key held; the later write wins, member by member";
 const WHOLE: &str = "the later result wins as a whole";
 const ADDS: &str = "both sides' increments add up";
+const CONDITION: &str = "the condition holds in this cluster only; the later write wins";
+const ONE_UNIT: &str = "arrives elsewhere as one unit, and there each write is merged as if it came \
+    alone; conditions and WATCH hold in this cluster only";
 const REMOVES: &str =
     "removes what was written before it; a write that it has not seen and that is later survives";
 const MOVES: &str = "a delete of the old name and an overwrite of the new one; a write that it has not seen and that is later stays where it was made";
 const EXPIRY: &str =
     "the later change of the expiry wins; a passed one removes what was written before it";
+const REMOVES_IF: &str =
+    "the condition holds in this cluster only; removes what was written before it";
 const NOTHING: &str = "concerns this connection only";
 const SERVER: &str = "tells of this cluster only";
 
@@ -65,13 +71,13 @@ macro_rules! commands {
 
 commands! {
     Get "get" 2 READ_FAST, ONE, String, Group, No, "O(1)", LOCAL, "The value of a key.";
-    Set "set" -3 GROW, ONE, String, Group, No, "O(1)", LATER, "Sets a key to a value, with NX, XX, GET, KEEPTTL and the expiry options; whatever the key held before is gone.";
+    Set "set" -3 GROW, ONE, String, Group, No, "O(1)", LATER, "Sets a key to a value, with NX, XX, IFEQ, IFNE, GET, KEEPTTL and the expiry options; whatever the key held before is gone.";
     Mget "mget" -2 READ_FAST, ALL, String, Group, Values, "O(N) of N keys", LOCAL, "The values of several keys.";
     Mset "mset" -3 GROW, PAIRS, String, Group, Pairs, "O(N) of N keys", LATER, "Sets several keys.";
     GetSet "getset" 3 GROW_FAST, ONE, String, Group, No, "O(1)", LATER, "Sets a key and returns its old value.";
     GetDel "getdel" 2 WRITE_FAST, ONE, String, Group, No, "O(1)", REMOVES, "Returns the value of a key and deletes the key.";
     GetEx "getex" -2 WRITE_FAST, ONE, String, Group, No, "O(1)", EXPIRY, "Returns the value of a key and changes its expiry.";
-    SetNx "setnx" 3 GROW_FAST, ONE, String, Group, No, "O(1)", "the condition holds in this cluster only; the later write wins", "Sets a key that does not exist.";
+    SetNx "setnx" 3 GROW_FAST, ONE, String, Group, No, "O(1)", CONDITION, "Sets a key that does not exist.";
     SetEx "setex" 4 GROW, ONE, String, Group, No, "O(1)", LATER, "Sets a key that expires after so many seconds.";
     PsetEx "psetex" 4 GROW, ONE, String, Group, No, "O(1)", LATER, "Sets a key that expires after so many milliseconds.";
     Append "append" 3 GROW_FAST, ONE, String, Group, No, "O(1)", WHOLE, "Appends to a value.";
@@ -86,6 +92,10 @@ commands! {
     SetRange "setrange" 4 GROW, ONE, String, Group, No, "O(N) of the value's N bytes", WHOLE, "Writes over part of a value, behind zeros if it is shorter.";
     Lcs "lcs" -3 READ, TWO, String, Group, No, "O(N*M) of values of N and M bytes, which may be 16785409 at most", LOCAL, "The longest common subsequence of two values, with LEN, IDX, MINMATCHLEN, WITHMATCHLEN; refused if (N+1)*(M+1) is above 16785409.";
     MsetNx "msetnx" -3 GROW, PAIRS, String, Group, No, "O(N) of N keys", "the condition holds in this cluster only; the later write wins, key by key", "Sets several keys of one slot, if none of them exists.";
+    Cas "cas" -4 GROW_FAST, ONE, String, Group, No, "O(1)", CONDITION, "CAS key old new [EX s, PX ms, EXAT s or PXAT ms]: sets a key that holds the old value; 1 done, 0 it holds another, -1 no key.";
+    Cad "cad" 3 WRITE_FAST, ONE, String, Group, No, "O(1)", REMOVES_IF, "CAD key value: deletes a key that holds the value; 1 done, 0 it holds another, -1 no key.";
+    DelIfEq "delifeq" 3 WRITE_FAST, ONE, String, Group, No, "O(1)", REMOVES_IF, "DELIFEQ key value: deletes a key that holds the value; 1 done, else 0.";
+    DelEx "delex" -2 WRITE_FAST, ONE, String, Group, No, "O(1)", REMOVES_IF, "DELEX key [IFEQ or IFNE value]: deletes a key if its value is, or is not, this one; 1 done, else 0.";
 
     Del "del" -2 WRITE, ALL, Keyspace, Group, Count, "O(N) of N keys", REMOVES, "Deletes keys.";
     Unlink "unlink" -2 WRITE_FAST, ALL, Keyspace, Group, Count, "O(N) of N keys", REMOVES, "Deletes keys; the same as DEL, which is as quick here.";
@@ -111,7 +121,7 @@ commands! {
     Object "object" -2 READ, SECOND, Keyspace, Group, No, "O(1); ENCODING of a hash O(N) of N fields, 512 at most", LOCAL, "ENCODING (what Redis would choose), REFCOUNT (always 1); IDLETIME and FREQ are refused, since no accesses are counted.";
 
     Hset "hset" -4 GROW_FAST, ONE, Hash, Group, No, "O(N) of N fields", LATER_FIELD, "Sets fields of a hash.";
-    HsetNx "hsetnx" 4 GROW_FAST, ONE, Hash, Group, No, "O(1)", "the condition holds in this cluster only; the later write wins", "Sets a field that does not exist.";
+    HsetNx "hsetnx" 4 GROW_FAST, ONE, Hash, Group, No, "O(1)", CONDITION, "Sets a field that does not exist.";
     HmSet "hmset" -4 GROW_FAST, ONE, Hash, Group, No, "O(N) of N fields", LATER_FIELD, "Sets fields of a hash; the old name of HSET.";
     Hget "hget" 3 READ_FAST, ONE, Hash, Group, No, "O(1)", LOCAL, "The value of a field.";
     HmGet "hmget" -3 READ_FAST, ONE, Hash, Group, No, "O(N) of N fields", LOCAL, "The values of several fields.";
@@ -156,6 +166,13 @@ commands! {
     SunionStore "sunionstore" -3 GROW, ALL, Set, Group, No, "O(N) of N members in all sets", STORES, "Stores what SUNION returns.";
     Sdiff "sdiff" -2 READ, ALL, Set, Group, No, "O(N) of N members in all sets", LOCAL, "Members of the first set that are in none of the others.";
     SdiffStore "sdiffstore" -3 GROW, ALL, Set, Group, No, "O(N) of N members in all sets", STORES, "Stores what SDIFF returns.";
+
+    Multi "multi" 1 SESSION, NONE, Transaction, Transaction, No, "O(1)", ONE_UNIT, "Begins a transaction: commands are queued until EXEC.";
+    Exec "exec" 1 ALWAYS.and(Flags::NOSCRIPT).and(Flags::SKIP_SLOWLOG), NONE, Transaction, Transaction, No, "that of the queued commands", ONE_UNIT, "Carries out what is queued, all or nothing, if no watched key was changed. All keys must be in one group, or in one slot if the namespace is synced.";
+    Discard "discard" 1 SESSION, NONE, Transaction, Transaction, No, "O(N) of N queued commands", NOTHING, "Forgets what is queued and watched.";
+    Watch "watch" -2 SESSION, ALL, Transaction, Transaction, No, "O(1) for each key", "notices what this cluster merges, not what is still on its way", "Lets EXEC answer nil if one of the keys is changed until then.";
+    Unwatch "unwatch" 1 SESSION, NONE, Transaction, Transaction, No, "O(1)", NOTHING, "Forgets what is watched.";
+    Txn "txn" -5 WRITE, SECOND, Transaction, Transaction, No, "that of the commands", ONE_UNIT, "TXN IF key EXISTS, NOTEXISTS, or EQ, NE, GT, GE, LT or LE value [IF ...] THEN [n command ...] [ELSE [n command ...]]: carries out one list of commands or the other, all or nothing. n is the number of words of the command behind it.";
 
     Ping "ping" -1 Flags::FAST, NONE, Connection, Connection, No, "O(1)", NOTHING, "Answers PONG, or its argument.";
     Echo "echo" 2 ALWAYS_FAST, NONE, Connection, Connection, No, "O(1)", NOTHING, "Answers its argument.";

@@ -73,7 +73,7 @@ fn keys_stand_where_the_table_says() {
 
 #[test]
 fn places_and_splits_agree_with_keys() {
-    for spec in TABLE {
+    for spec in TABLE.iter().filter(|spec| spec.place != Place::Transaction) {
         assert_eq!(spec.keys.has_keys(), spec.place == Place::Group, "{}", spec.name);
         assert!(spec.keys.last < 0 || spec.split == Split::No, "{}", spec.name);
         let data = spec.place != Place::Connection;

@@ -345,6 +345,27 @@ fn unescape(input: &mut Decoder<'_>) -> Result<Bytes, DecodeError> {
     }
 }
 
+/// What the head and element rows of a key have in common behind their kind: slot and escaped key.
+/// `None` for rows of other kinds.
+pub fn owner(row: &[u8]) -> Option<&[u8]> {
+    let (kind, rest) = row.split_first()?;
+    match *kind {
+        // Not the beginning of a range of slots.
+        HEAD => (rest.len() >= 4 && rest.ends_with(&[ESCAPE, TERMINATOR])).then_some(rest),
+        ELEMENT => {
+            let mut end = 2;
+            loop {
+                let step = rest.get(end..)?.iter().position(|&byte| byte == ESCAPE)?;
+                end += step + 2;
+                if rest.get(end - 1) == Some(&TERMINATOR) {
+                    return Some(&rest[..end]);
+                }
+            }
+        }
+        _ => None,
+    }
+}
+
 /// All element rows of one type of a key.
 pub fn elements_of_type(slot: Slot, key: &[u8], ty: Type) -> Range<Bytes> {
     let mut from = start(ELEMENT, slot, key, 1);

@@ -5,6 +5,8 @@ pub mod keys;
 
 pub mod view;
 
+pub mod watch;
+
 pub mod meta;
 
 pub mod rocks;

@@ -10,6 +10,7 @@
 //!
 //! A client's read uses a view with an empty overlay: it sees applied state only.
 
+use crate::engine::watch::Watches;
 use crate::model::Parts;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -23,6 +24,8 @@ pub const OVERLAY_BYTES_MAX: usize = 256 << 20;
 
 /// What a row costs in the overlay besides its bytes, about.
 const ROW_OVERHEAD_BYTES: usize = 128;
+/// What a row costs in an entry besides its bytes, about.
+const OP_OVERHEAD_BYTES: usize = 12;
 
 /// A row key and its value.
 pub type Row = (Bytes, Bytes);
@@ -79,6 +82,28 @@ impl Batch {
         self.range_deletes.is_empty() && self.rows.is_empty()
     }
 
+    /// Bytes that it takes in an entry, about.
+    pub fn bytes(&self) -> usize {
+        let rows = self.rows.iter();
+        let rows = rows.map(|row| row.key.len() + row.value.as_ref().map_or(0, Bytes::len));
+        let ranges = self.range_deletes.iter().map(|range| range.start.len() + range.end.len());
+        let count = self.rows.len() + self.range_deletes.len();
+        rows.chain(ranges).sum::<usize>() + count * OP_OVERHEAD_BYTES
+    }
+
+    /// Writes it all into the current entry of `view`.
+    pub fn write_to(self, view: &mut View<'_>) {
+        for range in self.range_deletes {
+            view.delete_range(range);
+        }
+        for row in self.rows {
+            match row.value {
+                Some(value) => view.put(row.key, value, row.parts),
+                None => view.delete(row.key),
+            }
+        }
+    }
+
     /// Writes it all into `rows`: what applying an entry does, for tests and tools.
     pub fn apply_to(&self, rows: &mut BTreeMap<Bytes, Bytes>) {
         for range in &self.range_deletes {
@@ -115,6 +140,8 @@ pub struct Overlay {
     entry: OpenEntry,
     seq: u64,
     bytes: usize,
+    /// Which keys somebody wants to know the changes of: all that is written comes by here.
+    pub watches: Watches,
 }
 
 impl Overlay {
@@ -182,11 +209,6 @@ impl Overlay {
         self.bytes >= OVERLAY_BYTES_MAX
     }
 
-    /// Whether a write to this row is under way: WATCH must count it as a change.
-    pub fn touches(&self, key: &[u8]) -> bool {
-        self.rows.contains_key(key) || self.covers(key)
-    }
-
     fn covers(&self, key: &[u8]) -> bool {
         self.range_deletes.iter().any(|(range, _)| &range.start[..] <= key && key < &range.end[..])
     }
@@ -202,6 +224,7 @@ impl Overlay {
     }
 
     fn write(&mut self, key: Bytes, value: Option<Bytes>, parts: Parts) {
+        self.watches.touch(&key);
         let cost = Self::cost(&key, &value);
         self.bytes += cost;
         self.entry.bytes += cost;
@@ -217,6 +240,7 @@ impl Overlay {
     }
 
     fn delete_range(&mut self, range: Range<Bytes>) {
+        self.watches.touch_range(&range);
         let covered: Vec<Bytes> =
             self.rows.range(range.clone()).map(|(key, _)| key.clone()).collect();
         for key in covered {
@@ -283,6 +307,17 @@ impl<'a> View<'a> {
         if range.start < range.end {
             self.overlay.delete_range(range);
         }
+    }
+}
+
+/// What a view shows can lie below another overlay: one whose writes may yet be dropped.
+impl Rows for View<'_> {
+    fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
+        View::get(self, key)
+    }
+
+    fn scan<'a>(&'a self, range: Range<Bytes>, reverse: bool) -> RowIter<'a> {
+        View::scan(self, range, reverse)
     }
 }
 

@@ -19,6 +19,7 @@ mod bits;
 mod chance;
 mod clean;
 mod collection;
+mod compare;
 mod conflicts;
 mod cover;
 mod deadlines;
@@ -49,6 +50,7 @@ mod tests;
 mod txn;
 
 pub use clean::{CleanFrom, CleanRules, Cleaned, clean, garbage_waits};
+pub use compare::{Comparison, Condition, end_of_key, is_met};
 pub use conflicts::{CONFLICTS_MAX, ConflictOptions, LoserRow, newest_conflicts};
 pub use cover::{CoverFrom, Coverage, cover};
 pub use digest::{KeyDigest, SlotDigest, digest, key_digests, visible_keys};
@@ -132,6 +134,10 @@ fn dispatch(txn: &mut Txn<'_>, command: &Command) -> Outcome {
         Id::Decr => strings::incr(txn, args, -1),
         Id::IncrBy => strings::incrby(txn, args),
         Id::DecrBy => strings::decrby(txn, args),
+        Id::Cas => compare::cas(txn, args),
+        Id::Cad => compare::cad(txn, args),
+        Id::DelIfEq => compare::delifeq(txn, args),
+        Id::DelEx => compare::delex(txn, args),
         Id::Del | Id::Unlink => keyspace::del(txn, args),
         Id::Exists | Id::Touch => keyspace::exists(txn, args),
         Id::Type => keyspace::type_of(txn, args),

@@ -16,7 +16,7 @@ pub(super) enum Unit {
 
 /// What becomes of the expiry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Deadline<'a> {
+pub(super) enum Deadline<'a> {
     Unchanged,
     Keep,
     Persist,
@@ -34,20 +34,33 @@ struct Options<'a> {
     nx: bool,
     xx: bool,
     get: bool,
+    /// Whether the value must be this one (IFEQ), or must not (IFNE).
+    compare: Option<(bool, &'a Bytes)>,
     deadline: Deadline<'a>,
+}
+
+impl Options<'_> {
+    fn has_condition(&self) -> bool {
+        self.nx || self.xx || self.compare.is_some()
+    }
 }
 
 /// As Redis does it: an option that excludes an earlier one is a syntax error, the same expiry
 /// option again replaces the earlier one.
 fn options(args: &[Bytes], which: Which) -> Result<Options<'_>, Stop> {
-    let mut found = Options { nx: false, xx: false, get: false, deadline: Deadline::Unchanged };
+    let unchanged = Deadline::Unchanged;
+    let mut found =
+        Options { nx: false, xx: false, get: false, compare: None, deadline: unchanged };
     let set = which == Which::Set;
     let mut rest = args.iter();
     while let Some(option) = rest.next() {
-        if set && is(option, "NX") && !found.xx {
+        if set && is(option, "NX") && !found.xx && found.compare.is_none() {
             found.nx = true;
-        } else if set && is(option, "XX") && !found.nx {
+        } else if set && is(option, "XX") && !found.nx && found.compare.is_none() {
             found.xx = true;
+        } else if set && (is(option, "IFEQ") || is(option, "IFNE")) && !found.has_condition() {
+            let value = rest.next().ok_or_else(Stop::syntax)?;
+            found.compare = Some((is(option, "IFEQ"), value));
         } else if set && is(option, "GET") {
             found.get = true;
         } else {
@@ -67,7 +80,7 @@ fn options(args: &[Bytes], which: Which) -> Result<Options<'_>, Stop> {
     Ok(found)
 }
 
-fn deadline<'a>(
+pub(super) fn deadline<'a>(
     option: &[u8],
     rest: &mut std::slice::Iter<'a, Bytes>,
     set: bool,
@@ -90,7 +103,7 @@ fn deadline<'a>(
 }
 
 /// The end that a deadline means, in milliseconds; none if it gives no time.
-fn end_of(deadline: Deadline<'_>, now_ms: u64, name: &str) -> Result<Option<u64>, Stop> {
+pub(super) fn end_of(deadline: Deadline<'_>, now_ms: u64, name: &str) -> Result<Option<u64>, Stop> {
     let (arg, unit, base) = match deadline {
         Deadline::After(arg, unit) => (arg, unit, now_ms),
         Deadline::At(arg, unit) => (arg, unit, 0),
@@ -109,13 +122,17 @@ pub(super) fn set(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     let options = options(&args[3..], Which::Set)?;
     let end = end_of(options.deadline, txn.context.now_ms, "set")?;
     let mut key = txn.load(&args[1])?;
-    let old = if options.get { value_of(&key)? } else { None };
+    let reads = options.get || options.compare.is_some();
+    let old = if reads { value_of(&key)? } else { None };
+    // What does not exist differs from every value.
+    let differs =
+        options.compare.is_some_and(|(equal, value)| (old.as_ref() == Some(value)) != equal);
     let answer = |done: bool| match options.get {
         true => Reply::bulk_or_null(old),
         false if done => Reply::Ok,
         false => Reply::Null,
     };
-    if (options.nx && key.ty.is_some()) || (options.xx && key.ty.is_none()) {
+    if differs || (options.nx && key.ty.is_some()) || (options.xx && key.ty.is_none()) {
         return Ok(answer(false));
     }
     if options.deadline == Deadline::Keep {
@@ -128,7 +145,7 @@ pub(super) fn set(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
 }
 
 /// An end in the past makes the write a delete.
-fn set_with_end(txn: &mut Txn<'_>, mut key: Key, value: &Bytes, end: Option<u64>) {
+pub(super) fn set_with_end(txn: &mut Txn<'_>, mut key: Key, value: &Bytes, end: Option<u64>) {
     match end {
         Some(end) if end <= txn.context.now_ms => {
             if key.ty.is_some() {

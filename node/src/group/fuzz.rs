@@ -19,7 +19,9 @@ use super::rows::{StretchRows, encode_effect};
 use super::source::{SourceAnswer, SourceRequest};
 use super::state::{OpenMerge, StateRequest, StateStep, StateVerdict};
 use super::synced;
-use crate::eval::{KeyDigest, SlotDigest};
+use super::transaction::{Ask, AskRequest, Since, Transaction, Watch};
+use crate::command::Place;
+use crate::eval::{Comparison, Condition, KeyDigest, SlotDigest};
 use crate::fuzz::sample::{AT, FENCE, GROUP, ORIGIN, SLOT};
 use crate::fuzz::{Target, sample, sample_commands, sample_replies};
 use bytes::Bytes;
@@ -277,6 +279,19 @@ fn digests() -> Vec<Target> {
 
 fn commands() -> Vec<Target> {
     let exec = ExecRequest { group: GROUP, commands: sample_commands() };
+    let key = || Bytes::from_static(b"k");
+    let since = Since { term: 3, run: 300, change: 4, end_ms: 1 << 40 };
+    let mut then = sample_commands();
+    then.retain(|command| command.spec.place == Place::Group);
+    let comparison = Comparison::Le;
+    let transaction = Transaction {
+        watches: vec![Watch { group: GROUP, key: key(), since }],
+        conditions: vec![Condition { key: key(), comparison, value: Bytes::from_static(b"v") }],
+        otherwise: then[..1].to_vec(),
+        then,
+    };
+    let asks = [Ask::Watch(vec![key(); 2]), Ask::Transact(transaction)];
+    let asks = asks.map(|ask| AskRequest { group: GROUP, ask }).to_vec();
     let mut outcomes: Vec<exec::Outcome> =
         sample_replies().into_iter().map(exec::Outcome::Done).collect();
     outcomes.push(exec::Outcome::NotApplied { leader: Some("east-n1".into()) });
@@ -286,6 +301,7 @@ fn commands() -> Vec<Target> {
     let barriers = vec![Ok(barrier), Err(None), Err(Some("n2".to_owned()))];
     vec![
         Target::new("exec request", vec![exec], ExecRequest::decode, ExecRequest::encode),
+        Target::new("ask request", asks, AskRequest::decode, AskRequest::encode),
         // Not a number is not equal to itself: bytes are compared.
         Target::of_bytes("exec answer", vec![exec::encode_outcomes(&outcomes)], |bytes| {
             exec::decode_outcomes(bytes).map(|outcomes| exec::encode_outcomes(&outcomes))

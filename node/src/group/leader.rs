@@ -20,6 +20,7 @@ use crate::group::remote::{self, Answer, LeaderIs, LinkFloor, RemoteAnswer, Remo
 use crate::group::run::{AnswerJob, EntryJob, ExecJob, Job, JobId, Proposal, Run, Verdict};
 use crate::group::state::{StateRequest, StateVerdict};
 use crate::group::statemerge::{self, StateEnd};
+use crate::group::transaction::Ask;
 use crate::group::upkeep::Upkeep;
 use crate::group::{levelled, life, synced};
 use crate::model::{Parts, Synced};
@@ -36,6 +37,13 @@ pub enum Work {
         /// They.
         commands: Vec<Command>,
         /// Outcomes, one for each.
+        answer: oneshot::Sender<Vec<Outcome>>,
+    },
+    /// Watch keys, or carry out a transaction.
+    Ask {
+        /// It.
+        ask: Ask,
+        /// One outcome.
         answer: oneshot::Sender<Vec<Outcome>>,
     },
     /// Merge a batch of another cluster.
@@ -89,6 +97,9 @@ impl Work {
             Work::Exec { commands, answer } => {
                 let _ = answer.send(vec![Outcome::NotApplied { leader }; commands.len()]);
             }
+            Work::Ask { answer, .. } => {
+                let _ = answer.send(vec![Outcome::NotApplied { leader }]);
+            }
             Work::Remote { answer, .. } => drop(answer.send(Answer::NotLeader(elsewhere))),
             Work::State { answer, .. } => drop(answer.send(Answer::NotLeader(elsewhere))),
             Work::LinkFloor { answer, .. }
@@ -135,6 +146,7 @@ impl Leader {
     pub fn evaluate(&mut self, rows: &dyn Rows, clock: LeaderClock, work: Work) -> io::Result<()> {
         match work {
             Work::Exec { commands, answer } => self.exec(rows, clock, &commands, answer),
+            Work::Ask { ask, answer } => self.ask(rows, clock, &ask, answer),
             Work::Remote { batch, answer } => {
                 self.close(); // an entry has one origin
                 let evaluated = self.remote(rows, clock, &batch, answer);
@@ -227,15 +239,8 @@ impl Leader {
         (job, index): (JobId, usize),
         command: &Command,
     ) -> io::Result<usize> {
-        let run = &mut self.run;
-        let stamp = match command.spec.is_write() {
-            true => run.next_stamp(clock.wall_ms),
-            false => self.context.stamp(run.clock_at(clock.wall_ms)),
-        };
-        let synced = run.synced(&self.context, rows)?;
-        let (now_ms, applied_ms) = (stamp.hlc.ms(), clock.applied.ms());
-        let mut at = eval_context(&self.context, synced, stamp, now_ms, applied_ms);
-        at.forgotten_ms = run.forgotten_ms(rows)?;
+        let at = self.next_context(rows, clock, command.spec.is_write())?;
+        let (run, stamp) = (&mut self.run, at.stamp);
         let mut txn = Txn::new(View::new(rows, &mut run.overlay), at);
         let reply = eval::command(&mut txn, command)?;
         let (tick, wrote) = (txn.needs_tick(), txn.wrote());
@@ -248,6 +253,25 @@ impl Leader {
         run.record(job, index, reply);
         run.add(job, index, (tick || wrote).then_some(stamp), tick);
         Ok(bytes)
+    }
+
+    /// When and where the next command is evaluated: under a stamp of its own if it writes.
+    pub(super) fn next_context(
+        &mut self,
+        rows: &dyn Rows,
+        clock: LeaderClock,
+        writes: bool,
+    ) -> io::Result<EvalContext> {
+        let run = &mut self.run;
+        let stamp = match writes {
+            true => run.next_stamp(clock.wall_ms),
+            false => self.context.stamp(run.clock_at(clock.wall_ms)),
+        };
+        let synced = run.synced(&self.context, rows)?;
+        let (now_ms, applied_ms) = (stamp.hlc.ms(), clock.applied.ms());
+        let mut at = eval_context(&self.context, synced, stamp, now_ms, applied_ms);
+        at.forgotten_ms = run.forgotten_ms(rows)?;
+        Ok(at)
     }
 
     /// An entry of our own that answers with its verdict only.
@@ -317,6 +341,7 @@ impl Leader {
 
     /// What is due by itself: keys that have ended, cleaning, ticks.
     pub fn housekeep(&mut self, rows: &dyn Rows, clock: LeaderClock) -> io::Result<()> {
+        self.run.overlay.watches.age(clock.now);
         if !self.run.can_take() {
             return Ok(());
         }

@@ -50,6 +50,10 @@ pub(crate) mod synced;
 
 pub mod upkeep;
 
+pub mod transaction;
+
+pub(crate) mod transact;
+
 mod evaluator;
 
 mod apply;
@@ -73,6 +77,7 @@ use crate::group::remote::{Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatc
 use crate::group::run::Verdict;
 use crate::group::skew::{Clocks, SkewLimit};
 use crate::group::state::{StateRequest, StateVerdict};
+use crate::group::transaction::Ask;
 use crate::model::Synced;
 use crate::raft::{Completions, Membership, RaftGroup, RaftRole, RaftStatus};
 use flotilla_topology::api::PeerCluster;
@@ -235,6 +240,16 @@ impl Group {
         }
         // A dropped answer means that the evaluator went away with the commands in it.
         outcomes.await.unwrap_or_else(|_| vec![Outcome::Unknown; count])
+    }
+
+    /// Watches keys or carries out a transaction here, if this replica leads.
+    pub async fn ask(&self, ask: Ask) -> Outcome {
+        let (answer, outcomes) = oneshot::channel();
+        if self.work.send(Work::Ask { ask, answer }).await.is_err() {
+            return Outcome::NotApplied { leader: None };
+        }
+        let outcome = outcomes.await.ok().and_then(|mut outcomes| outcomes.pop());
+        outcome.unwrap_or(Outcome::Unknown)
     }
 
     /// Merges a batch of another cluster, if this replica leads.

@@ -22,6 +22,7 @@ use flotilla_topology::slot::{Slot, SlotRange};
 use flotilla_topology::stamp::{Hlc, Stamp};
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -32,6 +33,10 @@ pub const ENTRY_BYTES_SOFT_MAX: usize = 1 << 20;
 /// Entries proposed and not applied. Few of them make entries carry more commands, which is what
 /// throughput lives on; more than one hides the time of a disk sync.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 8;
+
+/// Numbers the runs of this process. A term has one leader, and a process that starts anew leads in
+/// a later term only: term and number name a run.
+static NEXT_RUN: AtomicU64 = AtomicU64::new(1);
 
 /// What became of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +107,8 @@ pub struct Proposal {
 pub struct Run {
     /// The term it evaluates in.
     pub term: u64,
+    /// Its number: no other run of the term has it.
+    pub number: u64,
     /// What proposed entries wrote and storage does not have yet.
     pub overlay: Overlay,
     next_seq: u64,
@@ -125,6 +132,7 @@ impl Run {
         overlay.begin(fence.next_seq);
         Run {
             term,
+            number: NEXT_RUN.fetch_add(1, Ordering::Relaxed),
             overlay,
             next_seq: fence.next_seq,
             clock,

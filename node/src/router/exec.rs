@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Longer than the leader's own deadline, after which it answers "unknown" itself.
-const FORWARD_DEADLINE: Duration = Duration::from_secs(8);
+pub(super) const FORWARD_DEADLINE: Duration = Duration::from_secs(8);
 /// Barriers and ticks that one run of reads asks for at most before it is tried elsewhere.
 const TICKS_MAX: usize = 8;
 
@@ -194,13 +194,17 @@ impl Router {
     }
 
     fn moved_to(&self, map: &ClusterMap, node: &str) -> Tried {
-        match map.nodes.iter().find(|info| info.name == node) {
-            Some(info) => {
-                Tried::Moved(info.addresses_from(&self.places.datacenter).cluster_resp.clone())
-            }
+        match moved_to(map, node, &self.places.datacenter) {
+            Some(to) => Tried::Moved(to),
             None => Tried::Elsewhere(None),
         }
     }
+}
+
+/// Where a client on the cluster port in this datacenter finds a node.
+pub(super) fn moved_to(map: &ClusterMap, node: &str, datacenter: &str) -> Option<String> {
+    let info = map.nodes.iter().find(|info| info.name == node)?;
+    Some(info.addresses_from(datacenter).cluster_resp.clone())
 }
 
 fn done(replies: Vec<Reply>) -> Tried {
@@ -230,7 +234,7 @@ fn too_large() -> Reply {
     )
 }
 
-fn unknown() -> Reply {
+pub(super) fn unknown() -> Reply {
     metrics::counter!("flotilla_unknown_outcomes_total").increment(1);
     Reply::error(
         "UNKNOWN outcome: the leader went silent; this command may have been applied or may yet \
@@ -238,7 +242,7 @@ fn unknown() -> Reply {
     )
 }
 
-fn try_again() -> Reply {
+pub(super) fn try_again() -> Reply {
     Reply::error(
         "TRYAGAIN not applied: no leader took it within 5 seconds; a majority of this group's \
          replicas may be down, or its leader's clock runs ahead (see flotilla_clock_ahead_ms)",

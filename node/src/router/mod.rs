@@ -10,21 +10,25 @@
 //! * Only what was certainly not applied is retried, for up to [`RETRY_DEADLINE`].
 //! * A multi-key command over several groups is split if its table entry says so: each part is
 //!   atomic, the whole is not. All others are refused with the remedy.
+//! * A transaction is carried out by one group, or refused with the remedy.
 
 mod barrier;
 mod exec;
 mod keyspace;
 mod places;
 mod split;
+mod transact;
 
 pub use places::{Places, Target};
 
 use crate::command::{Command, Place};
 use crate::config::Limits;
+use crate::group::transaction::{Transaction, Watch};
 use crate::resp::Reply;
 use crate::router::barrier::Barriers;
 use crate::router::split::{Part, Plan};
 use crate::server::{Backend, Door, SessionView};
+use bytes::Bytes;
 use flotilla_topology::api::ClusterMap;
 use flotilla_topology::ids::{GroupId, NamespaceId};
 use futures::future::{BoxFuture, join_all};
@@ -74,13 +78,7 @@ impl Router {
                  (limits.disk_reserve)",
             ));
         }
-        let key_max = self.limits.key_bytes_max;
-        if let Some(key) = command.keys().find(|key| key.len() > key_max) {
-            return Err(Reply::error(format!(
-                "ERR a key of {} bytes is above limits.key_bytes_max ({key_max})",
-                key.len()
-            )));
-        }
+        command.keys().try_for_each(|key| self.admit_key(key))?;
         let value_max = self.limits.value_bytes_max;
         if let Some(arg) = command.args.iter().find(|arg| arg.len() > value_max) {
             return Err(Reply::error(format!(
@@ -89,6 +87,15 @@ impl Router {
             )));
         }
         Ok(())
+    }
+
+    fn admit_key(&self, key: &Bytes) -> Result<(), Reply> {
+        let (bytes, max) = (key.len(), self.limits.key_bytes_max);
+        if bytes <= max {
+            return Ok(());
+        }
+        let line = format!("ERR a key of {bytes} bytes is above limits.key_bytes_max ({max})");
+        Err(Reply::error(line))
     }
 
     async fn run(self: Arc<Self>, session: SessionView, commands: Vec<Command>) -> Vec<Reply> {
@@ -163,6 +170,27 @@ impl Backend for Router {
         commands: Vec<Command>,
     ) -> BoxFuture<'static, Vec<Reply>> {
         Box::pin(self.run(session, commands))
+    }
+
+    fn may_queue(&self, session: SessionView, command: &Command) -> Result<(), Reply> {
+        Router::may_queue(self, session, command)
+    }
+
+    fn watch(
+        self: Arc<Self>,
+        session: SessionView,
+        keys: Vec<Bytes>,
+    ) -> BoxFuture<'static, Result<Vec<Watch>, Reply>> {
+        Box::pin(self.watch_keys(session, keys))
+    }
+
+    fn transact(
+        self: Arc<Self>,
+        session: SessionView,
+        transaction: Transaction,
+    ) -> BoxFuture<'static, Reply> {
+        let carried_out = self.carry_out(session, transaction);
+        Box::pin(async move { carried_out.await.unwrap_or_else(|refused| refused) })
     }
 
     fn namespace(&self, name: &str) -> Option<NamespaceId> {

@@ -1,7 +1,9 @@
 //! What the connections ask of the rest of the node.
 
 use crate::command::Command;
+use crate::group::transaction::{Transaction, Watch};
 use crate::resp::{Protocol, Reply};
+use bytes::Bytes;
 use flotilla_topology::api::ClusterMap;
 use flotilla_topology::ids::NamespaceId;
 use futures::future::BoxFuture;
@@ -45,7 +47,8 @@ pub struct SessionView {
     pub reply_bytes_max: usize,
 }
 
-/// The rest of the node, as connections see it. Nothing but `execute` may wait.
+/// The rest of the node, as connections see it. What gives a future may wait, and
+/// nothing else.
 pub trait Backend: Send + Sync + 'static {
     /// Executes data commands of one connection in the order given, and returns one reply for
     /// each. Commands of different groups run in parallel. A connection has one run at a time. A
@@ -55,6 +58,25 @@ pub trait Backend: Send + Sync + 'static {
         session: SessionView,
         commands: Vec<Command>,
     ) -> BoxFuture<'static, Vec<Reply>>;
+
+    /// Whether a data command may be queued for a transaction, as far as that is known now. The error
+    /// is the answer to it.
+    fn may_queue(&self, session: SessionView, command: &Command) -> Result<(), Reply>;
+
+    /// Watches keys, all of one group; answered when everything that was acknowledged before can be
+    /// read. The error is the answer to the client.
+    fn watch(
+        self: Arc<Self>,
+        session: SessionView,
+        keys: Vec<Bytes>,
+    ) -> BoxFuture<'static, Result<Vec<Watch>, Reply>>;
+
+    /// Carries out a transaction: all of it, or nothing.
+    fn transact(
+        self: Arc<Self>,
+        session: SessionView,
+        transaction: Transaction,
+    ) -> BoxFuture<'static, Reply>;
 
     /// The namespace of that name, if there is one.
     fn namespace(&self, name: &str) -> Option<NamespaceId>;

@@ -7,7 +7,8 @@
 
 use super::local;
 use super::session::{Session, Silence};
-use crate::command::{Command, CommandError, Flags, Id, Place, Spec};
+use crate::command::{Command, CommandError, Flags, Id, Place, SUBCOMMANDS, Spec, subcommand};
+use crate::group::transaction::Transaction;
 use crate::resp::{Protocol, Reply};
 use bytes::Bytes;
 use std::time::Instant;
@@ -81,13 +82,21 @@ impl<'s> Batch<'s> {
             self.session.closing = true;
             return Ok(());
         }
+        let exec = request.first().is_some_and(|name| name.eq_ignore_ascii_case(b"exec"));
         let command = match self.check(request) {
             Ok(command) => command,
             Err(reply) => {
+                let reply = self.session.transaction.refused(exec, reply);
                 self.session.shared.stats.error(&reply);
                 return self.answer(reply);
             }
         };
+        if command.spec.place == Place::Transaction {
+            return self.transaction(command).await;
+        }
+        if self.session.transaction.is_open() && !matches!(command.spec.id, Id::Quit | Id::Reset) {
+            return self.queue(command);
+        }
         if local::answers(&command) {
             return self.local(command).await;
         }
@@ -126,6 +135,92 @@ impl<'s> Batch<'s> {
             self.session.silence = Silence::Off;
         }
         self.done(reply, silent)
+    }
+
+    /// A command behind MULTI.
+    fn queue(&mut self, command: Command) -> Result<(), OutputLimit> {
+        let container = command.args.len() > 1 && has_subcommands(command.spec.id);
+        let known = subcommand(command.spec.id, &command.args);
+        let reply = match known.err().filter(|_| container) {
+            Some(error) => self.session.transaction.refused(false, error.reply()),
+            None => {
+                let view = self.session.view();
+                let backend = &self.session.shared.backend;
+                let may = |command: &Command| backend.may_queue(view?, command);
+                self.session.transaction.queue(command, may)
+            }
+        };
+        self.session.shared.stats.error(&reply);
+        self.answer(reply)
+    }
+
+    /// MULTI and what belongs to it, and TXN.
+    async fn transaction(&mut self, command: Command) -> Result<(), OutputLimit> {
+        let open = self.session.transaction.is_open();
+        let reply = match command.spec.id {
+            Id::Multi => self.session.transaction.open(),
+            Id::Discard => self.session.transaction.discard(),
+            Id::Unwatch if !open => self.session.transaction.unwatch(),
+            Id::Watch if open => Reply::error("ERR WATCH inside MULTI is not allowed"),
+            Id::Unwatch | Id::Txn if open => return self.queue(command),
+            // What follows is carried out by groups, behind everything that came before it.
+            Id::Watch => {
+                self.flush().await?;
+                self.watch(&command.args[1..]).await
+            }
+            Id::Exec => {
+                self.flush().await?;
+                self.exec().await
+            }
+            _ => {
+                self.flush().await?;
+                self.txn(&command.args).await
+            }
+        };
+        self.session.shared.stats.answered(command.spec, &reply, self.started.elapsed());
+        self.answer(reply)
+    }
+
+    async fn watch(&mut self, keys: &[Bytes]) -> Reply {
+        let view = match self.session.view() {
+            Ok(view) => view,
+            Err(reply) => return reply,
+        };
+        let keys = match self.session.transaction.not_watched(view.namespace, keys) {
+            Ok(keys) if keys.is_empty() => return Reply::Ok,
+            Ok(keys) => keys,
+            Err(reply) => return reply,
+        };
+        let watched = self.session.shared.backend.clone().watch(view, keys).await;
+        self.session.transaction.watched(view.namespace, watched)
+    }
+
+    async fn exec(&mut self) -> Reply {
+        let mut closed = match self.session.transaction.close() {
+            Ok(closed) => closed,
+            Err(reply) => return reply,
+        };
+        let reply = match closed.transaction() {
+            None => Reply::Array(Vec::new()),
+            Some(transaction) => match self.session.view() {
+                Ok(view) => self.session.shared.backend.clone().transact(view, transaction).await,
+                Err(reply) => reply,
+            },
+        };
+        let (shared, took) = (self.session.shared.clone(), self.started.elapsed());
+        let local = |command: &Command| local::execute(self.session, command);
+        closed.answer(reply, local, |command, reply| {
+            shared.stats.answered(command.spec, reply, took);
+        })
+    }
+
+    async fn txn(&mut self, args: &[Bytes]) -> Reply {
+        match (Transaction::parse(args), self.session.view()) {
+            (Err(reply), _) | (_, Err(reply)) => reply,
+            (Ok(transaction), Ok(view)) => {
+                self.session.shared.backend.clone().transact(view, transaction).await
+            }
+        }
     }
 
     /// Whether a command that does not change this is not to be answered.
@@ -195,6 +290,10 @@ impl<'s> Batch<'s> {
 /// written differently.
 fn changes_view(id: Id) -> bool {
     matches!(id, Id::Select | Id::Readonly | Id::Readwrite | Id::Hello | Id::Reset | Id::Quit)
+}
+
+fn has_subcommands(id: Id) -> bool {
+    SUBCOMMANDS.iter().any(|sub| sub.container == id)
 }
 
 fn is_http(request: &[Bytes]) -> bool {

@@ -151,7 +151,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.input.is_empty() && self.input.capacity() > READ_BYTES_MIN {
             self.input = BytesMut::new(); // an idle connection holds no large buffer
         }
-        let _ = self.charge.set(self.input.len()); // less than before: the batch is gone
+        // Less than before: the batch is gone.
+        let _ = self.charge.set(self.input.len() + self.session.transaction.bytes());
         self.input.reserve(self.read_bytes);
         let idle = self.session.shared.config.idle_max;
         let read = self.stream.read_buf(&mut self.input);
@@ -173,7 +174,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Asks the budget for what this connection holds: what was read, and `reply_bytes`.
     async fn charge_held(&mut self, reply_bytes: usize) -> Result<(), End> {
-        if self.charge.set(self.input.len() + reply_bytes) {
+        let held = self.input.len() + self.session.transaction.bytes();
+        if self.charge.set(held + reply_bytes) {
             return Ok(());
         }
         self.say(&Reply::error(

@@ -7,6 +7,7 @@
 //! * A connection executes batch after batch: what has come, at most [`COMMANDS_MAX`] commands and
 //!   [`BATCH_BYTES_MAX`] bytes. It reads no more before the batch is answered, so a client that
 //!   sends faster than it is served waits in its own socket.
+//! * Since MULTI commands are only queued ([`TRANSACTION_COMMANDS_MAX`]); EXEC hands them over as one.
 //! * Replies leave in the order of requests, one write per batch unless they are large.
 //! * Everything that grows with what clients do has a limit with a name ([`ServerConfig`]).
 //!
@@ -24,7 +25,9 @@ mod session;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
+pub use crate::group::transaction::TRANSACTION_COMMANDS_MAX;
 pub use backend::{Backend, Door, SessionView};
 pub use batch::{BATCH_BYTES_MAX, COMMANDS_MAX};
 pub use config::{ServerConfig, ServerConfigError};

@@ -5,6 +5,7 @@
 use super::backend::{Door, SessionView};
 use super::clients::ClientRecord;
 use super::listener::Shared;
+use super::transaction::Pending;
 use crate::resp::{Protocol, Reply};
 use flotilla_topology::ids::NamespaceId;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub(super) struct Session {
     pub(super) readonly: bool,
     pub(super) namespace: String,
     pub(super) silence: Silence,
+    pub(super) transaction: Pending,
     /// Whether to close when what was answered is written.
     pub(super) closing: bool,
 }
@@ -52,6 +54,7 @@ impl Session {
             readonly: false,
             namespace: DEFAULT_NAMESPACE.to_owned(),
             silence: Silence::Off,
+            transaction: Pending::default(),
             closing: false,
         }
     }
@@ -63,6 +66,7 @@ impl Session {
         self.readonly = false;
         self.namespace = DEFAULT_NAMESPACE.to_owned();
         self.silence = Silence::Off;
+        self.transaction = Pending::default();
         self.record.update(|state| {
             state.name.clear();
             state.namespace = DEFAULT_NAMESPACE.to_owned();

@@ -196,6 +196,7 @@ impl PerCommand {
     fn new(spec: &Spec) -> PerCommand {
         let class = match (spec.place, spec.flags.has(Flags::WRITE)) {
             (Place::Connection, _) => "connection",
+            (Place::Transaction, _) => "transaction",
             (_, true) => "write",
             (_, false) => "read",
         };

@@ -22,6 +22,8 @@ pub const EXEC: u16 = 20;
 pub const READ_INDEX: u16 = 21;
 /// Ask the leader for an entry that only moves the group clock.
 pub const TICK: u16 = 22;
+/// Ask the leader to watch keys, or to carry out a transaction.
+pub const ASK: u16 = 23;
 
 /// Merge a batch of another cluster's effects.
 pub const REMOTE_BATCH: u16 = 30;

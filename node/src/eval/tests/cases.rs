@@ -171,3 +171,72 @@ fn a_value_that_is_too_long_is_refused() {
     assert_eq!(world.cmd("STRLEN k"), eval::VALUE_BYTES_MAX.to_string());
     assert_eq!(Slot::of(b"k"), Slot::of(b"{k}2"));
 }
+
+#[test]
+fn compare_and_set_writes_only_over_what_the_client_expects() {
+    for mut world in both() {
+        for (line, answer) in [
+            ("CAS k a b", "-1"),
+            ("SET k a EX 100", "OK"),
+            ("CAS k x b", "0"),
+            ("CAS k a b", "1"),
+            ("GET k", "\"b\""),
+            ("TTL k", "-1"),
+            ("CAS k b c EX 100", "1"),
+            ("TTL k", "100"),
+            ("CAS k c d KEEPTTL", "ERR syntax error"),
+            ("CAS k c d EX 1 EX 2", "ERR syntax error"),
+            ("CAS k c d EX 0", "ERR invalid expire time in 'cas' command"),
+            ("CAD k x", "0"),
+            ("CAD k c", "1"),
+            ("CAD k c", "-1"),
+            ("DELIFEQ k c", "0"),
+            ("SET k c", "OK"),
+            ("DELIFEQ k x", "0"),
+            ("DELIFEQ k c", "1"),
+            ("EXISTS k", "0"),
+            ("DELEX k IFNE x", "0"),
+            ("SET k c", "OK"),
+            ("DELEX k IFEQ x", "0"),
+            ("DELEX k ifne c", "0"),
+            ("DELEX k IFNE x", "1"),
+            ("SET k c", "OK"),
+            ("DELEX k IFEQ c", "1"),
+            ("DELEX k FOO c", "ERR syntax error"),
+            ("HSET h f v", "1"),
+            ("DELEX h", "1"),
+            ("EXISTS h k", "0"),
+        ] {
+            assert_eq!(world.cmd(line), answer, "{line}");
+        }
+        world.cmd("HSET h f v");
+        for line in ["CAS h a b", "CAD h a", "DELIFEQ h a", "DELEX h IFEQ a", "SET h a IFEQ b"] {
+            assert!(world.cmd(line).starts_with("WRONGTYPE "), "{line}");
+        }
+    }
+}
+
+#[test]
+fn set_compares_as_redis_8_4_does() {
+    for mut world in both() {
+        for (line, answer) in [
+            ("SET k v IFEQ a", "nil"),
+            ("EXISTS k", "0"),
+            ("SET k v IFNE a", "OK"),
+            ("SET k w IFEQ a", "nil"),
+            ("SET k w IFEQ a GET", "\"v\""),
+            ("GET k", "\"v\""),
+            ("SET k w GET IFEQ v EX 100", "\"v\""),
+            ("TTL k", "100"),
+            ("SET k w ifne w", "nil"),
+            ("SET k x IFNE v KEEPTTL", "OK"),
+            ("TTL k", "100"),
+            ("SET k x IFEQ", "ERR syntax error"),
+            ("SET k x IFEQ x NX", "ERR syntax error"),
+            ("SET k x XX IFEQ x", "ERR syntax error"),
+            ("SET k x IFEQ x IFNE y", "ERR syntax error"),
+        ] {
+            assert_eq!(world.cmd(line), answer, "{line}");
+        }
+    }
+}

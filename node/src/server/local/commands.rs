@@ -3,7 +3,7 @@
 use super::super::session::Session;
 use super::syntax_error;
 use crate::command::{
-    Flags, Id, KeySpec, SUBCOMMANDS, Spec, Subcommand, TABLE, glob_matches, lookup,
+    Id, KeySpec, SUBCOMMANDS, Spec, Subcommand, TABLE, glob_matches, lookup,
 };
 use crate::resp::Reply;
 use bytes::Bytes;
@@ -103,7 +103,7 @@ fn key_specs(spec: &Spec) -> Vec<Reply> {
     }
     let KeySpec { first, last, step, .. } = spec.keys;
     let (first, last, step) = (i64::from(first), i64::from(last), i64::from(step));
-    let update = !spec.flags.has(Flags::READONLY);
+    let update = spec.is_write();
     // The first key of these has another part to play than the others.
     let stores = matches!(spec.id, Id::SinterStore | Id::SunionStore | Id::SdiffStore);
     let moves = matches!(spec.id, Id::Copy | Id::Rename | Id::RenameNx | Id::Smove);

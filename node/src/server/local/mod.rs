@@ -35,6 +35,7 @@ pub(super) fn execute(session: &mut Session, command: &Command) -> Reply {
         Id::Select => connection::select(session, args),
         Id::Readonly => connection::readonly(session, true),
         Id::Readwrite => connection::readonly(session, false),
+        Id::Unwatch => session.transaction.unwatch(),
         Id::Quit => connection::quit(session),
         Id::Reset => connection::reset(session),
         Id::Info => info::info(session, args),

@@ -4,11 +4,13 @@ mod against_redis;
 mod limits;
 mod protocol;
 mod session;
+mod transactions;
 
 use super::backend::{Backend, Door, SessionView};
 use super::config::ServerConfig;
 use super::listener::Server;
 use crate::command::{Command, Id};
+use crate::group::transaction::{Transaction, Watch};
 use crate::resp::Reply;
 use bytes::Bytes;
 use flotilla_topology::api::{
@@ -94,6 +96,27 @@ impl Backend for Fake {
         .boxed()
     }
 
+    fn may_queue(&self, _: SessionView, _: &Command) -> Result<(), Reply> {
+        Ok(())
+    }
+
+    fn watch(
+        self: Arc<Self>,
+        _: SessionView,
+        _: Vec<Bytes>,
+    ) -> BoxFuture<'static, Result<Vec<Watch>, Reply>> {
+        async { Err(Reply::error("ERR the fake watches nothing")) }.boxed()
+    }
+
+    fn transact(
+        self: Arc<Self>,
+        session: SessionView,
+        transaction: Transaction,
+    ) -> BoxFuture<'static, Reply> {
+        let replies = self.execute(session, transaction.then);
+        async move { Reply::Array(replies.await) }.boxed()
+    }
+
     fn namespace(&self, name: &str) -> Option<NamespaceId> {
         match name {
             "default" if self.with_map => Some(NamespaceId(1)),
@@ -176,7 +199,7 @@ fn map() -> ClusterMap {
 
 /// A server on free ports: `(it, plain, cluster)`.
 pub(super) async fn start(
-    backend: Arc<Fake>,
+    backend: Arc<impl Backend>,
     config: ServerConfig,
 ) -> (Server, SocketAddr, SocketAddr) {
     let server = Server::new(backend, config).unwrap();
