@@ -5,9 +5,9 @@
 //! of the two is told by the closed stamps at the cut. Removals, floors, claims and expiries are
 //! never dropped for that reason: they are joined.
 
-use super::txn::{Txn, corrupt};
+use super::txn::{Key, Txn, corrupt};
 use crate::engine::keys::{self, RowKey};
-use crate::model::{Effect, Element, Parts, encode_element};
+use crate::model::{Effect, Element, Parts, Type, encode_element};
 use bytes::Bytes;
 use flotilla_topology::slot::Slot;
 use flotilla_topology::stamp::Stamp;
@@ -57,6 +57,7 @@ pub fn cover(
         return Ok(Some((next, coverage.elements.start.clone())));
     }
     let (elements, left) = rows(txn, &coverage.elements, budget)?;
+    let mut last: Option<Key> = None;
     for (row, value) in elements {
         let RowKey::Element { slot, key, ty, name } = keys::decode(&row).map_err(corrupt)? else {
             continue;
@@ -64,8 +65,10 @@ pub fn cover(
         let before = txn.read_element(&value)?;
         let after = before.next_to(of(&theirs, &row), |stamp| (coverage.had)(slot, stamp));
         if after == before {
+            stays(txn, &mut last, (slot, &key, ty), &after)?;
             continue;
         }
+        last = None;
         let mut key = txn.load_unseen(slot, &key)?;
         if key.head.ty() == Some(ty) {
             Txn::recount(&mut key, &before, &after);
@@ -81,6 +84,29 @@ pub fn cover(
         txn.save(key);
     }
     Ok(left.map(|next| (coverage.heads.end.clone(), next)))
+}
+
+/// What stays may be older than what the other has forgotten of the key, which came with its head: a
+/// later end must not hide it for that reason. `last` is the key of the row before.
+fn stays(
+    txn: &mut Txn<'_>,
+    last: &mut Option<Key>,
+    (slot, name, ty): (Slot, &Bytes, Type),
+    element: &Element,
+) -> io::Result<()> {
+    let key = match last.take().filter(|key| key.slot == slot && key.name == *name) {
+        Some(key) => last.insert(key),
+        None => last.insert(txn.load_unseen(slot, name)?),
+    };
+    let seen = element.earliest_visible(key.floor).filter(|_| key.head.ty() == Some(ty));
+    let before = key.head.forgotten;
+    seen.into_iter().for_each(|stamp| key.head.forgot_nothing_since(stamp));
+    if key.head.forgotten != before
+        && let Some(key) = last.take()
+    {
+        txn.save(key);
+    }
+    Ok(())
 }
 
 /// The row that an effect speaks of, and the element in it.
