@@ -57,6 +57,7 @@ pub fn cover(
         return Ok(Some((next, coverage.elements.start.clone())));
     }
     let (elements, left) = rows(txn, &coverage.elements, budget)?;
+    // The key of the row before, if that did not change it.
     let mut last: Option<Key> = None;
     for (row, value) in elements {
         let RowKey::Element { slot, key, ty, name } = keys::decode(&row).map_err(corrupt)? else {
@@ -64,49 +65,45 @@ pub fn cover(
         };
         let before = txn.read_element(&value)?;
         let after = before.next_to(of(&theirs, &row), |stamp| (coverage.had)(slot, stamp));
-        if after == before {
-            stays(txn, &mut last, (slot, &key, ty), &after)?;
+        let mut key = match last.take().filter(|last| last.slot == slot && last.name == key) {
+            Some(last) => last,
+            None => txn.load_unseen(slot, &key)?,
+        };
+        // What stays may be older than what the other has forgotten, which came with the head.
+        let forgotten = key.head.forgotten;
+        key.shows_since(ty, after.earliest_visible(key.floor));
+        if after == before && key.head.forgotten == forgotten {
+            last = Some(key);
             continue;
         }
-        last = None;
-        let mut key = txn.load_unseen(slot, &key)?;
-        if key.head.ty() == Some(ty) {
-            Txn::recount(&mut key, &before, &after);
+        if after != before {
+            change(txn, &mut key, (ty, &name), &before, &after)?;
         }
-        match after.is_empty() {
-            true => txn.drop_row(row),
-            false => {
-                txn.put_row(row, encode_element(&after), Parts::NONE);
-                txn.queue_element(&key, ty, &name, &before, &after);
-            }
-        }
-        txn.queue_bare(&key)?;
         txn.save(key);
     }
     Ok(left.map(|next| (coverage.heads.end.clone(), next)))
 }
 
-/// What stays may be older than what the other has forgotten of the key, which came with its head: a
-/// later end must not hide it for that reason. `last` is the key of the row before.
-fn stays(
+/// Writes what is left of an element, with what derives from it.
+fn change(
     txn: &mut Txn<'_>,
-    last: &mut Option<Key>,
-    (slot, name, ty): (Slot, &Bytes, Type),
-    element: &Element,
+    key: &mut Key,
+    (ty, name): (Type, &Bytes),
+    before: &Element,
+    after: &Element,
 ) -> io::Result<()> {
-    let key = match last.take().filter(|key| key.slot == slot && key.name == *name) {
-        Some(key) => last.insert(key),
-        None => last.insert(txn.load_unseen(slot, name)?),
-    };
-    let seen = element.earliest_visible(key.floor).filter(|_| key.head.ty() == Some(ty));
-    let before = key.head.forgotten;
-    seen.into_iter().for_each(|stamp| key.head.forgot_nothing_since(stamp));
-    if key.head.forgotten != before
-        && let Some(key) = last.take()
-    {
-        txn.save(key);
+    if key.head.ty() == Some(ty) {
+        Txn::recount(key, before, after);
     }
-    Ok(())
+    let row = keys::element(key.slot, &key.name, ty, name);
+    match after.is_empty() {
+        true => txn.drop_row(row),
+        false => {
+            txn.put_row(row, encode_element(after), Parts::NONE);
+            txn.queue_element(key, ty, name, before, after);
+        }
+    }
+    txn.queue_bare(key)
 }
 
 /// The row that an effect speaks of, and the element in it.

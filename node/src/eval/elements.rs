@@ -177,10 +177,8 @@ impl Txn<'_> {
         }
         if key.head.ty() == Some(Type::Hash) {
             Self::recount(key, &ours, &joined);
-            if let Some(stamp) = joined.earliest_visible(key.floor) {
-                key.head.forgot_nothing_since(stamp);
-            }
         }
+        key.shows_since(Type::Hash, joined.earliest_visible(key.floor));
         if joined.is_empty() {
             self.drop_row(keys::element(key.slot, &key.name, Type::Hash, name));
         } else {

@@ -52,11 +52,6 @@ impl Resume {
         Resume { heads: end(keys::HEAD), elements: end(keys::ELEMENT) }
     }
 
-    /// Whichever comes first, for heads and for elements.
-    pub fn at_most(self, end: Resume) -> Resume {
-        Resume { heads: self.heads.min(end.heads), elements: self.elements.min(end.elements) }
-    }
-
     /// Appends it.
     pub fn put(&self, out: &mut Encoder) {
         out.put_bytes(&self.heads);
