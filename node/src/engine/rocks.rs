@@ -25,6 +25,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Levels: level 0 is compacted at this many files, each about one write buffer, so that level 0
 /// and the base level have one size and a compaction between them is balanced.
 const LEVEL0_TRIGGER: u64 = 4;
+/// One partition of a filter or an index: what a point read that misses the cache reads of it.
+const PARTITION_BYTES: usize = 4096;
 const DATA: &str = "data";
 const META: &str = "meta";
 const NEXT_TABLET: &[u8] = b"\0next-tablet";
@@ -140,7 +142,7 @@ impl Engine {
         table.set_bloom_filter(10.0, false);
         table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
         table.set_partition_filters(true);
-        table.set_metadata_block_size(4096);
+        table.set_metadata_block_size(PARTITION_BYTES);
         table.set_cache_index_and_filter_blocks(true);
         table.set_pin_top_level_index_and_filter(true);
         table.set_pin_l0_filter_and_index_blocks_in_cache(true);

@@ -5,9 +5,9 @@
 //! of the two is told by the closed stamps at the cut. Removals, floors, claims and expiries are
 //! never dropped for that reason: they are joined.
 
-use super::txn::{Txn, corrupt};
+use super::txn::{Key, Txn, corrupt};
 use crate::engine::keys::{self, RowKey};
-use crate::model::{Effect, Element, Parts};
+use crate::model::{Effect, Element, Parts, Type};
 use bytes::Bytes;
 use flotilla_topology::slot::Slot;
 use flotilla_topology::stamp::Stamp;
@@ -57,25 +57,47 @@ pub fn cover(
         return Ok(Some((next, coverage.elements.start.clone())));
     }
     let (elements, left) = rows(txn, &coverage.elements, budget)?;
+    // The key of the row before, if that did not change it.
+    let mut last: Option<Key> = None;
     for (row, value) in elements {
         let RowKey::Element { slot, key, ty, name } = keys::decode(&row).map_err(corrupt)? else {
             continue;
         };
         let before = txn.read_element(&value)?;
         let after = before.next_to(of(&theirs, &row), |stamp| (coverage.had)(slot, stamp));
-        if after == before {
+        let mut key = match last.take().filter(|last| last.slot == slot && last.name == key) {
+            Some(last) => last,
+            None => txn.load_unseen(slot, &key)?,
+        };
+        // What stays may be older than what the other has forgotten, which came with the head.
+        let forgotten = key.head.forgotten;
+        key.shows_since(ty, after.earliest_visible(key.floor));
+        if after == before && key.head.forgotten == forgotten {
+            last = Some(key);
             continue;
         }
-        let mut key = txn.load_unseen(slot, &key)?;
-        if key.head.ty() == Some(ty) {
-            Txn::recount(&mut key, &before, &after);
+        if after != before {
+            change(txn, &mut key, (ty, &name), &before, &after)?;
         }
-        txn.store(&key, (ty, &name), &before, &after, Parts::NONE);
-        txn.queue_element(&key, ty, &name, &before, &after);
-        txn.queue_bare(&key)?;
         txn.save(key);
     }
     Ok(left.map(|next| (coverage.heads.end.clone(), next)))
+}
+
+/// Writes what is left of an element, with what derives from it.
+fn change(
+    txn: &mut Txn<'_>,
+    key: &mut Key,
+    (ty, name): (Type, &Bytes),
+    before: &Element,
+    after: &Element,
+) -> io::Result<()> {
+    if key.head.ty() == Some(ty) {
+        Txn::recount(key, before, after);
+    }
+    txn.store(key, (ty, name), before, after, Parts::NONE);
+    txn.queue_element(key, ty, name, before, after);
+    txn.queue_bare(key)
 }
 
 /// The row that an effect speaks of, and the element in it.

@@ -243,10 +243,8 @@ impl Txn<'_> {
         }
         if key.head.ty() == Some(ty) {
             Self::recount(key, &ours, &joined);
-            if let Some(stamp) = joined.earliest_visible(key.floor) {
-                key.head.forgot_nothing_since(stamp);
-            }
         }
+        key.shows_since(ty, joined.earliest_visible(key.floor));
         self.store(key, (ty, name), &ours, &joined, Parts::NONE);
         self.queue_element(key, ty, name, &ours, &joined);
         Ok((ours, joined))

@@ -192,7 +192,7 @@ fn join_element(
     let (ours, joined) = txn.join_element(&mut key, (ty, name), theirs.clone())?;
     judge.element_arrived(&key, name, theirs, &joined);
     judge.element_replaced(&key, name, &ours, &joined);
-    if key.head.count != count || (key.is_stored() && key.head.forgotten != forgotten) {
+    if (key.head.count, key.head.forgotten) != (count, forgotten) {
         txn.save(key);
     }
     Ok(())

@@ -76,9 +76,12 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// Whether there is a head row.
-    pub(super) fn is_stored(&self) -> bool {
-        self.stored
+    /// What its element of this type shows goes back to `earliest`: nothing that was forgotten of the
+    /// key can have hidden that, and no later end may.
+    pub(super) fn shows_since(&mut self, ty: Type, earliest: Option<Stamp>) {
+        if let Some(stamp) = earliest.filter(|_| self.head.ty() == Some(ty)) {
+            self.head.forgot_nothing_since(stamp);
+        }
     }
 
     /// The value, if it is a visible string.
@@ -382,11 +385,7 @@ impl<'a> Txn<'a> {
         // Elements that the new floor hides are swept, whatever the type is now.
         key.sweep |= type_before.is_some_and(Type::has_elements) && key.head.floor != floor_before;
         key.floor = key.head.floor_at(self.context.now_ms);
-        if key.head.ty() == Some(Type::String)
-            && let Some(stamp) = key.head.string.earliest_visible(key.floor)
-        {
-            key.head.forgot_nothing_since(stamp);
-        }
+        key.shows_since(Type::String, key.head.string.earliest_visible(key.floor));
         if key.head.ty() != type_before {
             // The losing type's claim was above every element of the winner that is known here,
             // and the floor rose to it, so nothing of the winner is visible yet.

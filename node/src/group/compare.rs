@@ -130,9 +130,8 @@ impl Survey {
     }
 
     /// Ends the stretch here; what is left of its slot comes next.
-    fn cut(&mut self, place: &Resume) {
+    fn cut(&mut self, place: Resume) {
         let slot = self.now.stretch.slot;
-        let place = place.clone().at_most(Stretch::of_slot(slot).end());
         self.now.stretch.to = Some(place.clone());
         self.begin(Stretch { slot, from: Some(place), to: None });
     }
@@ -166,7 +165,7 @@ pub fn states(
         (looked, bytes) = (looked + 1, bytes + size);
         let full = looked >= step.rows || bytes >= step.bytes;
         if full || survey.now.rows >= step.stretch_rows {
-            survey.cut(&unit.next);
+            survey.cut(unit.next);
         }
         if full {
             let Survey { told: states, now, .. } = survey;
@@ -228,20 +227,19 @@ pub struct StretchKeys {
     pub keys: Vec<KeyState>,
 }
 
-/// State digests of the keys of a stretch in the order of their hashes; none if it holds more than so
-/// many rows.
+/// State digests of the keys of a stretch in the order of their hashes; none if it holds more rows than
+/// are left to be looked at. Each that is takes from these.
 pub fn key_states(
     rows: &dyn Rows,
     stretch: &Stretch,
-    most: u64,
+    left: &mut u64,
 ) -> io::Result<Option<Vec<KeyState>>> {
     let mut states: Vec<KeyState> = Vec::new();
     let mut last: Option<Bytes> = None;
-    for (count, unit) in (0..).zip(Units::of(rows, stretch, 0)) {
+    for unit in Units::of(rows, stretch, 0) {
         let unit = unit?;
-        if count == most {
-            return Ok(None);
-        }
+        let Some(rest) = left.checked_sub(1) else { return Ok(None) };
+        *left = rest;
         let (digest, _) = row_digest(&unit.effect);
         match states.last_mut().filter(|_| last.as_ref() == Some(&unit.key)) {
             Some(state) => state.sum = state.sum.wrapping_add(digest),
@@ -279,12 +277,10 @@ pub fn wanted_of(rows: &dyn Rows, theirs: &[StretchKeys]) -> io::Result<Vec<Want
     let mut wanted = Vec::new();
     let mut left = LOOKS_MAX;
     for StretchKeys { stretch, keys } in theirs {
-        let Some(ours) = key_states(rows, stretch, left)? else {
-            left = 0;
+        let Some(ours) = key_states(rows, stretch, &mut left)? else {
             wanted.push(Wanted::all(stretch.clone()));
             continue;
         };
-        left = left.saturating_sub(ours.len() as u64);
         let differs = |state: &&KeyState| ours.binary_search(state).is_err();
         let keys: Vec<u64> = keys.iter().filter(differs).map(|state| state.key).collect();
         if !keys.is_empty() {

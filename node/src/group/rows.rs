@@ -52,11 +52,6 @@ impl Resume {
         Resume { heads: end(keys::HEAD), elements: end(keys::ELEMENT) }
     }
 
-    /// Whichever comes first, for heads and for elements.
-    pub fn at_most(self, end: Resume) -> Resume {
-        Resume { heads: self.heads.min(end.heads), elements: self.elements.min(end.elements) }
-    }
-
     /// Appends it.
     pub fn put(&self, out: &mut Encoder) {
         out.put_bytes(&self.heads);
@@ -158,8 +153,6 @@ pub struct Units<'a> {
     head: Option<Head>,
     /// What rows without stamps are stamped by, or why that could not be read.
     unstamped: io::Result<Stamp>,
-    /// Behind the last row.
-    end: Resume,
 }
 
 fn corrupt(error: impl std::fmt::Display) -> io::Error {
@@ -183,12 +176,12 @@ impl<'a> Units<'a> {
     }
 
     fn between(rows: &'a dyn Rows, from: &Resume, end: Resume, now_ms: u64) -> Units<'a> {
-        let heads = rows.scan(from.heads.clone()..end.heads.clone(), false);
-        let elements = rows.scan(from.elements.clone()..end.elements.clone(), false);
+        let heads = rows.scan(from.heads.clone()..end.heads, false);
+        let elements = rows.scan(from.elements.clone()..end.elements, false);
         let lapsed_at = flaws::has(Flaw::LapsedLeftOut).then_some(now_ms);
         let (heads, elements) = (heads.peekable(), elements.peekable());
         let unstamped = synced::unstamped(rows);
-        Units { heads, elements, lapsed_at, head: None, unstamped, end }
+        Units { heads, elements, lapsed_at, head: None, unstamped }
     }
 
     /// The key part of a row behind its kind, for the order of rows of two kinds.
@@ -209,10 +202,10 @@ impl<'a> Units<'a> {
         };
         let row = if head_first { self.heads.next() } else { self.elements.next() };
         let Some(row) = row.transpose()? else { return Ok(None) };
-        let next = self.resume(head_first, &row.0);
         let since = *self.unstamped.as_ref().map_err(corrupt)?;
         match keys::decode(&row.0).map_err(corrupt)? {
             RowKey::Head { slot, key } => {
+                let next = resume(slot, &key, head_first, &row.0);
                 let mut head = decode_head_since(&row.1, since).map_err(corrupt)?;
                 head.count = None;
                 self.head = Some(head.clone());
@@ -223,6 +216,7 @@ impl<'a> Units<'a> {
                 Ok(Some(Unit { slot, key, effect, next }))
             }
             RowKey::Element { slot, key, ty, name } => {
+                let next = resume(slot, &key, head_first, &row.0);
                 let mut element = decode_element_since(&row.1, since).map_err(corrupt)?;
                 if let (Some(now), Some(head)) = (self.lapsed_at, &self.head) {
                     element.trim(head.floor_at(now));
@@ -233,17 +227,13 @@ impl<'a> Units<'a> {
             _ => Err(corrupt("a row of another kind among heads and elements")),
         }
     }
+}
 
-    fn resume(&mut self, was_head: bool, row: &Bytes) -> Resume {
-        let start = |rows: &mut Peekable<RowIter<'a>>, end: &Bytes| match rows.peek() {
-            Some(Ok((key, _))) => key.clone(),
-            _ => end.clone(),
-        };
-        if was_head {
-            Resume { heads: behind(row), elements: start(&mut self.elements, &self.end.elements) }
-        } else {
-            Resume { heads: start(&mut self.heads, &self.end.heads), elements: behind(row) }
-        }
+/// The place behind a row of a key: before all rows of later keys, whoever has such.
+fn resume(slot: Slot, key: &Bytes, was_head: bool, row: &Bytes) -> Resume {
+    match was_head {
+        true => Resume { heads: behind(row), elements: keys::elements(slot, key).start },
+        false => Resume { heads: behind(&keys::head(slot, key)), elements: behind(row) },
     }
 }
 

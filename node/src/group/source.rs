@@ -192,15 +192,12 @@ fn check(request: &SourceRequest) -> Result<(), SourceRefusal> {
     }
 }
 
-/// Keys of the first stretches, of one at least and of no more than fit.
+/// Keys of the first stretches, of one at least; rows are counted, and so no more keys than fit.
 fn read_keys(rows: &FrozenRows, stretches: &[Stretch]) -> io::Result<Vec<StretchKeys>> {
     let (mut told, mut left) = (Vec::new(), KEYS_MAX as u64);
     for stretch in stretches {
-        match compare::key_states(rows, stretch, left)? {
-            Some(keys) => {
-                left -= keys.len() as u64;
-                told.push(StretchKeys { stretch: stretch.clone(), keys });
-            }
+        match compare::key_states(rows, stretch, &mut left)? {
+            Some(keys) => told.push(StretchKeys { stretch: stretch.clone(), keys }),
             None if told.is_empty() => {
                 return Err(io::Error::other("a stretch of more rows than one is made of"));
             }

@@ -145,24 +145,28 @@ impl Element {
         }
     }
 
+    /// What the value under `floor` comes from: of each part the stamp by which a floor judges it, and
+    /// its latest one.
+    fn visible(&self, floor: Floor) -> impl Iterator<Item = (Stamp, Stamp)> {
+        let register = self.counted(floor).filter(|register| register.value.is_some());
+        let sums = self.sums.iter().filter(move |sum| self.contribution(sum, floor).is_some());
+        let register = register.map(|register| (register.stamp, register.stamp));
+        register.into_iter().chain(sums.map(|sum| (sum.mark(), sum.stamp)))
+    }
+
     /// Whether it has a value under `floor`.
     pub fn exists(&self, floor: Floor) -> bool {
-        self.counted(floor).is_some_and(|register| register.value.is_some())
-            || self.sums.iter().any(|sum| self.contribution(sum, floor).is_some())
+        self.visible(floor).next().is_some()
     }
 
     /// The latest stamp that the value under `floor` comes from.
     pub fn visible_stamp(&self, floor: Floor) -> Option<Stamp> {
-        let register = self.counted(floor).filter(|register| register.value.is_some());
-        let sums = self.sums.iter().filter(|sum| self.contribution(sum, floor).is_some());
-        register.map(|r| r.stamp).into_iter().chain(sums.map(|s| s.stamp)).max()
+        self.visible(floor).map(|(_, last)| last).max()
     }
 
     /// The earliest stamp that a floor would have to hide to change the value under `floor`.
     pub fn earliest_visible(&self, floor: Floor) -> Option<Stamp> {
-        let register = self.counted(floor).filter(|register| register.value.is_some());
-        let sums = self.sums.iter().filter(|sum| self.contribution(sum, floor).is_some());
-        register.map(|r| r.stamp).into_iter().chain(sums.map(Sum::mark)).min()
+        self.visible(floor).map(|(judged_by, _)| judged_by).min()
     }
 
     /// Writes `value` (or its removal) at `stamp`, over all sums now seen.

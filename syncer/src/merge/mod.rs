@@ -3,7 +3,7 @@
 //!
 //! The sender cuts the group on a replica of its own cluster and opens a stream of its own for it;
 //! the receiver carries each step to the leaders of the groups that own the slots. First they
-//! compare: state digests of slots, then of the keys of slots that differ; only keys that differ
+//! compare: state digests of stretches, then of the keys of stretches that differ; only keys that differ
 //! travel. So a merge that was cut off begins anew with a new cut and soon is where it was, and
 //! nothing needs to be remembered. Both sides go on serving and writing; each step is bounded.
 //!
@@ -16,3 +16,10 @@ pub mod wire;
 pub mod send;
 
 pub mod receive;
+
+use flotilla_node::group::remote::clip;
+
+/// Why a merge ends when an answer is not to the question, in one line.
+fn unexpected(answer: impl std::fmt::Debug) -> String {
+    clip(&format!("an answer to something else: {answer:?}")).to_owned()
+}

@@ -10,7 +10,6 @@ use crate::link::stream::Wire;
 use crate::mesh::Mesh;
 use crate::receiver::{Failure, RETRY_FIRST, RETRY_LAST};
 use flotilla_node::group::compare::{Different, StretchKeys, StretchState, Wanted};
-use flotilla_node::group::remote::clip;
 use flotilla_node::group::rows::{Stretch, StretchRows};
 use flotilla_node::group::source::{SourceAnswer, SourceRequest};
 use flotilla_node::group::state::{StateCut, StateRequest, StateStep, StateVerdict};
@@ -267,5 +266,5 @@ impl Merging {
 }
 
 fn unexpected(answer: impl std::fmt::Debug) -> Ended {
-    Ended::Refused(clip(&format!("an answer to something else: {answer:?}")).to_owned())
+    Ended::Refused(super::unexpected(answer))
 }

@@ -10,7 +10,7 @@ use crate::link::stream::Wire;
 use crate::outbound::Route;
 use crate::receiver::Failure;
 use flotilla_node::group::compare::{Different, States, StretchKeys, StretchState, Wanted};
-use flotilla_node::group::remote::{LinkFloor, clip};
+use flotilla_node::group::remote::LinkFloor;
 use flotilla_node::group::rows::{Resume, Stretch, StretchRows};
 use flotilla_node::group::source::{PARTS_MAX, ROWS_MAX, SourceAnswer, SourceRequest};
 use flotilla_node::group::state::StateCut;
@@ -163,7 +163,7 @@ struct Sending<'a> {
 }
 
 fn unexpected(answer: impl std::fmt::Debug) -> Ended {
-    Ended::Failed(clip(&format!("an answer to something else: {answer:?}")).to_owned())
+    Ended::Failed(super::unexpected(answer))
 }
 
 impl Sending<'_> {

@@ -231,7 +231,8 @@ impl Merge {
                     wanted.push(Wanted::all(stretch));
                     continue;
                 }
-                let keys = compare::key_states(theirs, &stretch, u64::MAX).expect(readable);
+                let mut all = u64::MAX;
+                let keys = compare::key_states(theirs, &stretch, &mut all).expect(readable);
                 let keys = StretchKeys { stretch, keys: keys.unwrap_or_default() };
                 wanted.extend(compare::wanted_of(ours, &[keys]).expect(readable));
             }

@@ -60,3 +60,33 @@ fn a_removal_stays_whoever_has_it() {
     world.entry(|txn| crate::eval::remote(txn, &written).unwrap());
     assert_eq!(world.cmd("HLEN h"), "0", "the older value comes and stays removed");
 }
+
+/// Seed 51226 of the simulator: what the other had forgotten of a key came with its head, and the next
+/// change of the expiry hid what was written here meanwhile.
+#[test]
+fn what_stays_is_not_hidden_by_what_the_other_forgot() {
+    for budget in [100, 1] {
+        let (mut away, mut other) = (World::new(1, true), World::new(2, true));
+        away.at(30);
+        away.cmd("HSET h mine 1");
+        other.forgotten_ms = 35;
+        other.at(40);
+        let (_, theirs) = other.run(&[b"HSET", b"h", b"theirs", b"1"]);
+        let theirs: Vec<Effect> = theirs
+            .into_iter()
+            .map(|effect| match effect {
+                Effect::Head { slot, key, head } => {
+                    Effect::Head { slot, key, head: crate::model::Head { forgotten: 35, ..head } }
+                }
+                element => element,
+            })
+            .collect();
+        away.at(50);
+        away.entry(|txn| crate::eval::remote(txn, &theirs).unwrap());
+        covered(&mut away, &theirs, 29, budget);
+        away.at(54);
+        away.cmd("PEXPIREAT h 90");
+        away.cmd("PERSIST h");
+        assert_eq!(away.cmd("HGETALL h"), "{\"mine\"=\"1\" \"theirs\"=\"1\"}", "budget {budget}");
+    }
+}

@@ -84,7 +84,7 @@ fn wanted(ours: &Memory, theirs: &Memory, all: bool, step: &Step) -> Vec<Wanted>
         .iter()
         .map(stretch)
         .map(|stretch| {
-            let keys = key_states(theirs, &stretch, u64::MAX).unwrap().unwrap();
+            let keys = key_states(theirs, &stretch, &mut u64::MAX.clone()).unwrap().unwrap();
             StretchKeys { stretch, keys }
         })
         .collect();
@@ -141,10 +141,18 @@ fn a_target_with_much_more_asks_for_all_and_looks_at_little() {
     let different = differing(&ours, &told).unwrap();
     assert_eq!(different, [Different { at: 0, empty: false }]);
     let stretch = &told[0].stretch;
-    let keys = key_states(&theirs, stretch, 10).unwrap().unwrap();
-    assert_eq!(key_states(&theirs, stretch, 5).unwrap(), None, "six rows");
+    let mut left = 10;
+    let keys = key_states(&theirs, stretch, &mut left).unwrap().unwrap();
+    assert_eq!(left, 4, "six rows");
+    assert_eq!(key_states(&theirs, stretch, &mut left).unwrap(), None);
+    assert_eq!(left, 0);
     let asked = [StretchKeys { stretch: stretch.clone(), keys }];
     assert_eq!(wanted_of(&ours, &asked).unwrap(), [Wanted::all(stretch.clone())]);
+    // One that holds rows comes after it: nothing is left for that.
+    let last = StretchKeys { stretch: Stretch::of_slot(Slot(9)), keys: Vec::new() };
+    let both = [asked[0].clone(), last];
+    let whole = both.iter().map(|one| Wanted::all(one.stretch.clone())).collect::<Vec<_>>();
+    assert_eq!(wanted_of(&ours, &both).unwrap(), whole);
     let lie = StretchState { rows: u64::MAX, ..told[0].clone() };
     assert_eq!(differing(&ours, &[lie]).unwrap(), [Different { at: 0, empty: false }]);
 }

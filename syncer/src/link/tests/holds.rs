@@ -133,9 +133,7 @@ async fn a_merge_that_was_asked_for_is_owed_until_one_that_began_later_is_done()
     let ca = authority();
     let (node, west, _keep) = west(&ca).await;
     // A part of it is here, and no merge is done: the syncer that was asked has died.
-    for target in (0..3).map(GroupId) {
-        node.groups.lock().insert(target, (LogId { term: 1, index: 1 }, vec![]));
-    }
+    node.has_begun();
     let (merger, ends, begun) = held_merger();
     let mut rig = Rig::with(&ca, node, west, Merges::new(merger), (1, 0));
     rig.until("the next one merges", |_| *begun.lock() == [1]).await;
@@ -250,9 +248,7 @@ async fn to_begin_anew_waits_for_the_merge_of_another_peer() {
     let (merger, ends, begun) = held_merger();
     let merges = Merges::new(merger);
     let (node, west, _keep) = west(&ca).await;
-    for target in (0..3).map(GroupId) {
-        node.groups.lock().insert(target, (LogId { term: 1, index: 1 }, vec![]));
-    }
+    node.has_begun();
     let other = Rig::with(&ca, node, west, merges.clone(), (1, 0));
     let (node, west, _keep_too) = super::west(&ca).await;
     let mut rig = Rig::with(&ca, node, west, merges, (0, 0));
