@@ -54,6 +54,8 @@ impl Spec {
         add(self.flags.has(Flags::READONLY), "@read");
         add(self.family == Family::String, "@string");
         add(self.family == Family::Set, "@set");
+        add(self.family == Family::SortedSet, "@sortedset");
+        add(self.family == Family::List, "@list");
         add(self.family == Family::Hash, "@hash");
         add(self.family == Family::Bitmap, "@bitmap");
         add(self.family == Family::HyperLogLog, "@hyperloglog");
@@ -169,6 +171,8 @@ impl KeySpec {
     pub const SECOND: KeySpec = KeySpec::of(2, 2, 1);
     /// All arguments but the first.
     pub const FROM_SECOND: KeySpec = KeySpec::of(2, -1, 1);
+    /// The first argument, and as many as the second one says.
+    pub const ONE_AND_COUNTED: KeySpec = KeySpec { counted: 2, ..KeySpec::ONE };
     /// As many as the first argument says.
     pub const COUNTED: KeySpec = KeySpec { counted: 1, ..KeySpec::NONE };
 
@@ -193,6 +197,10 @@ pub enum Family {
     Hash,
     /// Sets.
     Set,
+    /// Lists.
+    List,
+    /// Sorted sets.
+    SortedSet,
     /// Strings as rows of bits.
     Bitmap,
     /// Strings that count different elements.
@@ -213,6 +221,8 @@ impl Family {
             Family::Keyspace => "generic",
             Family::Hash => "hash",
             Family::Set => "set",
+            Family::List => "list",
+            Family::SortedSet => "sorted-set",
             Family::Bitmap => "bitmap",
             Family::HyperLogLog => "hyperloglog",
             Family::Transaction => "transactions",

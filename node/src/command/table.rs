@@ -14,6 +14,8 @@ const WRITE: Flags = Flags::WRITE;
 const WRITE_FAST: Flags = Flags::WRITE.and(Flags::FAST);
 const GROW: Flags = Flags::WRITE.and(Flags::DENYOOM);
 const GROW_FAST: Flags = GROW.and(Flags::FAST);
+const GROW_MOVABLE: Flags = GROW.and(Flags::MOVABLE_KEYS);
+const WRITE_MOVABLE: Flags = WRITE.and(Flags::MOVABLE_KEYS);
 const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
 const ALWAYS_FAST: Flags = ALWAYS.and(Flags::FAST);
 const SESSION: Flags = ALWAYS_FAST.and(Flags::NOSCRIPT).and(Flags::ALLOW_BUSY);
@@ -28,6 +30,16 @@ const REMOVES_MEMBER: &str = "member by member: removes what was added before; a
 const POPS: &str =
     "two clusters may pop the same member; the later add or removal of each member wins";
 const STORES: &str = "the result of this cluster's members replaces what the key held; the later write wins, member by member";
+const LATER_SCORE: &str = "member by member: the later score or removal wins, and giving a score again counts as later; conditions hold in this cluster only";
+const WHOLE_SCORE: &str = "the later score wins as a whole, so one of two increments at once is lost";
+const RANK: &str = "O(log(N)) of N members; O(N) while members that were deleted elsewhere are not swept yet";
+const RANGE: &str = "O(log(N)+M) of N members, M of them in the range";
+const PUSHES: &str = "all elements stay; those that two clusters put at one place stand in the order of their stamps";
+const PUSHES_IF: &str = "whether the list exists is asked in this cluster only; all elements stay";
+const POPS_ELEMENT: &str = "two clusters may pop the same element: give a queue a home; what was pushed elsewhere meanwhile stays";
+const MOVES_ELEMENT: &str = "a removal and a push: two clusters that move the same element make two of it; give a queue a home";
+const REMOVES_ELEMENT: &str =
+    "removes the elements that this cluster has; what was pushed elsewhere meanwhile stays";
 const WHOLE: &str = "the later result wins as a whole";
 const ADDS: &str = "both sides' increments add up";
 const CONDITION: &str = "the condition holds in this cluster only; the later write wins";
@@ -45,7 +57,7 @@ const SERVER: &str = "tells of this cluster only";
 
 macro_rules! commands {
     ($($id:ident $name:literal $arity:literal $flags:expr, $keys:ident, $family:ident,
-       $place:ident, $split:ident, $complexity:literal, $between:expr, $summary:literal;)*) => {
+       $place:ident, $split:ident, $complexity:expr, $between:expr, $summary:literal;)*) => {
         /// Names a command in code.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Id {
@@ -149,6 +161,24 @@ commands! {
     PfCount "pfcount" -2 READ, ALL, HyperLogLog, Group, No, "O(N) of N keys, 256 MiB at most", LOCAL, "How many different elements were added, about, to keys of one slot.";
     PfMerge "pfmerge" -2 GROW, ALL, HyperLogLog, Group, No, "O(N) of N keys, 256 MiB at most", WHOLE, "Adds HyperLogLogs to another one of their slot.";
 
+    Lpush "lpush" -3 GROW_FAST, ONE, List, Group, No, "O(N) of N elements given", PUSHES, "Puts elements before the first of a list.";
+    Rpush "rpush" -3 GROW_FAST, ONE, List, Group, No, "O(N) of N elements given", PUSHES, "Puts elements behind the last of a list.";
+    LpushX "lpushx" -3 GROW_FAST, ONE, List, Group, No, "O(N) of N elements given", PUSHES_IF, "LPUSH, if the list exists.";
+    RpushX "rpushx" -3 GROW_FAST, ONE, List, Group, No, "O(N) of N elements given", PUSHES_IF, "RPUSH, if the list exists.";
+    Lpop "lpop" -2 WRITE_FAST, ONE, List, Group, No, "O(N) of N popped", POPS_ELEMENT, "Removes elements from the left end and returns them.";
+    Rpop "rpop" -2 WRITE_FAST, ONE, List, Group, No, "O(N) of N popped", POPS_ELEMENT, "Removes elements from the right end and returns them.";
+    Lmpop "lmpop" -4 WRITE_MOVABLE, COUNTED, List, Group, No, "O(K+N) of K keys and N popped", POPS_ELEMENT, "Removes elements from an end of the first of the keys that is not empty.";
+    Lmove "lmove" 5 GROW, TWO, List, Group, No, "O(1)", MOVES_ELEMENT, "Moves an element from an end of a list to an end of the same or another one.";
+    RpopLpush "rpoplpush" 3 GROW, TWO, List, Group, No, "O(1)", MOVES_ELEMENT, "LMOVE from the right end to the left one; its old name.";
+    Llen "llen" 2 READ_FAST, ONE, List, Group, No, "O(1)", LOCAL, "How many elements a list has.";
+    Lindex "lindex" 3 READ, ONE, List, Group, No, RANK, LOCAL, "The element of an index.";
+    Lrange "lrange" 4 READ, ONE, List, Group, No, RANGE, LOCAL, "Elements between two indexes.";
+    Lpos "lpos" -3 READ, ONE, List, Group, No, "O(N) of N elements", LOCAL, "The indexes of a value, with RANK, COUNT and MAXLEN.";
+    Lset "lset" 4 GROW, ONE, List, Group, No, RANK, "element by element: the later value wins, and a removal wins against any value", "Sets the element of an index.";
+    Linsert "linsert" 5 GROW, ONE, List, Group, No, "O(N) of N elements up to the pivot", PUSHES, "Puts an element before or after the first that has a value.";
+    Lrem "lrem" 4 WRITE, ONE, List, Group, No, "O(N) of N elements", REMOVES_ELEMENT, "Removes elements that have a value.";
+    Ltrim "ltrim" 4 WRITE, ONE, List, Group, No, "O(log(N)+M) of N elements, M of them removed", REMOVES_ELEMENT, "Removes all elements but those between two indexes; 20 MiB of positions at most.";
+
     Sadd "sadd" -3 GROW_FAST, ONE, Set, Group, No, "O(N) of N members", ADD_WINS, "Adds members to a set.";
     Srem "srem" -3 WRITE_FAST, ONE, Set, Group, No, "O(N) of N members", REMOVES_MEMBER, "Removes members from a set.";
     Smembers "smembers" 2 READ, ONE, Set, Group, No, "O(N) of N members", LOCAL, "All members.";
@@ -166,6 +196,39 @@ commands! {
     SunionStore "sunionstore" -3 GROW, ALL, Set, Group, No, "O(N) of N members in all sets", STORES, "Stores what SUNION returns.";
     Sdiff "sdiff" -2 READ, ALL, Set, Group, No, "O(N) of N members in all sets", LOCAL, "Members of the first set that are in none of the others.";
     SdiffStore "sdiffstore" -3 GROW, ALL, Set, Group, No, "O(N) of N members in all sets", STORES, "Stores what SDIFF returns.";
+
+    Zadd "zadd" -4 GROW_FAST, ONE, SortedSet, Group, No, "O(N*log(M)) of N members given, M in the set", LATER_SCORE, "Adds members with scores to a sorted set, with NX, XX, GT, LT, CH and INCR.";
+    ZincrBy "zincrby" 4 GROW_FAST, ONE, SortedSet, Group, No, "O(log(N))", WHOLE_SCORE, "Adds to a member's score; the sum is written as its score.";
+    Zrem "zrem" -3 WRITE_FAST, ONE, SortedSet, Group, No, "O(N*log(M)) of N members given, M in the set", REMOVES_MEMBER, "Removes members from a sorted set.";
+    Zcard "zcard" 2 READ_FAST, ONE, SortedSet, Group, No, "O(1)", LOCAL, "How many members a sorted set has.";
+    Zscore "zscore" 3 READ_FAST, ONE, SortedSet, Group, No, "O(1)", LOCAL, "The score of a member.";
+    Zmscore "zmscore" -3 READ_FAST, ONE, SortedSet, Group, No, "O(N) of N members given", LOCAL, "The scores of members.";
+    Zrank "zrank" 3 READ_FAST, ONE, SortedSet, Group, No, RANK, LOCAL, "How many members have lower scores.";
+    ZrevRank "zrevrank" 3 READ_FAST, ONE, SortedSet, Group, No, RANK, LOCAL, "How many members have higher scores.";
+    Zcount "zcount" 4 READ_FAST, ONE, SortedSet, Group, No, RANK, LOCAL, "How many members have scores in a range.";
+    ZlexCount "zlexcount" 4 READ_FAST, ONE, SortedSet, Group, No, RANK, LOCAL, "How many members have names in a range.";
+    Zrange "zrange" -4 READ, ONE, SortedSet, Group, No, RANGE, LOCAL, "Members by rank, or with BYSCORE by score, with BYLEX by name; also REV, LIMIT and WITHSCORES.";
+    ZrevRange "zrevrange" -4 READ, ONE, SortedSet, Group, No, RANGE, LOCAL, "Members by rank from the highest score.";
+    ZrangeByScore "zrangebyscore" -4 READ, ONE, SortedSet, Group, No, RANGE, LOCAL, "Members by score.";
+    ZrevRangeByScore "zrevrangebyscore" -4 READ, ONE, SortedSet, Group, No, RANGE, LOCAL, "Members by score from the highest.";
+    ZrangeByLex "zrangebylex" -4 READ, ONE, SortedSet, Group, No, RANGE, LOCAL, "Members of one score by name.";
+    ZrevRangeByLex "zrevrangebylex" -4 READ, ONE, SortedSet, Group, No, RANGE, LOCAL, "Members of one score by name from the last.";
+    ZrangeStore "zrangestore" -5 GROW, TWO, SortedSet, Group, No, RANGE, STORES, "Stores what ZRANGE returns.";
+    ZremRangeByRank "zremrangebyrank" 4 WRITE, ONE, SortedSet, Group, No, RANGE, REMOVES_MEMBER, "Removes members by rank.";
+    ZremRangeByScore "zremrangebyscore" 4 WRITE, ONE, SortedSet, Group, No, RANGE, REMOVES_MEMBER, "Removes members by score.";
+    ZremRangeByLex "zremrangebylex" 4 WRITE, ONE, SortedSet, Group, No, RANGE, REMOVES_MEMBER, "Removes members of one score by name.";
+    ZpopMin "zpopmin" -2 WRITE_FAST, ONE, SortedSet, Group, No, "O(N*log(M)) of N popped, M in the set", POPS, "Removes the members with the lowest scores and returns them.";
+    ZpopMax "zpopmax" -2 WRITE_FAST, ONE, SortedSet, Group, No, "O(N*log(M)) of N popped, M in the set", POPS, "Removes the members with the highest scores and returns them.";
+    Zmpop "zmpop" -4 WRITE_MOVABLE, COUNTED, SortedSet, Group, No, "O(K) of K keys and O(N*log(M)) of N popped, M in the set", POPS, "Removes members with the lowest or highest scores from the first of the keys that is not empty.";
+    ZrandMember "zrandmember" -2 READ, ONE, SortedSet, Group, No, "O(N) of N returned", LOCAL, "Members chosen by chance, with their scores if WITHSCORES.";
+    Zscan "zscan" -3 READ, ONE, SortedSet, Group, No, "O(N) of N members per call, in at most about 64 calls", LOCAL, "Goes through all members and scores, with MATCH and COUNT; up to 1024 members come at once.";
+    Zunion "zunion" -3 READ_MOVABLE, COUNTED, SortedSet, Group, No, "O(N*log(N)) of N members in all keys", LOCAL, "Members that are in any of the keys, sorted sets or sets, with WEIGHTS, AGGREGATE and WITHSCORES.";
+    ZunionStore "zunionstore" -4 GROW_MOVABLE, ONE_AND_COUNTED, SortedSet, Group, No, "O(N*log(N)) of N members in all keys", STORES, "Stores what ZUNION returns.";
+    Zinter "zinter" -3 READ_MOVABLE, COUNTED, SortedSet, Group, No, "O(N*log(N)) of N members in all keys", LOCAL, "Members that are in all of the keys, with WEIGHTS, AGGREGATE and WITHSCORES.";
+    ZinterStore "zinterstore" -4 GROW_MOVABLE, ONE_AND_COUNTED, SortedSet, Group, No, "O(N*log(N)) of N members in all keys", STORES, "Stores what ZINTER returns.";
+    ZinterCard "zintercard" -3 READ_MOVABLE, COUNTED, SortedSet, Group, No, "O(N) of N members in all keys", LOCAL, "How many members are in all of the keys, up to a LIMIT.";
+    Zdiff "zdiff" -3 READ_MOVABLE, COUNTED, SortedSet, Group, No, "O(N*log(N)) of N members in all keys", LOCAL, "Members of the first key that are in no other one, with WITHSCORES.";
+    ZdiffStore "zdiffstore" -4 GROW_MOVABLE, ONE_AND_COUNTED, SortedSet, Group, No, "O(N*log(N)) of N members in all keys", STORES, "Stores what ZDIFF returns.";
 
     Multi "multi" 1 SESSION, NONE, Transaction, Transaction, No, "O(1)", ONE_UNIT, "Begins a transaction: commands are queued until EXEC.";
     Exec "exec" 1 ALWAYS.and(Flags::NOSCRIPT).and(Flags::SKIP_SLOWLOG), NONE, Transaction, Transaction, No, "that of the queued commands", ONE_UNIT, "Carries out what is queued, all or nothing, if no watched key was changed. All keys must be in one group, or in one slot if the namespace is synced.";

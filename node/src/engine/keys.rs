@@ -6,7 +6,7 @@
 //! | 0x20 element | slot, escaped key, type, name | `model::Element` |
 //! | 0x30 expiry index | end in ms (8), slot, key | empty |
 //! | 0x31 garbage index | stamp's clock (8), slot, escaped key, [type, name] | how far a walk came, or empty |
-//! | 0x32 score index | slot, escaped key, ordered score (8), member | stamp and score of the member |
+//! | 0x32, 0x33 order index | see [`super::order`] | |
 //! | 0x60 cursor | origin, source group | a position in another cluster's log |
 //! | 0x61 link floor | peer cluster | a position that a peer has acknowledged |
 //! | 0x62 range floor | kept for deletes of key ranges | |
@@ -41,8 +41,10 @@ pub const ELEMENT: u8 = 0x20;
 pub const EXPIRY: u8 = 0x30;
 /// Garbage index rows, local upkeep.
 pub const GARBAGE: u8 = 0x31;
-/// Score index rows, local upkeep.
-pub const SCORE: u8 = 0x32;
+/// Order index rows, local upkeep.
+pub const ORDER: u8 = 0x32;
+/// Rows of blocks of the order index, local upkeep.
+pub const BLOCK: u8 = 0x33;
 /// Cursor rows.
 pub const CURSOR: u8 = 0x60;
 /// Link floor rows.
@@ -144,7 +146,7 @@ pub enum RowKey {
     },
 }
 
-fn start(kind: u8, slot: Slot, key: &[u8], more: usize) -> Vec<u8> {
+pub(super) fn start(kind: u8, slot: Slot, key: &[u8], more: usize) -> Vec<u8> {
     let mut row = Vec::with_capacity(3 + key.len() + 2 + more);
     row.push(kind);
     put_key(&mut row, slot, key);
@@ -173,30 +175,6 @@ pub fn element(slot: Slot, key: &[u8], ty: Type, name: &[u8]) -> Bytes {
     row.push(ty.number());
     row.extend_from_slice(name);
     row.into()
-}
-
-/// A score as bytes that stand in the order of scores; both zeros are one.
-pub fn ordered_score(score: f64) -> [u8; 8] {
-    let bits = if score == 0.0 { 0 } else { score.to_bits() };
-    let ordered = if bits >> 63 == 1 { !bits } else { bits | 1 << 63 };
-    ordered.to_be_bytes()
-}
-
-/// The score index row of a member.
-pub fn score(slot: Slot, key: &[u8], score: f64, member: &[u8]) -> Bytes {
-    let mut row = start(SCORE, slot, key, 8 + member.len());
-    row.extend_from_slice(&ordered_score(score));
-    row.extend_from_slice(member);
-    row.into()
-}
-
-/// All score index rows of a key.
-pub fn scores(slot: Slot, key: &[u8]) -> Range<Bytes> {
-    let from = start(SCORE, slot, key, 0);
-    let mut to = from.clone();
-    // It ends with the terminator of the escaped key, which can grow by one.
-    *to.last_mut().expect("it has a kind and a slot") += 1;
-    from.into()..to.into()
 }
 
 /// The index row that says when a key ends.

@@ -9,6 +9,8 @@ pub mod watch;
 
 pub mod meta;
 
+pub mod order;
+
 pub mod rocks;
 
 pub mod rows;

@@ -194,7 +194,7 @@ impl Cleaner<'_, '_> {
         let loaded = key.head.clone();
         let waits = after.garbage().is_some_and(|stamp| stamp.hlc <= at);
         let gone = after.is_empty();
-        self.replace(&mut key, (ty, field), &before, after);
+        self.replace(&mut key, (ty, field), &before, after)?;
         if gone {
             self.finish(key, &loaded)?;
         } else if key.head.count != loaded.count {
@@ -220,15 +220,15 @@ impl Cleaner<'_, '_> {
         (ty, name): (Type, &Bytes),
         before: &Element,
         after: Element,
-    ) {
+    ) -> io::Result<()> {
         if *before == after {
-            return;
+            return Ok(());
         }
         if key.head.ty() == Some(ty) {
             Txn::recount(key, before, &after);
         }
         self.done.collected += u64::from(after.is_empty());
-        self.txn.store(key, (ty, name), before, &after, Parts::NONE);
+        self.txn.store(key, (ty, name), before, &after, Parts::NONE)
     }
 
     /// A key as a whole; whether its index row must stay. `at` is none in the expiry index.
@@ -329,7 +329,7 @@ impl Cleaner<'_, '_> {
             };
             let before = self.txn.read_element(&value)?;
             let after = self.collected(key, ty, &before, lapse);
-            self.replace(key, (ty, &name), &before, after);
+            self.replace(key, (ty, &name), &before, after)?;
         }
         Ok(None)
     }

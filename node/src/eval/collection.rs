@@ -1,6 +1,6 @@
 //! What commands on all types with elements begin with.
 
-use super::args::Stop;
+use super::args::{Stop, integer};
 use super::txn::{Key, Txn};
 use super::{ROW_OVERHEAD_BYTES, WRITE_BYTES_MAX, write_too_large};
 use crate::model::Type;
@@ -49,4 +49,18 @@ impl Budget {
         self.left = self.left.checked_sub(bytes + self.each).ok_or_else(self.beyond)?;
         Ok(())
     }
+}
+
+/// How many are to be popped.
+pub(super) fn positive(arg: &[u8]) -> Result<u64, Stop> {
+    let out_of_range = || Stop::error("ERR value is out of range, must be positive".to_owned());
+    u64::try_from(integer(arg).map_err(|_| out_of_range())?).map_err(|_| out_of_range())
+}
+
+/// Keys behind their number, and what follows them.
+pub(super) fn counted_keys(args: &[Bytes]) -> Result<(&[Bytes], &[Bytes]), Stop> {
+    let number = integer(&args[0]).ok().and_then(|number| usize::try_from(number).ok());
+    let number = number.filter(|number| *number > 0);
+    let number = number.ok_or_else(|| Stop::error("ERR numkeys should be greater than 0".to_owned()))?;
+    args[1..].split_at_checked(number).ok_or_else(Stop::syntax)
 }

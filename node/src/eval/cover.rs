@@ -95,7 +95,7 @@ fn change(
     if key.head.ty() == Some(ty) {
         Txn::recount(key, before, after);
     }
-    txn.store(key, (ty, name), before, after, Parts::NONE);
+    txn.store(key, (ty, name), before, after, Parts::NONE)?;
     txn.queue_element(key, ty, name, before, after);
     txn.queue_bare(key)
 }

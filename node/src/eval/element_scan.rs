@@ -1,13 +1,14 @@
-//! HSCAN and SSCAN: the elements of one key in [pages](Page), by the same kind of cursor as SCAN's.
+//! HSCAN, SSCAN and ZSCAN: the elements of one key in [pages](Page), by the same kind of cursor as SCAN's.
 
 use super::args::{Outcome, Stop, integer, is};
 use super::collection;
+use super::order::score_of;
 use super::page::{Page, position_of};
 use super::scan::{cursor_of, invalid_cursor};
 use super::txn::Txn;
 use crate::command::glob_matches;
 use crate::model::Type;
-use crate::resp::Reply;
+use crate::resp::{Reply, format_double};
 use bytes::Bytes;
 
 /// Elements that a step returns if nothing else is asked for; a small key comes whole.
@@ -51,9 +52,15 @@ pub(super) fn element_scan(txn: &mut Txn<'_>, args: &[Bytes], ty: Type) -> Outco
         next,
         match ty {
             Type::Set => found.map(|(name, _)| name).collect(),
+            Type::SortedSet => found.flat_map(|(name, value)| [name, score(&value)]).collect(),
             _ => found.flat_map(|(name, value)| [name, value]).collect(),
         },
     ))
+}
+
+/// A score as text, also in RESP3.
+fn score(value: &[u8]) -> Bytes {
+    Bytes::from(score_of(value).map_or_else(String::new, format_double))
 }
 
 /// A cursor, 0 at the end, and what was found.

@@ -2,6 +2,7 @@
 
 use super::txn::{Key, Txn};
 use crate::engine::keys;
+use crate::engine::order::Span;
 use crate::model::{Count, Element, Parts, Type, encode_element};
 use bytes::Bytes;
 use std::io;
@@ -61,6 +62,22 @@ impl Txn<'_> {
         })
     }
 
+    /// Visible elements of a visible key whose names are in a span, in order of the names.
+    pub(super) fn fields_in(
+        &self,
+        key: &Key,
+        span: Span,
+        reverse: bool,
+    ) -> impl Iterator<Item = io::Result<(Bytes, Bytes)>> {
+        let ty = Self::type_of(key);
+        let mut range = keys::elements_of_type(key.slot, &key.name, ty);
+        range.start = keys::element(key.slot, &key.name, ty, &span.start);
+        if let Some(end) = &span.end {
+            range.end = keys::element(key.slot, &key.name, ty, end);
+        }
+        self.visible(key, ty, range, reverse)
+    }
+
     /// The first visible element whose name is not below this one.
     pub(super) fn first_from(&self, key: &Key, name: &[u8]) -> io::Result<Option<(Bytes, Bytes)>> {
         let ty = Self::type_of(key);
@@ -108,14 +125,15 @@ impl Txn<'_> {
         before: &Element,
         mut element: Element,
         parts: Parts,
-    ) {
+    ) -> io::Result<()> {
         element.trim(key.head.floor);
-        self.store(key, (ty, name), before, &element, parts);
+        self.store(key, (ty, name), before, &element, parts)?;
         self.queue_element(key, ty, name, before, &element);
+        Ok(())
     }
 
     /// The only writer of element rows, with what derives from them: an element without anything has no
-    /// row, and a sorted set's members are in the score index as they stand in theirs.
+    /// row, and where elements have an order the index of it has them as they stand in theirs.
     pub(super) fn store(
         &mut self,
         key: &Key,
@@ -123,14 +141,15 @@ impl Txn<'_> {
         before: &Element,
         after: &Element,
         parts: Parts,
-    ) {
+    ) -> io::Result<()> {
         let row = keys::element(key.slot, &key.name, ty, name);
         match after.is_empty() {
             true => self.drop_row(row),
             false => self.put_row(row, encode_element(after), parts),
         }
-        if ty == Type::SortedSet {
-            self.rescore(key, name, before, after);
+        match ty.has_order() {
+            true => self.reorder(key, (ty, name), before, after),
+            false => Ok(()),
         }
     }
 
@@ -176,7 +195,7 @@ impl Txn<'_> {
         let mut element = before.clone();
         element.write(self.stamp(), Some(value));
         Self::recount(key, &before, &element);
-        self.put_element(key, (ty, name), &before, element, Parts::REGISTER);
+        self.put_element(key, (ty, name), &before, element, Parts::REGISTER)?;
         Ok(!before.exists(key.floor))
     }
 
@@ -196,8 +215,7 @@ impl Txn<'_> {
         let mut element = before.clone();
         element.add(self.context.origin, self.stamp(), amount, key.floor);
         Self::recount(key, &before, &element);
-        self.put_element(key, (ty, name), &before, element, Parts::SUM);
-        Ok(())
+        self.put_element(key, (ty, name), &before, element, Parts::SUM)
     }
 
     /// Removes a field or a member of a visible key; whether it was there.
@@ -208,12 +226,15 @@ impl Txn<'_> {
             return Ok(false);
         }
         let mut element = before.clone();
-        element.write(self.stamp(), None);
+        match ty {
+            Type::List => element.remove_for_good(self.stamp()),
+            _ => element.write(self.stamp(), None),
+        }
         Self::recount(key, &before, &element);
         if self.is_synced() {
-            self.put_element(key, (ty, name), &before, element, Parts::REGISTER);
+            self.put_element(key, (ty, name), &before, element, Parts::REGISTER)?;
         } else {
-            self.store(key, (ty, name), &before, &Element::default(), Parts::NONE);
+            self.store(key, (ty, name), &before, &Element::default(), Parts::NONE)?;
         }
         Ok(true)
     }
@@ -245,7 +266,7 @@ impl Txn<'_> {
             Self::recount(key, &ours, &joined);
         }
         key.shows_since(ty, joined.earliest_visible(key.floor));
-        self.store(key, (ty, name), &ours, &joined, Parts::NONE);
+        self.store(key, (ty, name), &ours, &joined, Parts::NONE)?;
         self.queue_element(key, ty, name, &ours, &joined);
         Ok((ours, joined))
     }

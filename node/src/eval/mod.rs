@@ -32,22 +32,26 @@ mod hashes;
 mod hyperloglog;
 mod keyspace;
 mod lcs;
+mod lists;
 mod long_double;
 mod mix;
+mod order;
 mod page;
 mod randfield;
 mod ranges;
+mod ranks;
 mod remote;
 mod rename;
 mod sample;
 mod scan;
-mod scores;
 mod set;
 mod sets;
+mod streams;
 mod strings;
 #[cfg(test)]
 mod tests;
 mod txn;
+mod zsets;
 
 pub use clean::{CleanFrom, CleanRules, Cleaned, clean, garbage_waits};
 pub use compare::{Comparison, Condition, end_of_key, is_met};
@@ -65,7 +69,9 @@ use crate::command::{Command, Family, Id};
 use crate::model::Type;
 use crate::resp::Reply;
 use args::{Outcome, Stop};
-use sets::Algebra;
+use lists::Side;
+use streams::Algebra;
+use zsets::{By, End, Source};
 use std::io;
 
 /// Largest value that a command may make, in bytes: an entry of the log takes it with its key.
@@ -98,7 +104,7 @@ fn check_size(command: &Command) -> Result<(), Stop> {
     }
     let args: usize = command.args.iter().map(|arg| arg.len()).sum();
     let key = match command.spec.family {
-        Family::Hash | Family::Set => command.first_key().map_or(0, |key| key.len()),
+        Family::Hash | Family::List | Family::Set | Family::SortedSet => command.first_key().map_or(0, |key| key.len()),
         _ => 0,
     };
     let rows = command.args.len().saturating_mul(key + ROW_OVERHEAD_BYTES);
@@ -185,6 +191,8 @@ fn dispatch(txn: &mut Txn<'_>, command: &Command) -> Outcome {
         _ => match command.spec.family {
             Family::Bitmap => on_bits(txn, command),
             Family::HyperLogLog => on_sketches(txn, command),
+            Family::List => on_lists(txn, command),
+            Family::SortedSet => on_sorted_sets(txn, command),
             _ => on_parts(txn, command),
         },
     }
@@ -214,6 +222,69 @@ fn on_sketches(txn: &mut Txn<'_>, command: &Command) -> Outcome {
     }
 }
 
+fn on_lists(txn: &mut Txn<'_>, command: &Command) -> Outcome {
+    let (args, name) = (&command.args[..], command.spec.name);
+    match command.spec.id {
+        Id::Lpush => lists::push(txn, args, Side::Left, false),
+        Id::Rpush => lists::push(txn, args, Side::Right, false),
+        Id::LpushX => lists::push(txn, args, Side::Left, true),
+        Id::RpushX => lists::push(txn, args, Side::Right, true),
+        Id::Lpop => lists::pop(txn, args, Side::Left, name),
+        Id::Rpop => lists::pop(txn, args, Side::Right, name),
+        Id::Lmpop => lists::lmpop(txn, args),
+        Id::Lmove => lists::lmove(txn, args),
+        Id::RpopLpush => lists::rpoplpush(txn, args),
+        Id::Llen => lists::llen(txn, args),
+        Id::Lindex => lists::lindex(txn, args),
+        Id::Lrange => lists::lrange(txn, args),
+        Id::Lpos => lists::lpos(txn, args),
+        Id::Lset => lists::lset(txn, args),
+        Id::Linsert => lists::linsert(txn, args),
+        Id::Lrem => lists::lrem(txn, args),
+        Id::Ltrim => lists::ltrim(txn, args),
+        _ => Err(not_ours(command)),
+    }
+}
+
+fn on_sorted_sets(txn: &mut Txn<'_>, command: &Command) -> Outcome {
+    let (args, name) = (&command.args[..], command.spec.name);
+    match command.spec.id {
+        Id::Zadd => zsets::zadd(txn, args),
+        Id::ZincrBy => zsets::zincrby(txn, args),
+        Id::Zrem => zsets::zrem(txn, args),
+        Id::Zcard => zsets::zcard(txn, args),
+        Id::Zscore => zsets::zscore(txn, args),
+        Id::Zmscore => zsets::zmscore(txn, args),
+        Id::Zrank => zsets::zrank(txn, args, End::Min),
+        Id::ZrevRank => zsets::zrank(txn, args, End::Max),
+        Id::Zcount => zsets::zcount(txn, args, By::Score),
+        Id::ZlexCount => zsets::zcount(txn, args, By::Name),
+        Id::Zrange => zsets::range(txn, args, Source::Any),
+        Id::ZrevRange => zsets::range(txn, args, Source::REV_RANGE),
+        Id::ZrangeByScore => zsets::range(txn, args, Source::BY_SCORE),
+        Id::ZrevRangeByScore => zsets::range(txn, args, Source::REV_BY_SCORE),
+        Id::ZrangeByLex => zsets::range(txn, args, Source::BY_NAME),
+        Id::ZrevRangeByLex => zsets::range(txn, args, Source::REV_BY_NAME),
+        Id::ZrangeStore => zsets::zrange_store(txn, args),
+        Id::ZremRangeByRank => zsets::rem_range(txn, args, By::Rank),
+        Id::ZremRangeByScore => zsets::rem_range(txn, args, By::Score),
+        Id::ZremRangeByLex => zsets::rem_range(txn, args, By::Name),
+        Id::ZpopMin => zsets::zpop(txn, args, End::Min),
+        Id::ZpopMax => zsets::zpop(txn, args, End::Max),
+        Id::Zmpop => zsets::zmpop(txn, args),
+        Id::ZrandMember => randfield::rand_elements(txn, args, Type::SortedSet),
+        Id::Zscan => element_scan::element_scan(txn, args, Type::SortedSet),
+        Id::Zunion => zsets::combine(txn, args, Algebra::Union, name),
+        Id::Zinter => zsets::combine(txn, args, Algebra::Inter, name),
+        Id::Zdiff => zsets::combine(txn, args, Algebra::Diff, name),
+        Id::ZunionStore => zsets::combine_store(txn, args, Algebra::Union, name),
+        Id::ZinterStore => zsets::combine_store(txn, args, Algebra::Inter, name),
+        Id::ZdiffStore => zsets::combine_store(txn, args, Algebra::Diff, name),
+        Id::ZinterCard => zsets::zintercard(txn, args, name),
+        _ => Err(not_ours(command)),
+    }
+}
+
 /// Parts of strings, floats, what goes over many fields or keys, and keys under other names.
 fn on_parts(txn: &mut Txn<'_>, command: &Command) -> Outcome {
     let args = &command.args[..];
@@ -224,7 +295,7 @@ fn on_parts(txn: &mut Txn<'_>, command: &Command) -> Outcome {
         Id::Lcs => lcs::lcs(txn, args),
         Id::MsetNx => strings::msetnx(txn, args),
         Id::HstrLen => hashes::hstrlen(txn, args),
-        Id::HrandField => randfield::hrandfield(txn, args),
+        Id::HrandField => randfield::rand_elements(txn, args, Type::Hash),
         Id::Hscan => element_scan::element_scan(txn, args, Type::Hash),
         Id::HincrByFloat => floats::hincrbyfloat(txn, args),
         Id::Keys => keyspace::keys(txn, args),

@@ -7,6 +7,7 @@
 //! Counters arrive as the number that they were here.
 
 use super::args::{Outcome, Stop, is};
+use super::lists;
 use super::txn::{Key, Txn};
 use super::{ROW_OVERHEAD_BYTES, WRITE_BYTES_MAX};
 use crate::model::Type;
@@ -52,7 +53,13 @@ fn copy_over(txn: &mut Txn<'_>, source: &Key, mut target: Key, command: &str) ->
         }
         Contents::Elements(ty, all) => {
             txn.claim(&mut target, ty);
-            for (name, value) in all {
+            for (index, (name, value)) in (0..).zip(all) {
+                // Positions are never used again, also not under another key's name: what came of
+                // an earlier copy may have been removed there.
+                let name = match ty {
+                    Type::List => lists::position_of_index(index, txn.stamp()),
+                    _ => name,
+                };
                 txn.set_field(&mut target, &name, value)?;
             }
         }

@@ -1,17 +1,16 @@
 //! Commands on sets. A member is an element with an empty value.
 //!
-//! Members stand in order, so unions, intersections and differences are merges of sorted streams:
-//! nothing is loaded but what is answered or stored.
+//! Unions, intersections and differences are merges of [sorted streams](Streams).
 
 use super::args::{Outcome, Stop, integer, is};
-use super::collection::{Budget, load, load_to_write};
+use super::collection::{Budget, load, load_to_write, positive};
 use super::sample::Sample;
+use super::streams::{Algebra, Streams};
 use super::txn::{Key, Txn};
 use crate::model::Type;
 use crate::resp::Reply;
 use bytes::Bytes;
 use std::io;
-use std::iter::Peekable;
 
 pub(super) fn sadd(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     let mut key = load_to_write(txn, &args[1], Type::Set)?;
@@ -84,12 +83,6 @@ pub(super) fn smove(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     Ok(Reply::Int(1))
 }
 
-/// How many are asked for by SPOP.
-fn positive(arg: &[u8]) -> Result<u64, Stop> {
-    let out_of_range = || Stop::error("ERR value is out of range, must be positive".to_owned());
-    u64::try_from(integer(arg).map_err(|_| out_of_range())?).map_err(|_| out_of_range())
-}
-
 pub(super) fn spop(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     if args.len() > 3 {
         return Err(Stop::syntax());
@@ -138,96 +131,6 @@ pub(super) fn srandmember(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
         None => members.next().unwrap_or(Reply::Null),
         Some(_) => Reply::Array(members.collect()),
     })
-}
-
-/// What is made of several sets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Algebra {
-    /// What is in all.
-    Inter,
-    /// What is in any.
-    Union,
-    /// What is in the first and in no other.
-    Diff,
-}
-
-type Members<'a> = Peekable<Box<dyn Iterator<Item = io::Result<Bytes>> + 'a>>;
-
-/// Members of several sets as one sorted stream.
-struct Streams<'a> {
-    algebra: Algebra,
-    sets: Vec<Members<'a>>,
-}
-
-impl<'a> Streams<'a> {
-    fn new(txn: &'a Txn<'_>, keys: &'a [Key], algebra: Algebra) -> Streams<'a> {
-        let members = |key: &'a Key| -> Members<'a> {
-            let names = txn.fields(key).map(|field| field.map(|(name, _)| name));
-            (Box::new(names) as Box<dyn Iterator<Item = io::Result<Bytes>>>).peekable()
-        };
-        Streams { algebra, sets: keys.iter().map(members).collect() }
-    }
-
-    /// The smallest name that stands next anywhere.
-    fn least(&mut self) -> io::Result<Option<Bytes>> {
-        let mut least: Option<Bytes> = None;
-        for set in &mut self.sets {
-            match set.next_if(Result::is_err) {
-                Some(error) => return error.map(Some),
-                None => {
-                    let Some(Ok(name)) = set.peek() else { continue };
-                    if least.as_ref().is_none_or(|least| name < least) {
-                        least = Some(name.clone());
-                    }
-                }
-            }
-        }
-        Ok(least)
-    }
-
-    /// Takes a name from all that have it next; which these are, as the first and how many.
-    fn take(&mut self, name: &Bytes) -> (bool, usize) {
-        let (mut first, mut count) = (false, 0);
-        for (place, set) in self.sets.iter_mut().enumerate() {
-            if set.next_if(|next| next.as_ref().is_ok_and(|next| next == name)).is_some() {
-                first |= place == 0;
-                count += 1;
-            }
-        }
-        (first, count)
-    }
-
-    fn step(&mut self) -> io::Result<Option<Bytes>> {
-        loop {
-            // Where one has no more, or the first has none, nothing follows.
-            let needed = match self.algebra {
-                Algebra::Union => 0,
-                Algebra::Diff => 1,
-                Algebra::Inter => self.sets.len(),
-            };
-            if self.sets.iter_mut().take(needed).any(|set| set.peek().is_none()) {
-                return Ok(None);
-            }
-            let Some(name) = self.least()? else { return Ok(None) };
-            let (first, count) = self.take(&name);
-            let is_in = match self.algebra {
-                Algebra::Union => true,
-                Algebra::Diff => first && count == 1,
-                Algebra::Inter => count == self.sets.len(),
-            };
-            if is_in {
-                return Ok(Some(name));
-            }
-        }
-    }
-}
-
-impl Iterator for Streams<'_> {
-    type Item = io::Result<Bytes>;
-
-    fn next(&mut self) -> Option<io::Result<Bytes>> {
-        self.step().transpose()
-    }
 }
 
 /// Sets by name. All are looked at, so that a wrong type is found wherever it is.

@@ -8,6 +8,7 @@
 //! * A write that creates a key voids the expiry that an emptied one may have left.
 //! * A passed expiry is never made a floor: it hides by itself.
 
+use super::order::order_of;
 use crate::codec::DecodeError;
 use crate::engine::keys::{self, RowKey};
 use crate::engine::view::View;
@@ -295,8 +296,10 @@ impl<'a> Txn<'a> {
         debug_assert!(!self.is_synced(), "a synced key is deleted by a floor");
         if key.head.ty().is_some_and(Type::has_elements) {
             self.view.delete_range(keys::elements(key.slot, &key.name));
-            if key.head.ty() == Some(Type::SortedSet) {
-                self.view.delete_range(keys::scores(key.slot, &key.name));
+            if let Some(ty) = key.head.ty().filter(|ty| ty.has_order()) {
+                for rows in order_of(key, ty).all() {
+                    self.view.delete_range(rows);
+                }
             }
             self.wrote = true;
         }

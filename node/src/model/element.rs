@@ -4,7 +4,7 @@ use super::floor::Floor;
 use super::integer::{format_integer, parse_integer};
 use crate::flaws::{self, Flaw};
 use bytes::Bytes;
-use flotilla_topology::ids::Origin;
+use flotilla_topology::ids::{ClusterId, Incarnation, Origin};
 use flotilla_topology::stamp::Stamp;
 
 /// A value under the stamp of the command that wrote it. Fields are in the order that decides
@@ -44,6 +44,9 @@ pub struct Reset {
     /// The command that absorbed it.
     pub by: Stamp,
 }
+
+/// Nobody's sum: a reset of it is a removal for good, see [`Element::remove_for_good`].
+const NOBODY: Origin = Origin { cluster: ClusterId(0), incarnation: Incarnation(0) };
 
 impl Sum {
     /// The stamp by which a floor judges it.
@@ -102,7 +105,23 @@ impl Element {
 
     /// The register, if it is not hidden.
     fn counted(&self, floor: Floor) -> Option<&Register> {
-        self.register.as_ref().filter(|register| !floor.hides(register.stamp))
+        let register = self.register.as_ref().filter(|_| self.gone_for_good().is_none());
+        register.filter(|register| !floor.hides(register.stamp))
+    }
+
+    /// Removes it so that no later write brings it back, whatever its stamp: only for elements whose
+    /// names are never used again. A list's element is such; another cluster may set it without having
+    /// seen that it was popped. No floor hides the removal, so it counts wherever it comes first or last.
+    pub fn remove_for_good(&mut self, stamp: Stamp) {
+        let gone = Reset { slot: NOBODY, stamp, sum: 0, by: stamp };
+        self.resets.retain(|reset| reset.slot != NOBODY);
+        self.resets.insert(0, gone); // the least of all slots
+        self.register = Some(Register { stamp, value: None });
+    }
+
+    /// When it was removed for good.
+    fn gone_for_good(&self) -> Option<Stamp> {
+        self.resets.first().filter(|reset| reset.slot == NOBODY).map(|reset| reset.by)
     }
 
     /// What a sum adds on top of the register: none if it is hidden or wholly absorbed.
@@ -152,6 +171,12 @@ impl Element {
         let sums = self.sums.iter().filter(move |sum| self.contribution(sum, floor).is_some());
         let register = register.map(|register| (register.stamp, register.stamp));
         register.into_iter().chain(sums.map(|sum| (sum.mark(), sum.stamp)))
+    }
+
+    /// The register's value and its stamp, hidden or not, if it was not removed.
+    pub fn last_value(&self) -> Option<(Stamp, &Bytes)> {
+        let register = self.counted(Floor::NONE)?;
+        Some((register.stamp, register.value.as_ref()?))
     }
 
     /// Whether it has a value under `floor`.
@@ -230,7 +255,7 @@ impl Element {
         if self.register.as_ref().is_some_and(|register| floor.hides(register.stamp)) {
             self.register = None;
         }
-        self.resets.retain(|reset| !floor.hides(reset.stamp));
+        self.resets.retain(|reset| reset.slot == NOBODY || !floor.hides(reset.stamp));
         self.sums.retain(|sum| !floor.hides(sum.mark()));
     }
 
@@ -262,12 +287,19 @@ impl Element {
     /// clusters have said that they have it. A removal goes with everything that it hides; a value
     /// only loses the sums that it has absorbed, and its memory of them.
     pub fn collect(&mut self, stable: impl Fn(Stamp) -> bool) {
-        let asked = |reset: &Reset| flaws::has(Flaw::ResetUnasked) || stable(reset.by);
-        if self.removal().is_some_and(&stable) && self.resets.iter().all(asked) {
+        if self.gone_for_good().is_some_and(&stable) {
             *self = Element::default();
             return;
         }
-        let settled = |reset: &&Reset| asked(reset) && self.is_spent(reset);
+        let asked = |reset: &Reset| flaws::has(Flaw::ResetUnasked) || stable(reset.by);
+        if self.gone_for_good().is_none()
+            && self.removal().is_some_and(&stable)
+            && self.resets.iter().all(asked) {
+            *self = Element::default();
+            return;
+        }
+        let settled =
+            |reset: &&Reset| reset.slot != NOBODY && asked(reset) && self.is_spent(reset);
         let settled: Vec<Reset> = self.resets.iter().filter(settled).copied().collect();
         if settled.is_empty() {
             return;

@@ -46,7 +46,7 @@ use flotilla_topology::stamp::Stamp;
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
-/// What a key holds. 3 is kept for lists.
+/// What a key holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Type {
@@ -54,6 +54,9 @@ pub enum Type {
     String = 1,
     /// Fields, an element each.
     Hash = 2,
+    /// Elements at positions, which are their names; one that is removed is [removed for
+    /// good](Element::remove_for_good).
+    List = 3,
     /// Members, an element each, with an empty value.
     Set = 4,
     /// Members with scores, an element each: its value is the score's eight bytes, IEEE 754, big-endian.
@@ -66,6 +69,7 @@ impl Type {
         match number {
             1 => Some(Type::String),
             2 => Some(Type::Hash),
+            3 => Some(Type::List),
             4 => Some(Type::Set),
             5 => Some(Type::SortedSet),
             _ => None,
@@ -75,6 +79,11 @@ impl Type {
     /// Whether its values stand in rows of their own.
     pub fn has_elements(self) -> bool {
         self != Type::String
+    }
+
+    /// Whether its elements stand in an order of their own, which the order index has.
+    pub fn has_order(self) -> bool {
+        matches!(self, Type::List | Type::SortedSet)
     }
 
     /// Its number in rows.
@@ -87,6 +96,7 @@ impl Type {
         match self {
             Type::String => "string",
             Type::Hash => "hash",
+            Type::List => "list",
             Type::Set => "set",
             Type::SortedSet => "zset",
         }

@@ -28,7 +28,7 @@ pub struct Mix {
 impl Mix {
     /// One for a history.
     pub fn new(dice: &mut Dice) -> Mix {
-        Mix { favours: dice.roll(10), down: dice.chance(30) }
+        Mix { favours: dice.roll(12), down: dice.chance(30) }
     }
 
     /// A command on `key`.
@@ -45,6 +45,8 @@ impl Mix {
             5 => &[4, 0, 7, 17],                   // strings as counters
             6 => &[10, 17, 20, 7, 12],             // ends taken back
             9 => &[22, 22, 23, 24, 17, 25, 7, 10], // sets, and hashes in their place
+            10 => &[26, 26, 27, 28, 29, 29, 17, 7, 10], // sorted sets
+            11 => &[30, 31, 32, 33, 34, 35, 36, 30, 17, 7, 10], // lists
             _ => &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21],
         };
         match dice.pick(of) {
@@ -66,6 +68,17 @@ impl Mix {
             23 => format!("SADD {key} {field} x{} {field}", value % 3),
             24 => format!("SREM {key} {field} x{}", value % 3),
             25 => format!("SUNIONSTORE {key} {key}"),
+            26 => format!("ZADD {key} {value} {field}"),
+            27 => format!("ZADD {key} {value} {field} {} x{}", value % 5, value % 3),
+            28 => format!("ZINCRBY {key} {added} {field}"),
+            29 => format!("ZREM {key} {field} x{}", value % 3),
+            30 => format!("RPUSH {key} {}", value % 4),
+            31 => format!("LPUSH {key} {} {}", value % 4, value % 3),
+            32 => format!("LPOP {key}"),
+            33 => format!("RPOP {key}"),
+            34 => format!("LSET {key} {} {value}", value % 4 - 2),
+            35 => format!("LREM {key} 0 {}", value % 4),
+            36 => format!("LINSERT {key} BEFORE {} {value}", value % 4),
             _ => format!("GETDEL {key}"),
         }
     }
@@ -90,7 +103,8 @@ fn text(reply: &Reply) -> String {
         Reply::Array(items) | Reply::Set(items) => {
             items.iter().map(text).collect::<Vec<_>>().join(" ")
         }
-        Reply::Map(pairs) => {
+        Reply::Double(number) => number.to_string(),
+        Reply::Map(pairs) | Reply::Pairs(pairs) => {
             let pairs = pairs.iter().map(|(key, value)| format!("{} {}", text(key), text(value)));
             pairs.collect::<Vec<_>>().join(" ")
         }
@@ -113,6 +127,14 @@ fn look(ask: &mut dyn FnMut(&str) -> String, key: &str) -> Seen {
         "set" => {
             seen.push(ask(&format!("SMEMBERS {key}")));
             seen.push(ask(&format!("SCARD {key}")));
+        }
+        "zset" => {
+            seen.push(ask(&format!("ZRANGE {key} 0 -1 WITHSCORES")));
+            seen.push(ask(&format!("ZCARD {key}")));
+        }
+        "list" => {
+            seen.push(ask(&format!("LRANGE {key} 0 -1")));
+            seen.push(ask(&format!("LLEN {key}")));
         }
         _ => {}
     }
@@ -166,6 +188,12 @@ pub fn expected(before: &Seen, ms: u64, key: &str, line: &str) -> Seen {
         "string" => drop(ask(1, &format!("SET {key} {}", before[1]))),
         "hash" => drop(ask(1, &format!("HSET {key} {}", before[1]))),
         "set" => drop(ask(1, &format!("SADD {key} {}", before[1]))),
+        "zset" => {
+            // Members and scores, the other way round.
+            let words: Vec<&str> = before[1].split(' ').rev().collect();
+            ask(1, &format!("ZADD {key} {}", words.join(" ")));
+        }
+        "list" => drop(ask(1, &format!("RPUSH {key} {}", before[1]))),
         _ => {}
     }
     if let Some(end) = before.last().filter(|end| !end.starts_with('-')) {

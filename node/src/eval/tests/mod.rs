@@ -12,3 +12,4 @@ mod sets;
 mod simulation;
 mod switched;
 mod world;
+mod zsets;

@@ -1,9 +1,11 @@
 //! Which members of a sorted set are meant: by rank, by score or by name.
 
 use super::super::args::{Stop, integer};
-use super::super::txn::Key;
-use crate::engine::keys;
+use super::super::order::Entry;
+use super::super::txn::{Key, Txn};
+use crate::engine::order::{Span, behind, ordered_score};
 use bytes::Bytes;
+use std::io;
 use std::ops::Range;
 
 /// One end of a range of scores.
@@ -52,25 +54,29 @@ impl Scores {
         }
     }
 
-    /// Its rows in the score index.
-    pub(super) fn rows(self, key: &Key) -> Range<Bytes> {
-        let all = keys::scores(key.slot, &key.name);
-        // Rows of a score stand between it and the next higher one.
-        let at = |score: f64| keys::score(key.slot, &key.name, score, b"");
-        let behind = |score: f64| match score {
-            f64::INFINITY => all.end.clone(),
-            score => at(score.next_up()),
-        };
+    /// Its places.
+    pub(super) fn span(self) -> Span {
         let start = match self.least {
-            ScoreBound { score, excluded: false } => at(score),
-            ScoreBound { score, excluded: true } => behind(score),
+            ScoreBound { score, excluded: false } => Some(at(score)),
+            ScoreBound { score, excluded: true } => above(score),
         };
         let end = match self.most {
-            ScoreBound { score, excluded: false } => behind(score),
-            ScoreBound { score, excluded: true } => at(score),
+            ScoreBound { score, excluded: false } => above(score),
+            ScoreBound { score, excluded: true } => Some(at(score)),
         };
-        start..end
+        // Nothing is above infinity.
+        start.map_or(Span::before(Bytes::new()), |start| Span { start, end })
     }
+}
+
+/// The first place of a score.
+fn at(score: f64) -> Bytes {
+    Bytes::copy_from_slice(&ordered_score(score))
+}
+
+/// The first place of the next higher score; none above infinity.
+fn above(score: f64) -> Option<Bytes> {
+    (score != f64::INFINITY).then(|| at(score.next_up()))
 }
 
 /// One end of a range of names.
@@ -105,7 +111,7 @@ impl Names {
     }
 
     /// Whether a member is in it.
-    pub(super) fn has(&self, member: &[u8]) -> bool {
+    fn has(&self, member: &[u8]) -> bool {
         let above = match &self.lowest {
             NameBound::Lowest => true,
             NameBound::Highest => false,
@@ -118,12 +124,77 @@ impl Names {
         };
         above && below
     }
+
+    /// Its places among those of one score.
+    fn span(&self, score: f64) -> Span {
+        let place = |name: &[u8]| Bytes::from([&ordered_score(score)[..], name].concat());
+        let start = match &self.lowest {
+            NameBound::Lowest => Some(at(score)),
+            NameBound::Highest => None,
+            NameBound::At { name, excluded: false } => Some(place(name)),
+            NameBound::At { name, excluded: true } => Some(behind(&place(name))),
+        };
+        let end = match &self.highest {
+            NameBound::Lowest => Some(at(score)),
+            NameBound::Highest => above(score),
+            NameBound::At { name, excluded: false } => Some(behind(&place(name))),
+            NameBound::At { name, excluded: true } => Some(place(name)),
+        };
+        start.map_or(Span::before(Bytes::new()), |start| Span { start, end })
+    }
+}
+
+/// Members of a sorted set that are meant by their scores or names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Section {
+    pub(super) span: Span,
+    /// Where scores differ names are not in one order, and each must be looked at.
+    names: Option<Names>,
+}
+
+impl Section {
+    /// Members between two scores.
+    pub(super) fn of_scores(scores: Scores) -> Section {
+        Section { span: scores.span(), names: None }
+    }
+
+    /// Members between two names.
+    pub(super) fn of_names(txn: &Txn<'_>, key: &Key, names: Names) -> io::Result<Section> {
+        let edge = |reverse| txn.in_order(key, &Span::ALL, reverse).next().transpose();
+        Ok(match (edge(false)?, edge(true)?) {
+            (Some(first), Some(last)) if first.score == last.score => {
+                Section { span: names.span(first.score), names: None }
+            }
+            _ => Section { span: Span::ALL, names: Some(names) },
+        })
+    }
+
+    /// Them, in order.
+    pub(super) fn members(
+        &self,
+        txn: &Txn<'_>,
+        key: &Key,
+        reverse: bool,
+    ) -> impl Iterator<Item = io::Result<Entry>> {
+        txn.in_order(key, &self.span, reverse).filter(|entry| match (&self.names, entry) {
+            (Some(names), Ok(entry)) => names.has(&entry.member()),
+            _ => true,
+        })
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self, txn: &Txn<'_>, key: &Key) -> io::Result<u64> {
+        match self.names {
+            None => txn.count_in(key, &self.span),
+            Some(_) => self.members(txn, key, false).try_fold(0, |n, entry| entry.map(|_| n + 1)),
+        }
+    }
 }
 
 /// Places from the front, as two that may count from the end mean them among so many.
-pub(super) fn places(start: i64, stop: i64, count: u64) -> Range<u64> {
+pub(in super::super) fn places(start: i64, stop: i64, count: u64) -> Range<u64> {
     let count = i64::try_from(count).unwrap_or(i64::MAX);
-    let place = |at: i64| if at < 0 { (count + at).max(if at < 0 { -1 } else { 0 }) } else { at };
+    let place = |at: i64| if at < 0 { count.saturating_add(at) } else { at };
     let (start, stop) = (place(start).max(0), place(stop).min(count - 1));
     if start > stop { 0..0 } else { start as u64..stop as u64 + 1 }
 }

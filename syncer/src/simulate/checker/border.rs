@@ -33,6 +33,8 @@ fn kind(ty: Type) -> Kind {
         Type::String => Kind::Text,
         Type::Hash => Kind::Hash,
         Type::Set => Kind::Set,
+        Type::SortedSet => Kind::Scores,
+        Type::List => Kind::List,
     }
 }
 
@@ -155,6 +157,7 @@ pub fn answer(reply: &Reply) -> Answer {
         Reply::Null => Answer::Null,
         Reply::Int(number) => Answer::Int(*number),
         Reply::Bulk(bytes) => Answer::Bulk(bytes.to_vec()),
+        Reply::Double(number) => Answer::Bulk(number.to_string().into_bytes()),
         Reply::Error(line) => {
             let code: Option<&[u8]> = line.split(|byte| *byte == b' ').next();
             Answer::Error(code.unwrap_or_default().to_vec())

@@ -7,6 +7,7 @@
 
 use super::judge::{Case, Written};
 use super::local::{Answer, Place, carry_out};
+use super::ordered::shown;
 use super::plain::{Counter, Key, Kind, Seen, Stamp, Text};
 use std::collections::BTreeMap;
 
@@ -99,6 +100,18 @@ pub fn lines(seen: &Seen) -> Vec<String> {
             let members: Vec<String> = seen.values.keys().map(text).collect();
             vec!["set".to_owned(), members.join(" "), members.len().to_string(), end]
         }
+        Some(Kind::Scores) => {
+            let mut members: Vec<(f64, String)> =
+                seen.values.iter().map(|(name, value)| (shown(value), text(name))).collect();
+            members.sort_by(|(a, one), (b, other)| a.total_cmp(b).then_with(|| one.cmp(other)));
+            let pairs: Vec<String> =
+                members.iter().map(|(score, name)| format!("{name} {score}")).collect();
+            vec!["zset".to_owned(), pairs.join(" "), pairs.len().to_string(), end]
+        }
+        Some(Kind::List) => {
+            let values: Vec<String> = seen.values.values().map(text).collect();
+            vec!["list".to_owned(), values.join(" "), values.len().to_string(), end]
+        }
     }
 }
 
@@ -125,7 +138,7 @@ impl Group {
     }
 
     /// What the rules say of a command, once the product has seen what it should.
-    fn carry_out(&self, command: &Command, place: Place) -> Verdict<(Key, Key, Answer)> {
+    fn carry_out(&self, command: &Command, place: Place<'_>) -> Verdict<(Key, Key, Answer)> {
         let before = self.key(&command.words[1]);
         let want = lines(&before.seen(place.now));
         if let Some(found) = command.before.as_ref().filter(|found| **found != want) {
@@ -211,7 +224,7 @@ impl History {
         let counter = group.is.counter;
         // Any stamp that it could have had; with none a delete would look like nothing.
         let stamp = Stamp { clock: group.clock.max(now << 16) + 1, cluster: counter.0 };
-        let place = Place { stamp, now, counter };
+        let place = Place { stamp, now, counter, fresh: &[] };
         let (before, said, answer) = group.carry_out(command, place)?;
         if said != Key::default() {
             return Err(format!("{} said nothing, it should {said:?}", command.line()));
@@ -277,10 +290,23 @@ impl History {
 }
 
 impl Group {
+    /// Positions of a list that are named for the first time.
+    fn fresh(&self, told: &[Told]) -> Vec<Text> {
+        let named = told.iter().flat_map(|told| {
+            let known = self.keys.get(&told.key);
+            let names = told.written.said.elements.keys();
+            names.filter(move |name| known.is_none_or(|key| !key.elements.contains_key(*name)))
+        });
+        let of_lists = named.filter(|(kind, _)| *kind == Kind::List);
+        of_lists.map(|(_, position)| position.clone()).collect()
+    }
+
     /// Judges what an entry says for a command.
     fn command(&self, entry: &Entry, told: &[Told], command: &Command) -> Verdict<Answer> {
         let now = if told.is_empty() { command.now } else { entry.last.ms() };
-        let place = Place { stamp: entry.last, now, counter: self.is.counter };
+        let fresh = self.fresh(told);
+        let place =
+            Place { stamp: entry.last, now, counter: self.is.counter, fresh: &fresh };
         let (before, said, answer) = self.carry_out(command, place)?;
         let name = &command.words[1];
         if let Some(other) = told.iter().find(|told| told.key != *name) {

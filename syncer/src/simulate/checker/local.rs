@@ -3,21 +3,24 @@
 //! One stamp for all of it. What a command says is what it means, also when that changes nothing:
 //! a value that is set once more has a later stamp. A condition that fails says nothing.
 
+use super::ordered;
 use super::plain::{
-    Claim, Counter, Element, Expiry, Floor, Key, Kind, ONLY, Register, Reset, Seen, Stamp, Sum,
+    Claim, Counter, Element, Expiry, Floor, Key, Kind, NOBODY, ONLY, Register, Reset, Seen, Stamp, Sum,
     Text, integer,
 };
 use std::collections::BTreeMap;
 
 /// Where and when a command is carried out.
 #[derive(Debug, Clone, Copy)]
-pub struct Place {
+pub struct Place<'a> {
     /// Its stamp.
     pub stamp: Stamp,
     /// The group's clock, in milliseconds.
     pub now: u64,
     /// Who counts here.
     pub counter: Counter,
+    /// Positions of a list that its entry names and nobody named before, in order.
+    pub fresh: &'a [Text],
 }
 
 /// What a client is told.
@@ -46,16 +49,16 @@ pub struct Outcome {
     pub answer: Answer,
 }
 
-fn told(answer: Answer) -> Outcome {
+pub(super) fn told(answer: Answer) -> Outcome {
     Outcome { said: Key::default(), answer }
 }
 
-fn error(code: &str) -> Outcome {
+pub(super) fn error(code: &str) -> Outcome {
     told(Answer::Error(code.into()))
 }
 
 /// Carries out a command on a key.
-pub fn carry_out(before: &Key, words: &[&[u8]], place: Place) -> Outcome {
+pub fn carry_out(before: &Key, words: &[&[u8]], place: Place<'_>) -> Outcome {
     let seen = before.seen(place.now);
     let writer = Writer { before, place, seen, said: Key::default() };
     let name = String::from_utf8_lossy(words[0]).to_uppercase();
@@ -80,32 +83,33 @@ pub fn carry_out(before: &Key, words: &[&[u8]], place: Place) -> Outcome {
         ("SUNIONSTORE", 3) if words[1] == words[2] => store_again(writer),
         ("PEXPIREAT", 3) => expire(writer, number(2)),
         ("PERSIST", 2) => persist(writer),
-        _ => told(Answer::NoRule),
+        _ => ordered::carry_out(writer, &name, words),
     }
 }
 
-struct Writer<'a> {
+/// A command that is being carried out.
+pub(super) struct Writer<'a> {
     before: &'a Key,
-    place: Place,
+    pub(super) place: Place<'a>,
     /// Of what was there before.
-    seen: Seen,
+    pub(super) seen: Seen,
     said: Key,
 }
 
 impl Writer<'_> {
-    fn done(self, answer: Answer) -> Outcome {
+    pub(super) fn done(self, answer: Answer) -> Outcome {
         Outcome { said: self.said, answer }
     }
 
-    fn exists(&self) -> bool {
+    pub(super) fn exists(&self) -> bool {
         self.seen.kind.is_some()
     }
 
-    fn is_other_than(&self, kind: Kind) -> bool {
+    pub(super) fn is_other_than(&self, kind: Kind) -> bool {
         self.seen.kind.is_some_and(|is| is != kind)
     }
 
-    fn value(&self, name: &[u8]) -> Option<&Text> {
+    pub(super) fn value(&self, name: &[u8]) -> Option<&Text> {
         self.seen.values.get(name)
     }
 
@@ -116,7 +120,7 @@ impl Writer<'_> {
 
     /// A value of this kind is written. If that creates the key, it must not get the end of one
     /// that was emptied before.
-    fn claim(&mut self, kind: Kind, creates: bool) {
+    pub(super) fn claim(&mut self, kind: Kind, creates: bool) {
         let Place { stamp, now, .. } = self.place;
         self.said.claim = Some(Claim { stamp, kind });
         let floor = self.before.floor.max(self.said.floor);
@@ -127,7 +131,7 @@ impl Writer<'_> {
     }
 
     /// The register of an element, over all sums that are there.
-    fn register(&mut self, kind: Kind, name: &[u8], value: Option<Text>) {
+    pub(super) fn register(&mut self, kind: Kind, name: &[u8], value: Option<Text>) {
         let stamp = self.place.stamp;
         let name = (kind, name.to_vec());
         let sums = self.before.elements.get(&name).map(|element| &element.sums);
@@ -140,9 +144,18 @@ impl Writer<'_> {
         self.said.elements.insert(name, Element { register, resets, ..Element::default() });
     }
 
+    /// The removal of an element that no later value brings back.
+    pub(super) fn remove_for_good(&mut self, name: &[u8]) {
+        let stamp = self.place.stamp;
+        let resets = BTreeMap::from([(NOBODY, Reset { stamp, sum: 0, by: stamp })]);
+        let register = Some(Register { stamp, value: None });
+        let gone = Element { register, resets, ..Element::default() };
+        self.said.elements.insert((Kind::List, name.to_vec()), gone);
+    }
+
     /// The own sum of an element: it goes on, or begins anew if nothing of it is left.
     fn add(&mut self, kind: Kind, name: &[u8], amount: i64) {
-        let Place { stamp, now, counter } = self.place;
+        let Place { stamp, now, counter, .. } = self.place;
         let floor = self.before.with(&self.said).floor_at(now);
         let name = (kind, name.to_vec());
         let old = self.before.elements.get(&name);
@@ -269,7 +282,7 @@ fn get_and_end(mut w: Writer<'_>, end: Option<i64>) -> Outcome {
 }
 
 /// Fields with values, or members with empty ones.
-fn put<'a>(
+pub(super) fn put<'a>(
     mut w: Writer<'_>,
     kind: Kind,
     elements: impl Iterator<Item = (&'a [u8], &'a [u8])>,
@@ -305,7 +318,7 @@ fn store_again(mut w: Writer<'_>) -> Outcome {
     w.done(Answer::Int(members.len() as i64))
 }
 
-fn remove(mut w: Writer<'_>, kind: Kind, names: &[&[u8]]) -> Outcome {
+pub(super) fn remove(mut w: Writer<'_>, kind: Kind, names: &[&[u8]]) -> Outcome {
     if w.is_other_than(kind) {
         return error("WRONGTYPE");
     }

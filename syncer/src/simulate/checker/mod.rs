@@ -24,6 +24,7 @@ mod history;
 mod judge;
 
 mod local;
+mod ordered;
 
 mod plain;
 

@@ -48,6 +48,10 @@ pub enum Kind {
     Hash,
     /// Members: without values, which are empty here.
     Set,
+    /// Members with scores: eight bytes, a float.
+    Scores,
+    /// Elements by position.
+    List,
 }
 
 /// Bytes of a name or a value.
@@ -112,6 +116,9 @@ pub struct Register {
 
 /// Who counts: a cluster in one of its lives.
 pub type Counter = (u8, u32);
+
+/// Whose reset is a removal for good.
+pub const NOBODY: Counter = (0, 0);
 
 /// What one counter has added from `start` to `stamp`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,6 +195,9 @@ impl Element {
 
     /// Its value.
     pub fn value(&self, floor: Floor) -> Option<Text> {
+        if self.resets.contains_key(&NOBODY) {
+            return None;
+        }
         let register = self.register.as_ref().filter(|register| !floor.hides(register.stamp));
         let base = register.and_then(|register| register.value.as_ref());
         let adds: Vec<i128> = self.sums.keys().filter_map(|who| self.adds(*who, floor)).collect();
@@ -208,7 +218,9 @@ impl Element {
 
     /// Stamps of all that can be seen of it: of sums the first, which floors go by.
     fn seen_stamps(&self, floor: Floor) -> impl Iterator<Item = Stamp> {
-        let register = self.register.iter().filter(|register| register.value.is_some());
+        let gone = self.resets.contains_key(&NOBODY);
+        let register = self.register.iter();
+        let register = register.filter(move |register| register.value.is_some() && !gone);
         let register = register.map(|register| register.stamp).filter(move |s| !floor.hides(*s));
         let sums = self.sums.iter().filter(move |(who, _)| self.adds(**who, floor).is_some());
         register.chain(sums.map(|(_, sum)| sum.start))

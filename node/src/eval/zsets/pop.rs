@@ -1,0 +1,74 @@
+//! Members taken from either end.
+
+use super::super::args::{Outcome, Stop, integer, is};
+use super::super::collection::{Budget, counted_keys, positive};
+use super::super::order::Entry;
+use super::super::txn::{Key, Txn};
+use super::{End, load, load_to_write, pair, remove};
+use crate::engine::order::Span;
+use crate::resp::Reply;
+use bytes::Bytes;
+
+/// Removes up to so many members from an end of a visible key.
+fn pop(txn: &mut Txn<'_>, mut key: Key, end: End, count: u64) -> Result<Vec<Entry>, Stop> {
+    let (mut popped, mut budget) = (Vec::new(), Budget::write(&key));
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    for entry in txn.in_order(&key, &Span::ALL, end == End::Max).take(count) {
+        let entry = entry?;
+        budget.take(entry.place.len())?;
+        popped.push(entry);
+    }
+    if !popped.is_empty() {
+        let members: Vec<Bytes> = popped.iter().map(Entry::member).collect();
+        remove(txn, &mut key, &members)?;
+        txn.save_or_drop(key)?;
+    }
+    Ok(popped)
+}
+
+/// ZPOPMIN and ZPOPMAX.
+pub(in super::super) fn zpop(txn: &mut Txn<'_>, args: &[Bytes], end: End) -> Outcome {
+    if args.len() > 3 {
+        return Err(Stop::syntax());
+    }
+    let count = args.get(2).map(|count| positive(count)).transpose()?;
+    let key = load_to_write(txn, &args[1])?;
+    if key.ty.is_none() {
+        return Ok(Reply::Array(Vec::new()));
+    }
+    let popped = pop(txn, key, end, count.unwrap_or(1))?;
+    let pairs = popped.iter().map(pair);
+    Ok(match count {
+        Some(_) => Reply::Pairs(pairs.collect()),
+        None => Reply::Array(pairs.flat_map(|(member, score)| [member, score]).collect()),
+    })
+}
+
+/// ZMPOP.
+pub(in super::super) fn zmpop(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let (names, options) = counted_keys(&args[1..])?;
+    let [end, options @ ..] = options else { return Err(Stop::syntax()) };
+    let end = match () {
+        () if is(end, "MIN") => End::Min,
+        () if is(end, "MAX") => End::Max,
+        () => return Err(Stop::syntax()),
+    };
+    let count = match options {
+        [] => 1,
+        [word, count] if is(word, "COUNT") => match integer(count) {
+            Ok(count @ 1..) => count as u64,
+            _ => return Err(Stop::error("ERR count should be greater than 0".to_owned())),
+        },
+        _ => return Err(Stop::syntax()),
+    };
+    for name in names {
+        if load(txn, name)?.ty.is_none() {
+            continue;
+        }
+        let key = load_to_write(txn, name)?;
+        let popped = pop(txn, key, end, count)?;
+        let members = popped.iter().map(pair).map(|(member, score)| Reply::Array(vec![member, score]));
+        return Ok(Reply::Array(vec![Reply::Bulk(name.clone()), Reply::Array(members.collect())]));
+    }
+    Ok(Reply::NullArray)
+}
