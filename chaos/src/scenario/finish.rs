@@ -30,8 +30,9 @@ impl Trial<'_> {
             self.check_probes(probes).await;
         }
         let world = self.world;
-        let sample =
-            || async move { world.replica_digests().await.map_err(|error| format!("{error:#}")) };
+        let sample = |met| async move {
+            world.replica_digests(&met).await.map_err(|error| format!("{error:#}"))
+        };
         let level = replicas_equal::check_until_level(sample, self.settings.settle).await;
         self.report.violations.extend(level);
         for death in self.world.unexpected_deaths() {

@@ -158,8 +158,12 @@ pub trait World: Send + Sync {
     /// Compares the clusters, once. With one cluster there is nothing to compare: equal.
     fn verify(&self) -> BoxFuture<'_, Result<Verified>>;
 
-    /// What the replicas of all groups say of themselves; empty where they cannot be asked.
-    fn replica_digests(&self) -> BoxFuture<'_, Result<Vec<ReplicaDigest>>> {
+    /// What the replicas of all groups but those in `met` say of themselves, those of one group at the
+    /// same moment; empty where they cannot be asked.
+    fn replica_digests<'a>(
+        &'a self,
+        _met: &'a BTreeSet<String>,
+    ) -> BoxFuture<'a, Result<Vec<ReplicaDigest>>> {
         Box::pin(std::future::ready(Ok(vec![])))
     }
 

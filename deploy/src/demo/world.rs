@@ -21,7 +21,7 @@ use flotilla_topology::api::{
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
@@ -252,9 +252,12 @@ impl World for DemoWorld {
         self.fleet.census()
     }
 
-    fn replica_digests(&self) -> BoxFuture<'_, Result<Vec<ReplicaDigest>>> {
+    fn replica_digests<'a>(
+        &'a self,
+        met: &'a BTreeSet<String>,
+    ) -> BoxFuture<'a, Result<Vec<ReplicaDigest>>> {
         let known = self.known();
-        Box::pin(async move { verify::replicas(known).await })
+        Box::pin(async move { verify::replicas(known, met).await })
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<Verified>> {

@@ -30,13 +30,11 @@ pub struct Merge {
     pub to: (usize, usize),
     cut: StateCut,
     state: Replica,
-    slots: SlotRange,
     id: u64,
     phase: Phase,
     /// Keys that both have alike are left out.
     compares: bool,
-    /// What is still to be sent, from the end; not known before the first rows are.
-    wanted: Option<Vec<Wanted>>,
+    left: Left,
     /// Chunks that were sent, for those that arrive late.
     sent: Vec<StateRequest>,
     answer: Option<Awaited>,
@@ -45,12 +43,27 @@ pub struct Merge {
     closed: bool,
 }
 
+/// What a merge has still to do, both from the end.
+#[derive(Debug, Clone, Default)]
+struct Left {
+    /// Slots that were not compared yet.
+    slots: Vec<Slot>,
+    /// What the target shall be given of those that were.
+    wanted: Vec<Wanted>,
+}
+
+impl Left {
+    fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.wanted.is_empty()
+    }
+}
+
 /// A step whose answer has not come yet.
 struct Awaited {
     /// Where the merge is once the step is done.
     phase: Phase,
-    /// What is left to be sent then.
-    wanted: Option<Vec<Wanted>>,
+    /// What is left then.
+    left: Left,
     /// The stretches of the step.
     rows: Vec<Stretch>,
     answer: oneshot::Receiver<Answer<StateVerdict>>,
@@ -77,11 +90,10 @@ impl Merge {
             to: target,
             cut,
             state,
-            slots,
             id,
             phase: Phase::Open,
             compares: dice.chance(50),
-            wanted: None,
+            left: Left { slots: slots_in_use(slots), wanted: Vec::new() },
             sent: Vec::new(),
             answer: None,
             covers: false,
@@ -112,7 +124,7 @@ impl Merge {
             Ok(Answer::Done(verdict @ (StateVerdict::Done | StateVerdict::Covers))) => {
                 self.closed = self.phase == Phase::Close;
                 self.covers |= verdict == StateVerdict::Covers;
-                (self.phase, self.wanted) = (awaited.phase, awaited.wanted);
+                (self.phase, self.left) = (awaited.phase, awaited.left);
             }
             Ok(Answer::Done(StateVerdict::More { done, from })) => self.go_on(&awaited, done, from),
             Ok(Answer::Done(StateVerdict::Parked { .. }) | Answer::NotLeader(_)) => {}
@@ -128,13 +140,13 @@ impl Merge {
 
     /// What is left to be covered once `done` stretches of a step are, and the next one up to `from`.
     fn go_on(&mut self, awaited: &Awaited, done: usize, from: Resume) {
-        let mut wanted = awaited.wanted.clone().unwrap_or_default();
-        let left = awaited.rows[done..].iter().rev().cloned();
-        wanted.extend(left.map(Wanted::all));
-        if let Some(next) = wanted.last_mut() {
+        let mut left = awaited.left.clone();
+        let again = awaited.rows[done..].iter().rev().cloned();
+        left.wanted.extend(again.map(Wanted::all));
+        if let Some(next) = left.wanted.last_mut() {
             next.stretch.from = Some(from);
         }
-        (self.phase, self.wanted) = (Phase::Rows, Some(wanted));
+        (self.phase, self.left) = (Phase::Rows, left);
     }
 
     /// Takes the next step at the target.
@@ -143,14 +155,13 @@ impl Merge {
             return;
         }
         let (origin, group) = (self.cut.origin, self.cut.group);
-        let (mut stretches, mut wanted) = (Vec::new(), None);
+        let (mut stretches, mut left) = (Vec::new(), self.left.clone());
         let (step, phase) = match self.phase {
             Phase::Open => (StateStep::Open(self.cut.clone()), Phase::Rows),
             Phase::Rows => {
-                let (rows, left) = self.rows(target, dice);
+                let rows = self.rows(&mut left, target, dice);
                 let phase = if left.is_empty() { Phase::Close } else { Phase::Rows };
                 stretches = rows.iter().map(|one| one.stretch.clone()).collect();
-                wanted = Some(left);
                 (self.carry(rows), phase)
             }
             _ => (StateStep::Close { origin, group }, Phase::Done),
@@ -160,7 +171,7 @@ impl Merge {
             self.sent.push(request.clone());
         }
         let answer = submit(target, clock, request);
-        self.answer = Some(Awaited { phase, wanted, rows: stretches, answer });
+        self.answer = Some(Awaited { phase, left, rows: stretches, answer });
     }
 
     fn carry(&self, rows: Vec<StretchRows>) -> StateStep {
@@ -172,15 +183,16 @@ impl Merge {
         StateStep::Chunk { origin, group, effects }
     }
 
-    /// Rows for one step, and what is wanted after it.
-    fn rows(&mut self, target: &SimGroup, dice: &mut Dice) -> (Vec<StretchRows>, Vec<Wanted>) {
-        if self.wanted.is_none() {
-            self.wanted = Some(self.find_wanted(target, dice));
+    /// Rows for one step, of what is left.
+    fn rows(&self, left: &mut Left, target: &SimGroup, dice: &mut Dice) -> Vec<StretchRows> {
+        if left.wanted.is_empty() {
+            // As many slots as a call compares: of one that comes late the target knows more by then.
+            let slots = left.slots.len() - left.slots.len().min(1 + dice.roll(3));
+            left.wanted = self.find_wanted(left.slots.split_off(slots), target, dice);
         }
-        let mut left = self.wanted.clone().unwrap_or_default();
         let (mut rows, mut most) = (Vec::new(), 1 + dice.roll(4));
         while most > 0
-            && let Some(mut want) = left.pop()
+            && let Some(mut want) = left.wanted.pop()
         {
             let mut stretch = want.stretch.clone();
             let mut effects = Vec::new();
@@ -194,25 +206,25 @@ impl Merge {
                 if most == 0 {
                     stretch.to = Some(unit.next.clone());
                     want.stretch.from = Some(unit.next);
-                    left.push(want);
+                    left.wanted.push(want);
                     break;
                 }
             }
             rows.push(StretchRows { stretch, effects });
         }
-        (rows, left)
+        rows
     }
 
-    /// What the target shall be given, the next of it last: found as two clusters find it, in steps
-    /// of any size, or just everything.
-    fn find_wanted(&self, target: &SimGroup, dice: &mut Dice) -> Vec<Wanted> {
+    /// What the target shall be given of these slots, the next of it last: found as two clusters find
+    /// it, in steps of any size, or just everything.
+    fn find_wanted(&self, slots: Vec<Slot>, target: &SimGroup, dice: &mut Dice) -> Vec<Wanted> {
         let readable = "rows in memory can be read";
         let (theirs, ours) = (&self.state.rows, &target.state.rows);
         let of = |slot: Slot| SlotRange { first: slot, last: slot };
         let (stretch_rows, rows) = (1 + dice.roll(4) as u64, 1 + dice.roll(8) as u64);
         let step = Step { stretch_rows, rows, ..Step::USUAL };
         let mut wanted = Vec::new();
-        for slot in slots_in_use(self.slots) {
+        for slot in slots.into_iter().rev() {
             if !self.compares {
                 wanted.push(Wanted::all(Stretch::of_slot(slot)));
                 continue;
@@ -250,10 +262,10 @@ impl Merge {
     }
 }
 
-/// The slots of a range that any history uses, in order.
+/// The slots of a range that any history uses, the first last.
 fn slots_in_use(slots: SlotRange) -> Vec<Slot> {
     let all = KEYS.iter().map(|key| Slot::of(key.as_bytes()));
-    all.filter(|slot| slots.contains(*slot)).collect::<BTreeSet<_>>().into_iter().collect()
+    all.filter(|slot| slots.contains(*slot)).collect::<BTreeSet<_>>().into_iter().rev().collect()
 }
 
 fn submit(
