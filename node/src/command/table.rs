@@ -126,7 +126,7 @@ commands! {
     Scan "scan" -2 READ, NONE, Keyspace, EveryGroup, No, "O(1) per call, O(N) in all", LOCAL, "Goes through all keys of the namespace, with MATCH, COUNT and TYPE.";
     DbSize "dbsize" 1 READ_FAST, NONE, Keyspace, EveryGroup, No, "O(groups)", LOCAL, "How many keys the namespace has.";
     Keys "keys" 2 READ, NONE, Keyspace, EveryGroup, No, "O(N) of N keys", LOCAL, "All keys that match a pattern, up to 48 MiB of them; each group answers for its own moment.";
-    RandomKey "randomkey" 1 READ, NONE, Keyspace, EveryGroup, No, "O(1); O(N) where N keys have ended", LOCAL, "One of the keys; groups take turns, and the moment chooses within one, so two calls within a millisecond may agree.";
+    RandomKey "randomkey" 1 READ, NONE, Keyspace, EveryGroup, No, "O(1); O(N) where N keys have ended", LOCAL, "One of the keys, by chance; groups take turns.";
     Copy "copy" -3 GROW, TWO, Keyspace, Group, No, "O(N) of N elements", "the target is overwritten: the later write wins; counters arrive as numbers", "Copies a key within its slot, with REPLACE; at most 20 MiB. There is no option DB.";
     Rename "rename" 3 WRITE, TWO, Keyspace, Group, No, "O(N) of N elements", MOVES, "Gives a key another name within its slot; at most 20 MiB, since its rows are written anew.";
     RenameNx "renamenx" 3 WRITE_FAST, TWO, Keyspace, Group, No, "O(N) of N elements", MOVES, "RENAME, if the new name is not taken in this cluster.";
@@ -145,7 +145,7 @@ commands! {
     Hkeys "hkeys" 2 READ, ONE, Hash, Group, No, "O(N) of N fields", LOCAL, "All fields.";
     Hvals "hvals" 2 READ, ONE, Hash, Group, No, "O(N) of N fields", LOCAL, "All values.";
     HstrLen "hstrlen" 3 READ_FAST, ONE, Hash, Group, No, "O(1)", LOCAL, "The length of a field's value.";
-    HrandField "hrandfield" -2 READ, ONE, Hash, Group, No, "O(N) of N fields", LOCAL, "Fields by chance, with a count and WITHVALUES; the moment chooses, so two calls within a millisecond agree.";
+    HrandField "hrandfield" -2 READ, ONE, Hash, Group, No, "O(N) of N fields", LOCAL, "Fields by chance, with a count and WITHVALUES.";
     Hscan "hscan" -3 READ, ONE, Hash, Group, No, "O(N) of N fields per call, in at most about 64 calls", LOCAL, "Goes through all fields and values, with MATCH and COUNT; up to 1024 fields come at once.";
     HincrByFloat "hincrbyfloat" 4 GROW_FAST, ONE, Hash, Group, No, "O(1)", WHOLE, "Adds to a float in a field; the sum is written as a value.";
 

@@ -2,9 +2,9 @@
 //!
 //! A small key is read whole and drawn from. In a large one a draw walks down the names like down a
 //! tree: of the bytes that may follow what is chosen already it takes one by chance, between those of
-//! the first and of the last name there. Names of one length, numbered or random, come about equally
-//! often; in general those with few neighbours come more often. Nothing reads more than a few rows for
-//! a draw.
+//! the first and of the last name there, until one does follow. Names of one length, numbered or random,
+//! come about equally often; in general those with few neighbours come more often. A draw reads a few
+//! rows for each byte in which names differ.
 
 use super::args::Stop;
 use super::chance::Chance;
@@ -18,6 +18,9 @@ use std::io;
 const SMALL: u64 = 1024;
 /// Draws for each element that is wanted, before all are read to find those that are missing.
 const DRAWS_PER_ELEMENT: u64 = 8;
+
+/// Bytes that are tried at one place, before what follows the last of them is taken.
+const TRIES: u32 = 32;
 
 type Field = (Bytes, Bytes);
 
@@ -133,11 +136,17 @@ impl Sample {
             if ends_here {
                 return Ok(Some(first));
             }
-            let byte = low.unwrap_or(0) + self.below(span) as u8;
-            // Nothing may stand under this byte; then what follows it is taken.
-            prefix.push(byte);
-            let Some(next) = txn.first_from(key, &prefix)? else { return Ok(Some(last)) };
-            prefix[depth] = next.0[depth];
+            prefix.push(high);
+            for _ in 0..TRIES {
+                let byte = low.unwrap_or(0) + self.below(span) as u8;
+                prefix[depth] = byte;
+                // What follows it is behind it, since the last name is, and begins like these.
+                let Some(next) = txn.first_from(key, &prefix)? else { return Ok(Some(last)) };
+                prefix[depth] = next.0[depth];
+                if prefix[depth] == byte {
+                    break;
+                }
+            }
         }
     }
 }

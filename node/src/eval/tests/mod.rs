@@ -3,6 +3,7 @@
 
 mod cases;
 mod cover;
+mod lists;
 mod merge_cases;
 mod part_cases;
 mod parts;

@@ -91,6 +91,7 @@ fn read_value(input: &mut impl BufRead) -> Value {
             bytes.truncate(bytes.len() - 2);
             Value::Bulk(Some(bytes))
         }
+        "*" if rest == "-1" => Value::Bulk(None),
         "*" => {
             let count: usize = rest.parse().unwrap();
             Value::Array((0..count).map(|_| read_value(input)).collect())

@@ -108,6 +108,9 @@ fn words(of: &[&str]) -> Vec<Vec<u8>> {
 fn theirs(redis: &mut Redis, command: &[Vec<u8>], ours: &Value) -> Value {
     let name = String::from_utf8_lossy(&command[0]).into_owned();
     let by_chance = command.len() <= 3 && (name == "SPOP" || name == "SRANDMEMBER");
+    if !by_chance {
+        return redis.ask(command);
+    }
     let members = match ours {
         Value::Bulk(Some(member)) => vec![member.clone()],
         Value::Array(members) => members
@@ -119,7 +122,7 @@ fn theirs(redis: &mut Redis, command: &[Vec<u8>], ours: &Value) -> Value {
             .collect(),
         _ => vec![],
     };
-    if !by_chance || members.is_empty() {
+    if members.is_empty() {
         return redis.ask(command);
     }
     let key = command[1].clone();

@@ -94,7 +94,8 @@ impl Range {
         }
         let by = by.unwrap_or(By::Rank);
         let error = |line: &str| Err(Stop::error(line.to_owned()));
-        if limit.is_some() && by == By::Rank {
+        // As in Redis one that leaves nothing out is let pass.
+        if limit.is_some_and(|(_, count)| count != -1) && by == By::Rank {
             return error(
                 "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX",
             );

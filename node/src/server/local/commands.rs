@@ -93,19 +93,20 @@ fn map<const N: usize>(fields: [(&'static str, Reply); N]) -> Reply {
 
 /// Redis' newer form of first, last and step.
 fn key_specs(spec: &Spec) -> Vec<Reply> {
-    if spec.keys.counted > 0 {
-        return vec![counted_spec(spec)];
-    }
-    if spec.keys.first == 0 {
-        return Vec::new();
-    }
-    let KeySpec { first, last, step, .. } = spec.keys;
+    let KeySpec { first, last, step, counted } = spec.keys;
     let (first, last, step) = (i64::from(first), i64::from(last), i64::from(step));
     let update = spec.is_write();
+    if counted > 0 {
+        let target = (first > 0).then(|| key_range(update, first, last, step));
+        return target.into_iter().chain([counted_spec(spec)]).collect();
+    }
+    if first == 0 {
+        return Vec::new();
+    }
     // The first key of these has another part to play than the others.
     let stores = matches!(spec.id, Id::SinterStore | Id::SunionStore | Id::SdiffStore);
-    let moves = matches!(spec.id, Id::Copy | Id::Rename | Id::RenameNx | Id::Smove);
-    if stores || moves || matches!(spec.id, Id::BitOp | Id::PfMerge) {
+    let two = update && spec.keys == KeySpec::TWO;
+    if stores || two || matches!(spec.id, Id::BitOp | Id::PfMerge) {
         return vec![key_range(update, first, first, 1), key_range(update, first + 1, last, step)];
     }
     vec![key_range(update, first, last, step)]
