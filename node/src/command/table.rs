@@ -31,8 +31,10 @@ const POPS: &str =
     "two clusters may pop the same member; the later add or removal of each member wins";
 const STORES: &str = "the result of this cluster's members replaces what the key held; the later write wins, member by member";
 const LATER_SCORE: &str = "member by member: the later score or removal wins, and giving a score again counts as later; conditions hold in this cluster only";
-const WHOLE_SCORE: &str = "the later score wins as a whole, so one of two increments at once is lost";
-const RANK: &str = "O(log(N)) of N members; O(N) while members that were deleted elsewhere are not swept yet";
+const WHOLE_SCORE: &str =
+    "the later score wins as a whole, so one of two increments at once is lost";
+const RANK: &str =
+    "O(log(N)) of N members; O(N) while members that were deleted elsewhere are not swept yet";
 const RANGE: &str = "O(log(N)+M) of N members, M of them in the range";
 const PUSHES: &str = "all elements stay; those that two clusters put at one place stand in the order of their stamps";
 const PUSHES_IF: &str = "whether the list exists is asked in this cluster only; all elements stay";

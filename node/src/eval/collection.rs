@@ -1,6 +1,6 @@
 //! What commands on all types with elements begin with.
 
-use super::args::{Stop, integer};
+use super::args::{Stop, integer, is};
 use super::txn::{Key, Txn};
 use super::{ROW_OVERHEAD_BYTES, WRITE_BYTES_MAX, write_too_large};
 use crate::model::Type;
@@ -61,6 +61,22 @@ pub(super) fn positive(arg: &[u8]) -> Result<u64, Stop> {
 pub(super) fn counted_keys(args: &[Bytes]) -> Result<(&[Bytes], &[Bytes]), Stop> {
     let number = integer(&args[0]).ok().and_then(|number| usize::try_from(number).ok());
     let number = number.filter(|number| *number > 0);
-    let number = number.ok_or_else(|| Stop::error("ERR numkeys should be greater than 0".to_owned()))?;
+    let number =
+        number.ok_or_else(|| Stop::error("ERR numkeys should be greater than 0".to_owned()))?;
     args[1..].split_at_checked(number).ok_or_else(Stop::syntax)
+}
+
+/// COUNT of LMPOP and ZMPOP, which may be left out.
+pub(super) fn pop_count(options: &[Bytes]) -> Result<u64, Stop> {
+    let [word, count, rest @ ..] = options else {
+        return if options.is_empty() { Ok(1) } else { Err(Stop::syntax()) };
+    };
+    if !is(word, "COUNT") {
+        return Err(Stop::syntax());
+    }
+    let count = integer(count).ok().and_then(|count| u64::try_from(count).ok());
+    let count = count.filter(|count| *count > 0);
+    let count =
+        count.ok_or_else(|| Stop::error("ERR count should be greater than 0".to_owned()))?;
+    if rest.is_empty() { Ok(count) } else { Err(Stop::syntax()) }
 }

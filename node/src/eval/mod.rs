@@ -70,9 +70,9 @@ use crate::model::Type;
 use crate::resp::Reply;
 use args::{Outcome, Stop};
 use lists::Side;
+use std::io;
 use streams::Algebra;
 use zsets::{By, End, Source};
-use std::io;
 
 /// Largest value that a command may make, in bytes: an entry of the log takes it with its key.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
@@ -104,7 +104,9 @@ fn check_size(command: &Command) -> Result<(), Stop> {
     }
     let args: usize = command.args.iter().map(|arg| arg.len()).sum();
     let key = match command.spec.family {
-        Family::Hash | Family::List | Family::Set | Family::SortedSet => command.first_key().map_or(0, |key| key.len()),
+        Family::Hash | Family::List | Family::Set | Family::SortedSet => {
+            command.first_key().map_or(0, |key| key.len())
+        }
         _ => 0,
     };
     let rows = command.args.len().saturating_mul(key + ROW_OVERHEAD_BYTES);

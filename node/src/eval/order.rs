@@ -12,8 +12,9 @@ use bytes::Bytes;
 use flotilla_topology::stamp::Stamp;
 use std::io;
 
-/// A score as the value of an element.
+/// A score as the value of an element; there is one zero, as in small sorted sets of Redis.
 pub(super) fn value_of(score: f64) -> Bytes {
+    let score = if score == 0.0 { 0.0 } else { score };
     Bytes::copy_from_slice(&score.to_bits().to_be_bytes())
 }
 

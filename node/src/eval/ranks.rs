@@ -114,12 +114,7 @@ impl Txn<'_> {
         Ok(())
     }
 
-    fn first_block(
-        &self,
-        order: OrderOf<'_>,
-        level: u8,
-        span: &Span,
-    ) -> io::Result<Option<Bytes>> {
+    fn first_block(&self, order: OrderOf<'_>, level: u8, span: &Span) -> io::Result<Option<Bytes>> {
         let first = self.blocks(order, level, span, false).next().transpose()?;
         Ok(first.map(|(first, _)| first))
     }

@@ -294,12 +294,12 @@ impl Element {
         let asked = |reset: &Reset| flaws::has(Flaw::ResetUnasked) || stable(reset.by);
         if self.gone_for_good().is_none()
             && self.removal().is_some_and(&stable)
-            && self.resets.iter().all(asked) {
+            && self.resets.iter().all(asked)
+        {
             *self = Element::default();
             return;
         }
-        let settled =
-            |reset: &&Reset| reset.slot != NOBODY && asked(reset) && self.is_spent(reset);
+        let settled = |reset: &&Reset| reset.slot != NOBODY && asked(reset) && self.is_spent(reset);
         let settled: Vec<Reset> = self.resets.iter().filter(settled).copied().collect();
         if settled.is_empty() {
             return;

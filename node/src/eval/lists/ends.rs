@@ -1,7 +1,7 @@
 //! Pushes, pops and moves.
 
-use super::super::args::{Outcome, Stop, integer, is};
-use super::super::collection::{Budget, counted_keys, positive};
+use super::super::args::{Outcome, Stop};
+use super::super::collection::{Budget, counted_keys, pop_count, positive};
 use super::super::txn::{Key, Txn};
 use super::{Side, edge, len, load, load_to_write, position};
 use crate::engine::order::Span;
@@ -89,14 +89,7 @@ pub(in super::super) fn lmpop(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     let (names, options) = counted_keys(&args[1..])?;
     let [side, options @ ..] = options else { return Err(Stop::syntax()) };
     let side = Side::parse(side)?;
-    let count = match options {
-        [] => 1,
-        [word, count] if is(word, "COUNT") => match integer(count) {
-            Ok(count @ 1..) => count as u64,
-            _ => return Err(Stop::error("ERR count should be greater than 0".to_owned())),
-        },
-        _ => return Err(Stop::syntax()),
-    };
+    let count = pop_count(options)?;
     for name in names {
         if load(txn, name)?.ty.is_none() {
             continue;

@@ -11,7 +11,8 @@ const KEYS: &[&str] = &["a", "b", "c", "string", "set", "k\u{0}z"];
 const MEMBERS: &[&str] = &["x", "y", "", "1", "12", "z\u{0}", "\u{ff}", "member:00017", "w", "v"];
 const SCORES: &[&str] =
     &["0", "1", "-1", "2.5", "2.5", "1e3", "-inf", "+inf", "inf", "-0", "17", "x", "nan", ""];
-const BOUNDS: &[&str] = &["0", "(0", "-inf", "+inf", "(1", "2.5", "(2.5", "-1", "1000", "x", "(inf"];
+const BOUNDS: &[&str] =
+    &["0", "(0", "-inf", "+inf", "(1", "2.5", "(2.5", "-1", "1000", "x", "(inf"];
 const NAMES_FROM: &[&str] = &["-", "+", "[x", "(x", "[", "(1", "[w", "x", "[z\u{0}", "(\u{ff}"];
 const RANKS: &[&str] = &["0", "1", "2", "-1", "-2", "-100", "100", "5", "x"];
 /// All of its members have one score.
@@ -288,7 +289,8 @@ fn blocks_of_a_large_sorted_set_count_its_members() {
 }
 
 fn check_ranks(world: &mut World, dice: &mut Dice, model: &BTreeMap<String, i64>) {
-    let mut order: Vec<(i64, &str)> = model.iter().map(|(name, score)| (*score, &name[..])).collect();
+    let mut order: Vec<(i64, &str)> =
+        model.iter().map(|(name, score)| (*score, &name[..])).collect();
     order.sort_unstable();
     assert_eq!(cmd(world, "ZCARD z"), order.len().to_string());
     if order.is_empty() {

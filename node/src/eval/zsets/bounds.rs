@@ -227,7 +227,8 @@ mod tests {
 
     #[test]
     fn scores_are_read_as_redis_reads_them() {
-        for (text, score) in [("1", 1.0), ("-1.5e3", -1500.0), (".5", 0.5), ("+inf", f64::INFINITY)] {
+        for (text, score) in [("1", 1.0), ("-1.5e3", -1500.0), (".5", 0.5), ("+inf", f64::INFINITY)]
+        {
             assert_eq!(parse_score(text.as_bytes()), Some(score));
         }
         for text in ["", " 1", "1 ", "nan", "x", "1x", "--1", "in"] {

@@ -8,8 +8,8 @@ mod pop;
 mod range;
 
 pub(super) use add::{zadd, zincrby};
-pub(super) use bounds::places;
 pub(super) use algebra::{combine, combine_store, zintercard};
+pub(super) use bounds::places;
 pub(super) use pop::{zmpop, zpop};
 pub(super) use range::{By, Source, range, rem_range, zcount, zrange_store};
 

@@ -1,7 +1,7 @@
 //! Members taken from either end.
 
-use super::super::args::{Outcome, Stop, integer, is};
-use super::super::collection::{Budget, counted_keys, positive};
+use super::super::args::{Outcome, Stop, is};
+use super::super::collection::{Budget, counted_keys, pop_count, positive};
 use super::super::order::Entry;
 use super::super::txn::{Key, Txn};
 use super::{End, load, load_to_write, pair, remove};
@@ -53,21 +53,15 @@ pub(in super::super) fn zmpop(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
         () if is(end, "MAX") => End::Max,
         () => return Err(Stop::syntax()),
     };
-    let count = match options {
-        [] => 1,
-        [word, count] if is(word, "COUNT") => match integer(count) {
-            Ok(count @ 1..) => count as u64,
-            _ => return Err(Stop::error("ERR count should be greater than 0".to_owned())),
-        },
-        _ => return Err(Stop::syntax()),
-    };
+    let count = pop_count(options)?;
     for name in names {
         if load(txn, name)?.ty.is_none() {
             continue;
         }
         let key = load_to_write(txn, name)?;
         let popped = pop(txn, key, end, count)?;
-        let members = popped.iter().map(pair).map(|(member, score)| Reply::Array(vec![member, score]));
+        let members =
+            popped.iter().map(pair).map(|(member, score)| Reply::Array(vec![member, score]));
         return Ok(Reply::Array(vec![Reply::Bulk(name.clone()), Reply::Array(members.collect())]));
     }
     Ok(Reply::NullArray)

@@ -101,9 +101,7 @@ impl Range {
             );
         }
         if with_scores && by == By::Name {
-            return error(
-                "ERR syntax error, WITHSCORES not supported in combination with BYLEX",
-            );
+            return error("ERR syntax error, WITHSCORES not supported in combination with BYLEX");
         }
         let (first, last) = match reverse && by != By::Rank {
             true => (&args[1], &args[0]),

@@ -2,7 +2,9 @@
 
 use super::super::session::Session;
 use super::syntax_error;
-use crate::command::{Flags, Id, KeySpec, SUBCOMMANDS, Spec, Subcommand, TABLE, glob_matches, lookup};
+use crate::command::{
+    Flags, Id, KeySpec, SUBCOMMANDS, Spec, Subcommand, TABLE, glob_matches, lookup,
+};
 use crate::resp::Reply;
 use bytes::Bytes;
 

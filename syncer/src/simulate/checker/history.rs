@@ -305,8 +305,7 @@ impl Group {
     fn command(&self, entry: &Entry, told: &[Told], command: &Command) -> Verdict<Answer> {
         let now = if told.is_empty() { command.now } else { entry.last.ms() };
         let fresh = self.fresh(told);
-        let place =
-            Place { stamp: entry.last, now, counter: self.is.counter, fresh: &fresh };
+        let place = Place { stamp: entry.last, now, counter: self.is.counter, fresh: &fresh };
         let (before, said, answer) = self.carry_out(command, place)?;
         let name = &command.words[1];
         if let Some(other) = told.iter().find(|told| told.key != *name) {

@@ -5,8 +5,8 @@
 
 use super::ordered;
 use super::plain::{
-    Claim, Counter, Element, Expiry, Floor, Key, Kind, NOBODY, ONLY, Register, Reset, Seen, Stamp, Sum,
-    Text, integer,
+    Claim, Counter, Element, Expiry, Floor, Key, Kind, NOBODY, ONLY, Register, Reset, Seen, Stamp,
+    Sum, Text, integer,
 };
 use std::collections::BTreeMap;
 

@@ -21,7 +21,8 @@ pub fn carry_out(writer: Writer<'_>, name: &str, words: &[&[u8]]) -> Outcome {
     let number = |at: usize| words.get(at).and_then(|word| integer(word)).unwrap_or_default();
     match (name, words.len()) {
         ("ZADD", 4..) if words.len().is_multiple_of(2) => {
-            let scores: Vec<Text> = (2..words.len()).step_by(2).map(|at| score(number(at))).collect();
+            let scores: Vec<Text> =
+                (2..words.len()).step_by(2).map(|at| score(number(at))).collect();
             let members = words[2..].chunks_exact(2).map(|pair| pair[1]);
             put(writer, Kind::Scores, members.zip(scores.iter().map(|score| &score[..])))
         }
