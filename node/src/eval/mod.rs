@@ -170,22 +170,6 @@ fn dispatch(txn: &mut Txn<'_>, command: &Command) -> Outcome {
         Id::HincrBy => hashes::hincrby(txn, args),
         Id::Hkeys => hashes::hkeys(txn, args),
         Id::Hvals => hashes::hvals(txn, args),
-        Id::Sadd => sets::sadd(txn, args),
-        Id::Srem => sets::srem(txn, args),
-        Id::Smembers | Id::Sinter => sets::algebra(txn, &args[1..], Algebra::Inter),
-        Id::SisMember => sets::sismember(txn, args),
-        Id::SmisMember => sets::smismember(txn, args),
-        Id::Scard => sets::scard(txn, args),
-        Id::Smove => sets::smove(txn, args),
-        Id::Spop => sets::spop(txn, args),
-        Id::SrandMember => sets::srandmember(txn, args),
-        Id::Sscan => element_scan::element_scan(txn, args, Type::Set),
-        Id::SinterCard => sets::sintercard(txn, args),
-        Id::SinterStore => sets::store(txn, args, Algebra::Inter),
-        Id::Sunion => sets::algebra(txn, &args[1..], Algebra::Union),
-        Id::SunionStore => sets::store(txn, args, Algebra::Union),
-        Id::Sdiff => sets::algebra(txn, &args[1..], Algebra::Diff),
-        Id::SdiffStore => sets::store(txn, args, Algebra::Diff),
         // These are asked of every group; each answers for its own slots.
         Id::Flotilla => conflicts::conflicts(txn, args),
         Id::Scan => scan::scan_command(txn, args),
@@ -194,6 +178,7 @@ fn dispatch(txn: &mut Txn<'_>, command: &Command) -> Outcome {
             Family::Bitmap => on_bits(txn, command),
             Family::HyperLogLog => on_sketches(txn, command),
             Family::List => on_lists(txn, command),
+            Family::Set => on_sets(txn, command),
             Family::SortedSet => on_sorted_sets(txn, command),
             _ => on_parts(txn, command),
         },
@@ -244,6 +229,29 @@ fn on_lists(txn: &mut Txn<'_>, command: &Command) -> Outcome {
         Id::Linsert => lists::linsert(txn, args),
         Id::Lrem => lists::lrem(txn, args),
         Id::Ltrim => lists::ltrim(txn, args),
+        _ => Err(not_ours(command)),
+    }
+}
+
+fn on_sets(txn: &mut Txn<'_>, command: &Command) -> Outcome {
+    let args = &command.args[..];
+    match command.spec.id {
+        Id::Sadd => sets::sadd(txn, args),
+        Id::Srem => sets::srem(txn, args),
+        Id::Smembers | Id::Sinter => sets::algebra(txn, &args[1..], Algebra::Inter),
+        Id::SisMember => sets::sismember(txn, args),
+        Id::SmisMember => sets::smismember(txn, args),
+        Id::Scard => sets::scard(txn, args),
+        Id::Smove => sets::smove(txn, args),
+        Id::Spop => sets::spop(txn, args),
+        Id::SrandMember => sets::srandmember(txn, args),
+        Id::Sscan => element_scan::element_scan(txn, args, Type::Set),
+        Id::SinterCard => sets::sintercard(txn, args),
+        Id::SinterStore => sets::store(txn, args, Algebra::Inter),
+        Id::Sunion => sets::algebra(txn, &args[1..], Algebra::Union),
+        Id::SunionStore => sets::store(txn, args, Algebra::Union),
+        Id::Sdiff => sets::algebra(txn, &args[1..], Algebra::Diff),
+        Id::SdiffStore => sets::store(txn, args, Algebra::Diff),
         _ => Err(not_ours(command)),
     }
 }

@@ -186,7 +186,7 @@ impl Txn<'_> {
 
     /// The visible elements of a visible key from the one on that has so many before it, from the front
     /// or, in `reverse`, from the back.
-    pub(super) fn from_rank(
+    pub(super) fn in_order_from(
         &self,
         key: &Key,
         rank: u64,

@@ -177,6 +177,8 @@ impl Passes {
         metrics::counter!("flotilla_link_audited_slots_total", "peer" => route.peer_name.clone())
             .increment(decided.len() as u64);
         let new = self.audit.shown.decided(decided);
+        // PD may ask from now on, and metrics may not say something else.
+        self.audit.shown.publish(&route.peer_name, route.group);
         if let Some(first) = new.first() {
             let (group, peer, slots) = (route.group, &route.peer_name, new.len());
             tracing::error!(%group, %peer, slots, %first, "holds something else than the peer");

@@ -28,7 +28,7 @@ pub struct Mix {
 impl Mix {
     /// One for a history.
     pub fn new(dice: &mut Dice) -> Mix {
-        Mix { favours: dice.roll(12), down: dice.chance(30) }
+        Mix { favours: dice.roll(13), down: dice.chance(30) }
     }
 
     /// A command on `key`.
@@ -38,14 +38,16 @@ impl Mix {
         let added = if self.down { value - 20 } else { 1 + value % 9 };
         let end = now_ms + 1 + dice.roll(8) as u64;
         let of: &[usize] = match self.favours {
-            1 => &[10, 10, 13, 13],                             // fields set and removed
-            2 => &[10, 15, 13, 14, 7],                          // counters and removals
-            3 => &[15, 15, 13, 10, 0],                          // counters and overwrites
-            4 => &[10, 13, 17, 17, 7],                          // ends
-            5 => &[4, 0, 7, 17],                                // strings as counters
-            6 => &[10, 17, 20, 7, 12],                          // ends taken back
-            9 => &[22, 22, 23, 24, 17, 25, 7, 10],              // sets, and hashes in their place
-            10 => &[26, 26, 27, 28, 29, 29, 17, 7, 10],         // sorted sets
+            1 => &[10, 10, 13, 13],                     // fields set and removed
+            2 => &[10, 15, 13, 14, 7],                  // counters and removals
+            3 => &[15, 15, 13, 10, 0],                  // counters and overwrites
+            4 => &[10, 13, 17, 17, 7],                  // ends
+            5 => &[4, 0, 7, 17],                        // strings as counters
+            6 => &[10, 17, 20, 7, 12],                  // ends taken back
+            9 => &[22, 22, 23, 24, 17, 25, 7, 10],      // sets, and hashes in their place
+            10 => &[26, 26, 27, 28, 29, 29, 17, 7, 10], // sorted sets
+            // Types in each other's place without a delete: heads of which nothing is left.
+            12 => &[10, 13, 13, 22, 24, 24, 26, 29, 29],
             11 => &[30, 31, 32, 33, 34, 35, 36, 30, 17, 7, 10], // lists
             _ => &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21],
         };

@@ -57,7 +57,7 @@ fn edge(txn: &Txn<'_>, key: &Key, side: Side) -> io::Result<Option<Bytes>> {
 /// The position of an index, which counts from the end if it is negative.
 fn position_at(txn: &Txn<'_>, key: &Key, index: i64) -> io::Result<Option<Bytes>> {
     let (rank, reverse) = if index < 0 { (!index as u64, true) } else { (index as u64, false) };
-    let entry = txn.from_rank(key, rank, reverse)?.next().transpose()?;
+    let entry = txn.in_order_from(key, rank, reverse)?.next().transpose()?;
     Ok(entry.map(|entry| entry.place))
 }
 
@@ -67,7 +67,7 @@ fn from_index<'t>(
     key: &'t Key,
     index: u64,
 ) -> io::Result<impl Iterator<Item = io::Result<(Bytes, Bytes)>> + 't> {
-    let first = txn.from_rank(key, index, false)?.next().transpose()?;
+    let first = txn.in_order_from(key, index, false)?.next().transpose()?;
     let span = first.map(|entry| Span { start: entry.place, end: None });
     Ok(span.into_iter().flat_map(|span| txn.fields_in(key, span, false)))
 }

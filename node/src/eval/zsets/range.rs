@@ -133,7 +133,7 @@ impl Range {
             Ends::Ranks(start, stop) => {
                 let places = places(*start, *stop, txn.count(key)?);
                 let many = (places.end - places.start) as usize;
-                take(&mut txn.from_rank(key, places.start, self.reverse)?.take(many))?;
+                take(&mut txn.in_order_from(key, places.start, self.reverse)?.take(many))?;
             }
             Ends::Scores(scores) => {
                 let section = Section::of_scores(*scores);
