@@ -1,7 +1,7 @@
 //! Lists: random commands against a running Redis, synced and unsynced; indexes in blocks; and what two
 //! clusters make of them.
 
-use super::redis::{Dice, Redis, value_of, wall_ms};
+use super::redis::{Dice, replies_are_the_same};
 use super::world::World;
 
 const COMMANDS: usize = 8_000;
@@ -97,33 +97,7 @@ fn random_command(dice: &mut Dice) -> Vec<String> {
 
 #[test]
 fn replies_on_lists_are_those_of_redis() {
-    let mut redis = Redis::start();
-    for seed in 1..=SEEDS {
-        redis.ask(&[b"FLUSHALL".to_vec()]);
-        let mut dice = Dice::new(seed);
-        let mut worlds = [World::new(1, true), World::new(1, false)];
-        worlds[0].flight_max = dice.roll(4);
-        worlds[1].flight_max = dice.roll(4);
-        let mut history: Vec<String> = Vec::new();
-        for step in 0..COMMANDS {
-            let command = random_command(&mut dice);
-            history.push(format!("{command:?}"));
-            let command: Vec<Vec<u8>> = command.into_iter().map(String::into_bytes).collect();
-            let theirs = redis.ask(&command);
-            for world in &mut worlds {
-                world.at(wall_ms());
-                let words: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
-                let ours = value_of(&world.run(&words).0);
-                assert_eq!(
-                    ours,
-                    theirs,
-                    "seed {seed} step {step} synced {}:\n{}",
-                    world.synced.is_on(),
-                    history[step.saturating_sub(25)..=step].join("\n"),
-                );
-            }
-        }
-    }
+    replies_are_the_same((SEEDS, COMMANDS), random_command, |reply| reply);
 }
 
 /// Elements by index from both ends against a plain model, while they come and go anywhere.

@@ -334,6 +334,41 @@ pub(super) fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
+/// Gives random commands to Redis and to evaluation, synced and unsynced. Replies must be the same, as
+/// `seen` makes them comparable.
+pub(super) fn replies_are_the_same(
+    (seeds, commands): (u64, usize),
+    random_command: impl Fn(&mut Dice) -> Vec<String>,
+    seen: impl Fn(Value) -> Value,
+) {
+    let mut redis = Redis::start();
+    for seed in 1..=seeds {
+        redis.ask(&[b"FLUSHALL".to_vec()]);
+        let mut dice = Dice::new(seed);
+        let mut worlds = [World::new(1, true), World::new(1, false)];
+        worlds.iter_mut().for_each(|world| world.flight_max = dice.roll(4));
+        let mut history: Vec<String> = Vec::new();
+        for step in 0..commands {
+            let command = random_command(&mut dice);
+            history.push(format!("{command:?}"));
+            let command: Vec<Vec<u8>> = command.into_iter().map(String::into_bytes).collect();
+            let theirs = seen(redis.ask(&command));
+            for world in &mut worlds {
+                world.at(wall_ms());
+                let words: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
+                let ours = seen(value_of(&world.run(&words).0));
+                assert_eq!(
+                    ours,
+                    theirs,
+                    "seed {seed} step {step} synced {}:\n{}",
+                    world.synced.is_on(),
+                    history[step.saturating_sub(25)..=step].join("\n"),
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn replies_are_those_of_redis() {
     let mut redis = Redis::start();
