@@ -1,15 +1,17 @@
 //! Elements chosen by chance, without loading a key.
 //!
-//! A small key is read whole and drawn from. In a large one a draw walks down the names like down a
-//! tree: of the bytes that may follow what is chosen already it takes one by chance, between those of
-//! the first and of the last name there, until one does follow. Names of one length, numbered or random,
-//! come about equally often; in general those with few neighbours come more often. A draw reads a few
-//! rows for each byte in which names differ.
+//! A small key is read whole and drawn from. In a large sorted set a draw takes a rank. In another key
+//! it walks down the names like down a tree: of the bytes that may follow what is chosen already it takes
+//! one by chance, between those of the first and of the last name there, until one does follow. Names of
+//! one length, numbered or random, come about equally often; in general those with few neighbours come
+//! more often. A draw reads a few rows for each byte in which names differ.
 
 use super::args::Stop;
 use super::chance::Chance;
 use super::collection::Budget;
+use super::order::value_of;
 use super::txn::{Key, Txn};
+use crate::model::Type;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io;
@@ -116,8 +118,17 @@ impl Sample {
         Ok(drawn)
     }
 
-    /// One element of a visible key.
+    /// One element of a visible key: by rank where there is an order, so each as often as any other.
     fn draw(&mut self, txn: &Txn<'_>, key: &Key) -> io::Result<Option<Field>> {
+        if key.ty != Some(Type::SortedSet) {
+            return self.draw_by_name(txn, key);
+        }
+        let rank = self.below(txn.count(key)?.max(1));
+        let entry = txn.in_order_from(key, rank, false)?.next().transpose()?;
+        Ok(entry.map(|entry| (entry.member(), value_of(entry.score))))
+    }
+
+    fn draw_by_name(&mut self, txn: &Txn<'_>, key: &Key) -> io::Result<Option<Field>> {
         let mut prefix: Vec<u8> = Vec::new();
         loop {
             let (Some(first), Some(last)) =

@@ -207,6 +207,25 @@ fn members_of_a_large_set_come_about_equally_often() {
     }
 }
 
+/// Ranks are drawn, so it does not matter what names look like.
+#[test]
+fn members_of_a_large_sorted_set_come_equally_often() {
+    let mut world = World::new(1, true);
+    world.at(100);
+    for start in (0..2_000).step_by(100) {
+        let pairs: Vec<String> = (start..start + 100).map(|n| format!("{} m{n}", n % 7)).collect();
+        world.cmd(&format!("ZADD z {}", pairs.join(" ")));
+    }
+    let mut drawn: BTreeMap<String, usize> = BTreeMap::new();
+    for chance in 0..20_000 {
+        world.chance = chance;
+        *drawn.entry(world.cmd("ZRANDMEMBER z")).or_default() += 1;
+    }
+    let most = drawn.values().max().unwrap();
+    assert!(drawn.len() > 1_990, "{} different of 2000", drawn.len());
+    assert!(*most < 40, "one came {most} times of 20000, 10 were its share");
+}
+
 #[test]
 fn two_clusters_join_sets_member_by_member() {
     let (mut west, mut east) = (World::new(1, true), World::new(2, true));
