@@ -17,7 +17,8 @@ pub enum Flaw {
     VectorMax,
     /// One group of a live cluster that has seen a tombstone is enough.
     VectorOne,
-    /// Collection goes on while a full state is merged into the group.
+    /// Collection goes on while a full state is merged into the group, and the merge goes on when the
+    /// log has overtaken it. Each of the two rules does what is needed without the other.
     GcWhileMerging,
     /// A header goes although its claim is not stable.
     HeaderEarly,
@@ -73,7 +74,7 @@ pub enum Flaw {
     NoCover,
     /// A merge that only joins, begun before a new life, counts as one that covers.
     CoveredByJoin,
-    /// A returning cluster drops removals too that only it has.
+    /// A returning cluster drops removals and ends too that only it has.
     CoverageOfAll,
     /// A returning cluster gives its state away before it has that of all others.
     GivenEarly,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 impl KeySpec {
     /// Positions of the keys in a request.
     pub fn positions(self, args: &[Bytes]) -> impl Iterator<Item = usize> {
-        self.fixed(args.len()).chain(self.counted(args))
+        self.fixed(args.len()).chain(self.counted(args)).chain(self.named(args))
     }
 
     fn fixed(self, args: usize) -> impl Iterator<Item = usize> {
@@ -34,6 +34,25 @@ impl KeySpec {
             let args = args.len();
             move |position| *position < args
         })
+    }
+}
+
+impl KeySpec {
+    /// The key that an option names. Options are read as the command itself reads them: where that finds
+    /// one wrong it does nothing.
+    fn named(self, args: &[Bytes]) -> Option<usize> {
+        let options = self.options?;
+        let (mut at, mut key) = (usize::from(options.from), None);
+        while let Some(word) = args.get(at) {
+            let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+            let other = options.other_words.iter().find(|(name, _)| is(name));
+            at += 1 + other.map_or(0, |(_, arguments)| usize::from(*arguments));
+            if options.key_words.iter().any(|name| is(name)) && at < args.len() {
+                key = Some(at);
+                at += 1;
+            }
+        }
+        key
     }
 }
 

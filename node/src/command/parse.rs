@@ -3,6 +3,7 @@
 //! Wire form: the number of arguments, then each behind its length, the name first. The name and
 //! not a number is what travels, so that tables of two releases cannot be mixed up.
 
+use super::refused::refusal_of;
 use super::spec::{Spec, Split};
 use super::table::lookup;
 use crate::codec::{DecodeError, Decoder, Encoder};
@@ -37,6 +38,11 @@ impl CommandError {
 
     /// No subcommand `given` of `container`.
     pub fn subcommand(container: &str, given: &[u8]) -> CommandError {
+        if let Some(refused) = refusal_of(&[container.as_bytes(), b"|", given].concat()) {
+            let given = String::from_utf8_lossy(given);
+            let line = format!("ERR unknown subcommand '{given}': {}", refused.why);
+            return CommandError(Bytes::from(line));
+        }
         let mut line = b"ERR unknown subcommand '".to_vec();
         line.extend_from_slice(quoted(given, QUOTED_MAX));
         line.extend_from_slice(b"'. Try ");
@@ -46,8 +52,14 @@ impl CommandError {
     }
 
     fn unknown(args: &[Bytes]) -> CommandError {
+        let name = args.first().map_or(&[][..], |name| name);
+        if let Some(refused) = refusal_of(name) {
+            let name = String::from_utf8_lossy(name);
+            let line = format!("ERR unknown command '{name}': {}", refused.why);
+            return CommandError(Bytes::from(line));
+        }
         let mut line = b"ERR unknown command '".to_vec();
-        line.extend_from_slice(quoted(args.first().map_or(&[][..], |name| name), QUOTED_MAX));
+        line.extend_from_slice(quoted(name, QUOTED_MAX));
         line.extend_from_slice(b"', with args beginning with: ");
         let start = line.len();
         for arg in args.iter().skip(1) {

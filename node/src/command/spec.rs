@@ -43,29 +43,34 @@ impl Spec {
 
     /// Access control categories, as COMMAND shows them.
     pub fn categories(&self) -> Vec<&'static str> {
+        if self.id == Id::Object {
+            return vec!["@slow"]; // Redis gives the others to its subcommands
+        }
         let mut categories = Vec::new();
         let mut add = |wanted, category| {
             if wanted {
                 categories.push(category);
             }
         };
-        add(self.family == Family::Keyspace, "@keyspace");
+        let sorts = matches!(self.id, Id::Sort | Id::SortRo);
+        add(self.family == Family::Keyspace && !sorts, "@keyspace");
         add(self.is_write(), "@write");
         add(self.flags.has(Flags::READONLY), "@read");
         add(self.family == Family::String, "@string");
-        add(self.family == Family::Set, "@set");
-        add(self.family == Family::SortedSet, "@sortedset");
-        add(self.family == Family::List, "@list");
+        add(self.family == Family::Set || sorts, "@set");
+        add(self.family == Family::SortedSet || sorts, "@sortedset");
+        add(self.family == Family::List || sorts, "@list");
         add(self.family == Family::Hash, "@hash");
         add(self.family == Family::Bitmap, "@bitmap");
         add(self.family == Family::HyperLogLog, "@hyperloglog");
+        add(self.family == Family::Geo, "@geo");
         add(self.flags.has(Flags::FAST), "@fast");
         add(!self.flags.has(Flags::FAST), "@slow");
         // Redis puts the subcommands of CLIENT there, not CLIENT itself; and COMMAND.
         let connection = self.family == Family::Connection && self.id != Id::Client;
         add(connection || self.id == Id::Command, "@connection");
         add(self.family == Family::Transaction, "@transaction");
-        add(matches!(self.id, Id::Info | Id::Keys), "@dangerous");
+        add(sorts || matches!(self.id, Id::Info | Id::Keys | Id::Restore), "@dangerous");
         categories
     }
 }
@@ -104,11 +109,14 @@ impl Flags {
     pub const MOVABLE_KEYS: Flags = Flags(1 << 9);
     /// Not logged as slow: what it carries out is.
     pub const SKIP_SLOWLOG: Flags = Flags(1 << 10);
+    /// For who runs the server.
+    pub const ADMIN: Flags = Flags(1 << 11);
 
-    const NAMES: [(Flags, &'static str); 11] = [
+    const NAMES: [(Flags, &'static str); 12] = [
         (Flags::WRITE, "write"),
         (Flags::READONLY, "readonly"),
         (Flags::DENYOOM, "denyoom"),
+        (Flags::ADMIN, "admin"),
         (Flags::NOSCRIPT, "noscript"),
         (Flags::LOADING, "loading"),
         (Flags::STALE, "stale"),
@@ -154,6 +162,20 @@ pub struct KeySpec {
     pub step: u8,
     /// Where the number of further keys stands, which follow it; 0: there are none.
     pub counted: u8,
+    /// Options of which one names a further key.
+    pub options: Option<Options>,
+}
+
+/// Options, of which one is a key that the command stores to. A word that is none of these has no
+/// arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Where they begin.
+    pub from: u8,
+    /// Words that a key follows; the last of them counts.
+    pub key_words: &'static [&'static str],
+    /// Words that other arguments follow, and how many.
+    pub other_words: &'static [(&'static str, u8)],
 }
 
 impl KeySpec {
@@ -175,9 +197,28 @@ impl KeySpec {
     pub const ONE_AND_COUNTED: KeySpec = KeySpec { counted: 2, ..KeySpec::ONE };
     /// As many as the first argument says.
     pub const COUNTED: KeySpec = KeySpec { counted: 1, ..KeySpec::NONE };
+    /// The first argument, and the target of GEORADIUS.
+    pub const AROUND: KeySpec = KeySpec::around(6);
+    /// The same of GEORADIUSBYMEMBER.
+    pub const AROUND_MEMBER: KeySpec = KeySpec::around(5);
+    /// The first argument, and the target of SORT.
+    pub const SORTED: KeySpec = KeySpec {
+        options: Some(Options {
+            from: 2,
+            key_words: &["STORE"],
+            other_words: &[("LIMIT", 2), ("BY", 1), ("GET", 1)],
+        }),
+        ..KeySpec::ONE
+    };
 
     const fn of(first: u8, last: i8, step: u8) -> KeySpec {
-        KeySpec { first, last, step, counted: 0 }
+        KeySpec { first, last, step, counted: 0, options: None }
+    }
+
+    const fn around(from: u8) -> KeySpec {
+        let key_words = &["STORE", "STOREDIST"];
+        let options = Options { from, key_words, other_words: &[("COUNT", 1)] };
+        KeySpec { options: Some(options), ..KeySpec::ONE }
     }
 
     /// Whether there are any.
@@ -203,6 +244,8 @@ pub enum Family {
     SortedSet,
     /// Strings as rows of bits.
     Bitmap,
+    /// Places, in sorted sets.
+    Geo,
     /// Strings that count different elements.
     HyperLogLog,
     /// Several commands as one.
@@ -225,6 +268,7 @@ impl Family {
             Family::SortedSet => "sorted-set",
             Family::Bitmap => "bitmap",
             Family::HyperLogLog => "hyperloglog",
+            Family::Geo => "geo",
             Family::Transaction => "transactions",
             Family::Connection => "connection",
             Family::Server => "server",

@@ -5,7 +5,7 @@ use super::spec::{Family, Flags, KeySpec, Place, Spec, Split};
 use std::sync::LazyLock;
 
 /// The longest name; a longer word is no command.
-const NAME_BYTES_MAX: usize = 16;
+const NAME_BYTES_MAX: usize = 20;
 
 const READ: Flags = Flags::READONLY;
 const READ_MOVABLE: Flags = Flags::READONLY.and(Flags::MOVABLE_KEYS);
@@ -30,16 +30,19 @@ const REMOVES_MEMBER: &str = "member by member: removes what was added before; a
 const POPS: &str =
     "two clusters may pop the same member; the later add or removal of each member wins";
 const STORES: &str = "the result of this cluster's members replaces what the key held; the later write wins, member by member";
+const STORES_IF_ASKED: &str = "with STORE or STOREDIST the result of this cluster's members replaces what the key held, and the later write wins, member by member; else it reads what this cluster has merged so far";
+const STORES_LIST: &str = "with STORE the result of this cluster's elements replaces what the key held, and of two results at once the later one stays; else it reads what this cluster has merged so far";
 const LATER_SCORE: &str = "member by member: the later score or removal wins, and giving a score again counts as later; conditions hold in this cluster only";
 const WHOLE_SCORE: &str =
     "the later score wins as a whole, so one of two increments at once is lost";
 const RANK: &str =
     "O(log(N)) of N members; O(N) while members that were deleted elsewhere are not swept yet";
 const RANGE: &str = "O(log(N)+M) of N members, M of them in the range";
+const SORT: &str = "O(N+M*log(M)) of N elements returned, M in the key";
 const PUSHES: &str = "all elements stay; those that two clusters put at one place stand in the order of their stamps";
 const PUSHES_IF: &str = "whether the list exists is asked in this cluster only; all elements stay";
-const POPS_ELEMENT: &str = "two clusters may pop the same element: give a queue a home; what was pushed elsewhere meanwhile stays";
-const MOVES_ELEMENT: &str = "a removal and a push: two clusters that move the same element make two of it; give a queue a home";
+const POPS_ELEMENT: &str = "two clusters may pop the same element: work a queue off in one cluster only; what was pushed elsewhere meanwhile stays";
+const MOVES_ELEMENT: &str = "a removal and a push: two clusters that move the same element make two of it: work a queue off in one cluster only";
 const REMOVES_ELEMENT: &str =
     "removes the elements that this cluster has; what was pushed elsewhere meanwhile stays";
 const WHOLE: &str = "the later result wins as a whole";
@@ -129,10 +132,14 @@ commands! {
     DbSize "dbsize" 1 READ_FAST, NONE, Keyspace, EveryGroup, No, "O(groups)", LOCAL, "How many keys the namespace has.";
     Keys "keys" 2 READ, NONE, Keyspace, EveryGroup, No, "O(N) of N keys", LOCAL, "All keys that match a pattern, up to 48 MiB of them; each group answers for its own moment.";
     RandomKey "randomkey" 1 READ, NONE, Keyspace, EveryGroup, No, "O(1); O(N) where N keys have ended", LOCAL, "One of the keys, by chance; groups take turns.";
+    Sort "sort" -2 GROW_MOVABLE, SORTED, Keyspace, Group, No, SORT, STORES_LIST, "The elements of a list, set or sorted set in order, with BY, LIMIT, GET, ASC, DESC, ALPHA and STORE; at most 32 MiB. A pattern of BY or GET needs the key's hash tag before its `*`.";
+    SortRo "sort_ro" -2 READ_MOVABLE, ONE, Keyspace, Group, No, SORT, LOCAL, "SORT without STORE.";
     Copy "copy" -3 GROW, TWO, Keyspace, Group, No, "O(N) of N elements", "the target is overwritten: the later write wins; counters arrive as numbers", "Copies a key within its slot, with REPLACE; at most 20 MiB. There is no option DB.";
     Rename "rename" 3 WRITE, TWO, Keyspace, Group, No, "O(N) of N elements", MOVES, "Gives a key another name within its slot; at most 20 MiB, since its rows are written anew.";
     RenameNx "renamenx" 3 WRITE_FAST, TWO, Keyspace, Group, No, "O(N) of N elements", MOVES, "RENAME, if the new name is not taken in this cluster.";
-    Object "object" -2 READ, SECOND, Keyspace, Group, No, "O(1); ENCODING of a hash O(N) of N fields, 512 at most", LOCAL, "ENCODING (what Redis would choose), REFCOUNT (always 1); IDLETIME and FREQ are refused, since no accesses are counted.";
+    Dump "dump" 2 READ, ONE, Keyspace, Group, No, "O(N) of N elements", LOCAL, "The value of a key as bytes that RESTORE takes, here or in Redis 4 and newer; 16 MiB at most.";
+    Restore "restore" -4 GROW, ONE, Keyspace, Group, No, "O(N*log(N)) of N elements", "the key is overwritten: the later write wins; counters arrive as numbers", "Makes a key of what DUMP gave, here or in Redis up to 7.2, with REPLACE and ABSTTL; at most 20 MiB, no streams and no modules. IDLETIME and FREQ are checked and change nothing, since nothing is evicted.";
+    Object "object" -2 READ, SECOND, Keyspace, Group, No, "O(1); ENCODING of a collection O(N) of N elements, 512 at most", LOCAL, "What there is to tell of a value besides what it is.";
 
     Hset "hset" -4 GROW_FAST, ONE, Hash, Group, No, "O(N) of N fields", LATER_FIELD, "Sets fields of a hash.";
     HsetNx "hsetnx" 4 GROW_FAST, ONE, Hash, Group, No, "O(1)", CONDITION, "Sets a field that does not exist.";
@@ -162,6 +169,17 @@ commands! {
     PfAdd "pfadd" -2 GROW_FAST, ONE, HyperLogLog, Group, No, "O(1)", WHOLE, "Adds elements to a HyperLogLog; one that changes nothing writes nothing.";
     PfCount "pfcount" -2 READ, ALL, HyperLogLog, Group, No, "O(N) of N keys, 256 MiB at most", LOCAL, "How many different elements were added, about, to keys of one slot.";
     PfMerge "pfmerge" -2 GROW, ALL, HyperLogLog, Group, No, "O(N) of N keys, 256 MiB at most", WHOLE, "Adds HyperLogLogs to another one of their slot.";
+
+    GeoAdd "geoadd" -5 GROW, ONE, Geo, Group, No, "O(N*log(M)) of N members given, M in the set", LATER_SCORE, "Adds members with longitudes and latitudes to a sorted set, with NX, XX and CH.";
+    GeoPos "geopos" -2 READ, ONE, Geo, Group, No, "O(N) of N members given", LOCAL, "Where members are.";
+    GeoHash "geohash" -2 READ, ONE, Geo, Group, No, "O(N) of N members given", LOCAL, "Geohashes of members, as other systems know them.";
+    GeoDist "geodist" -4 READ, ONE, Geo, Group, No, "O(1)", LOCAL, "How far two members are from each other.";
+    GeoSearch "geosearch" -7 READ, ONE, Geo, Group, No, "O(N+log(M)) of N members in cells that cover what is asked for, M in the set", LOCAL, "Members within a circle or a box, with COUNT, ANY, ASC, DESC, WITHCOORD, WITHDIST and WITHHASH.";
+    GeoSearchStore "geosearchstore" -8 GROW, TWO, Geo, Group, No, "O(N+log(M)) of N members in cells that cover what is asked for, M in the set", STORES, "Stores what GEOSEARCH returns, with places or, if STOREDIST, distances as scores.";
+    GeoRadius "georadius" -6 GROW_MOVABLE, AROUND, Geo, Group, No, "O(N+log(M)) of N members in cells that cover the circle, M in the set", STORES_IF_ASKED, "Members within a circle around a place, or with STORE or STOREDIST a sorted set of them; an old form of GEOSEARCH and GEOSEARCHSTORE.";
+    GeoRadiusByMember "georadiusbymember" -5 GROW_MOVABLE, AROUND_MEMBER, Geo, Group, No, "O(N+log(M)) of N members in cells that cover the circle, M in the set", STORES_IF_ASKED, "Members within a circle around another one, or with STORE or STOREDIST a sorted set of them; an old form of GEOSEARCH and GEOSEARCHSTORE.";
+    GeoRadiusRo "georadius_ro" -6 READ, ONE, Geo, Group, No, "O(N+log(M)) of N members in cells that cover the circle, M in the set", LOCAL, "Members within a circle around a place; an old form of GEOSEARCH.";
+    GeoRadiusByMemberRo "georadiusbymember_ro" -5 READ, ONE, Geo, Group, No, "O(N+log(M)) of N members in cells that cover the circle, M in the set", LOCAL, "Members within a circle around another one; an old form of GEOSEARCH.";
 
     Lpush "lpush" -3 GROW_FAST, ONE, List, Group, No, "O(N) of N elements given", PUSHES, "Puts elements before the first of a list.";
     Rpush "rpush" -3 GROW_FAST, ONE, List, Group, No, "O(N) of N elements given", PUSHES, "Puts elements behind the last of a list.";
@@ -244,17 +262,18 @@ commands! {
     Hello "hello" -1 STRANGER, NONE, Connection, Connection, No, "O(1)", NOTHING, "Chooses RESP2 or RESP3, with AUTH and SETNAME; tells of the server.";
     Auth "auth" -2 STRANGER, NONE, Connection, Connection, No, "O(1)", NOTHING, "Authenticates with the node's password.";
     Select "select" 2 ALWAYS_FAST, NONE, Connection, Connection, No, "O(1)", NOTHING, "Chooses a namespace by name; 0 is `default`.";
-    Client "client" -2 Flags::NONE, NONE, Connection, Connection, No, "O(1); LIST O(N) of N connections", NOTHING, "ID, GETNAME, SETNAME, SETINFO, INFO, LIST, NO-EVICT, REPLY ON.";
+    Client "client" -2 Flags::NONE, NONE, Connection, Connection, No, "O(1); LIST O(N) of N connections", NOTHING, "The connections of this node.";
     Readonly "readonly" 1 ALWAYS_FAST, NONE, Connection, Connection, No, "O(1)", NOTHING, "Allows reads of replicas that do not lead (cluster port).";
     Readwrite "readwrite" 1 ALWAYS_FAST, NONE, Connection, Connection, No, "O(1)", NOTHING, "Takes READONLY back (cluster port).";
     Quit "quit" -1 STRANGER, NONE, Connection, Connection, No, "O(1)", NOTHING, "Closes the connection.";
     Reset "reset" 1 STRANGER, NONE, Connection, Connection, No, "O(1)", NOTHING, "Makes the connection as it was when it began.";
 
-    Command "command" -1 ALWAYS, NONE, Server, Connection, No, "O(N) of N commands", SERVER, "COUNT, DOCS, GETKEYS, INFO, LIST: the commands that there are.";
+    Command "command" -1 ALWAYS, NONE, Server, Connection, No, "O(N) of N commands", SERVER, "The commands that there are: the same as COMMAND INFO.";
+    Time "time" 1 ALWAYS_FAST, NONE, Server, Connection, No, "O(1)", SERVER, "This node's clock, in seconds and microseconds; it is read to a millisecond.";
     Info "info" -1 ALWAYS, NONE, Server, Connection, No, "O(1)", SERVER, "Facts and counters of this node, by section.";
-    Config "config" -2 Flags::NONE, NONE, Server, Connection, No, "O(N) of N settings", SERVER, "GET settings of this node; SET is refused, since settings live in its file.";
-    Flotilla "flotilla" -2 READ, NONE, Server, EveryGroup, No, "O(N) of N conflicts remembered by each group", "tells what lost when this cluster merged; another cluster may know of others", "CONFLICTS [KEY key] [COUNT n]: writes that lost against another cluster's, the newest first.";
-    Cluster "cluster" -2 Flags::NONE, NONE, Server, Connection, No, "O(N) of N nodes", SERVER, "INFO, KEYSLOT, LINKS, MYID, NODES, SHARDS, SLOTS (cluster port).";
+    Config "config" -2 Flags::NONE, NONE, Server, Connection, No, "O(N) of N settings", SERVER, "Settings of this node.";
+    Flotilla "flotilla" -2 READ, NONE, Server, EveryGroup, No, "O(N) of N conflicts remembered by each group", "tells what lost when this cluster merged; another cluster may know of others", "What is not of Redis.";
+    Cluster "cluster" -2 Flags::NONE, NONE, Server, Connection, No, "O(N) of N nodes", SERVER, "Where the slots of the namespace lie (cluster port).";
 }
 
 static BY_NAME: LazyLock<Vec<&'static Spec>> = LazyLock::new(|| {

@@ -40,11 +40,15 @@ fn errors_have_the_words_of_redis() {
     assert_eq!(error(&["foo", "bar", "baz"]), {
         "ERR unknown command 'foo', with args beginning with: 'bar' 'baz' "
     });
+    assert_eq!(error(&["XADD", "s"]), "ERR unknown command 'XADD': there is no type for streams");
     assert_eq!(error(&["foo", &"b".repeat(300), "x"]), {
         format!("ERR unknown command 'foo', with args beginning with: '{}' ", "b".repeat(128))
     });
     let sub = |words: &[&str]| subcommand(Id::Client, &args(words)).unwrap_err().to_string();
     assert_eq!(sub(&["client", "foo"]), "ERR unknown subcommand 'foo'. Try CLIENT HELP.");
+    assert_eq!(sub(&["client", "Caching", "yes"]), {
+        "ERR unknown subcommand 'Caching': no client is told of changes"
+    });
     assert_eq!(sub(&["client", "Id", "x"]), {
         "ERR wrong number of arguments for 'client|id' command"
     });
@@ -67,6 +71,22 @@ fn keys_stand_where_the_table_says() {
     for wrong in ["0", "-1", "4", "x", "99999999999999999999"] {
         assert_eq!(keys(&["sintercard", wrong, "a", "b", "c"]), ["a"], "{wrong}");
     }
+    assert_eq!(keys(&["sort", "a"]), ["a"]);
+    assert_eq!(keys(&["sort", "a", "desc", "store", "b", "LIMIT", "0", "1"]), ["a", "b"]);
+    assert_eq!(keys(&["sort", "a", "STORE", "b", "store", "store", "alpha"]), ["a", "store"]);
+    assert_eq!(keys(&["sort", "a", "by", "store", "get", "store", "asc", "store"]), ["a"]);
+    assert_eq!(keys(&["sort", "a", "limit", "store", "b"]), ["a"]);
+    assert_eq!(keys(&["sort_ro", "a", "get", "store", "b"]), ["a"]);
+    let around = |options: &[&'static str]| {
+        let words: Vec<&str> = [&["georadius", "a", "store", "x", "1", "km"], options].concat();
+        keys(&words)
+    };
+    assert_eq!(around(&[]), ["a"]);
+    assert_eq!(around(&["asc", "STORE", "b"]), ["a", "b"]);
+    assert_eq!(around(&["storedist", "b", "count", "1", "store", "c"]), ["a", "c"]);
+    assert_eq!(around(&["count", "store", "b", "any", "store"]), ["a"]);
+    assert_eq!(keys(&["georadiusbymember", "a", "store", "1", "km", "StoreDist", "b"]), ["a", "b"]);
+    assert_eq!(keys(&["georadius_ro", "a", "1", "2", "1", "km", "store", "b"]), ["a"]);
     assert!(keys(&["scan", "0"]).is_empty());
     assert!(keys(&["ping", "0"]).is_empty());
 }
@@ -85,11 +105,17 @@ fn places_and_splits_agree_with_keys() {
 #[test]
 fn the_documentation_names_every_command() {
     let text = markdown();
-    for spec in TABLE {
-        let row = format!("| `{}` | ", spec.name.to_ascii_uppercase());
-        assert_eq!(text.matches(&row).count(), 1, "{}", spec.name);
+    let subs = SUBCOMMANDS.iter().map(|sub| sub.full_name.replace('|', " "));
+    for name in TABLE.iter().map(|spec| spec.name.to_owned()).chain(subs) {
+        let row = format!("| `{}` | ", name.to_ascii_uppercase());
+        assert_eq!(text.matches(&row).count(), 1, "{name}");
     }
-    assert!(text.lines().all(|line| line.matches('|').count() == 5));
+    let (table, refused) = text.split_once("\n\n").unwrap();
+    assert!(table.lines().all(|line| line.matches('|').count() == 5));
+    let (count, refused) = refused.split_once("\n\n").unwrap();
+    assert!(count.contains(" of the 366 commands and subcommands of Redis 7.0.15 "), "{count}");
+    assert!(refused.lines().all(|line| line.matches('|').count() == 4));
+    assert!(refused.contains(", `XGROUP CREATE`, "));
 }
 
 proptest! {

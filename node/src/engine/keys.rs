@@ -164,6 +164,11 @@ fn put_key(row: &mut Vec<u8>, slot: Slot, key: &[u8]) {
     row.extend_from_slice(&[ESCAPE, TERMINATOR]);
 }
 
+/// What stands right behind a row, or behind any bytes.
+pub fn behind(row: &[u8]) -> Bytes {
+    [row, &[0]].concat().into()
+}
+
 /// The head row of a key.
 pub fn head(slot: Slot, key: &[u8]) -> Bytes {
     start(HEAD, slot, key, 0).into()

@@ -33,11 +33,6 @@ impl Span {
     }
 }
 
-/// The place behind this one.
-pub fn behind(place: &[u8]) -> Bytes {
-    [place, &[0]].concat().into()
-}
-
 /// A score as bytes that stand in the order of scores; both zeros are one.
 pub fn ordered_score(score: f64) -> [u8; 8] {
     let bits = if score == 0.0 { 0 } else { score.to_bits() };
@@ -104,6 +99,7 @@ impl OrderOf<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::keys::behind;
     use super::*;
     use proptest::prelude::*;
 

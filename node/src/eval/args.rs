@@ -91,22 +91,26 @@ impl Stop {
 #[derive(Debug)]
 pub(super) struct ReadBudget {
     name: &'static str,
+    max: usize,
     left: usize,
 }
 
 impl ReadBudget {
     /// All of it, for the command of this name.
     pub(super) fn new(name: &'static str) -> ReadBudget {
-        ReadBudget { name, left: READ_BYTES_MAX }
+        ReadBudget::of(name, READ_BYTES_MAX)
+    }
+
+    /// So many bytes, for the command of this name.
+    pub(super) fn of(name: &'static str, max: usize) -> ReadBudget {
+        ReadBudget { name, max, left: max }
     }
 
     /// Counts a value that was read.
     pub(super) fn take(&mut self, bytes: usize) -> Result<(), Stop> {
         let spent = || {
-            let name = self.name;
-            Stop::error(format!(
-                "ERR '{name}' may read {READ_BYTES_MAX} bytes: give it fewer or smaller keys"
-            ))
+            let (name, max) = (self.name, self.max);
+            Stop::error(format!("ERR '{name}' may read {max} bytes: give it fewer or smaller keys"))
         };
         // Each key costs something, however little it holds.
         let bytes = bytes + ROW_OVERHEAD_BYTES;

@@ -1,11 +1,12 @@
-//! What commands on all types with elements begin with.
+//! What commands on all types with elements have in common.
 
-use super::args::{Stop, integer, is};
+use super::args::{Outcome, Stop, integer, is};
 use super::txn::{Key, Txn};
 use super::{ROW_OVERHEAD_BYTES, WRITE_BYTES_MAX, write_too_large};
 use crate::model::Type;
 use crate::resp::{COMMAND_REPLY_BYTES_MAX, Reply};
 use bytes::Bytes;
+use std::io;
 
 /// A key that is of this type or does not exist.
 pub(super) fn load(txn: &mut Txn<'_>, name: &Bytes, ty: Type) -> Result<Key, Stop> {
@@ -21,6 +22,68 @@ pub(super) fn load_to_write(txn: &mut Txn<'_>, name: &Bytes, ty: Type) -> Result
     let mut key = load(txn, name, ty)?;
     txn.settle_count(&mut key)?;
     Ok(key)
+}
+
+/// How many elements a key has; none if it does not exist.
+pub(super) fn size(txn: &Txn<'_>, key: &Key) -> io::Result<u64> {
+    if key.ty.is_some() { txn.count(key) } else { Ok(0) }
+}
+
+/// Removes elements of a visible key and saves it, if there were any; how many.
+pub(super) fn remove<'n>(
+    txn: &mut Txn<'_>,
+    mut key: Key,
+    names: impl IntoIterator<Item = &'n Bytes>,
+) -> io::Result<i64> {
+    let mut removed = 0;
+    for name in names {
+        removed += i64::from(txn.remove_field(&mut key, name)?);
+    }
+    if removed > 0 {
+        txn.save_or_drop(key)?;
+    }
+    Ok(removed)
+}
+
+/// HLEN, LLEN, SCARD and ZCARD.
+pub(super) fn tell_size(txn: &mut Txn<'_>, args: &[Bytes], ty: Type) -> Outcome {
+    let key = load(txn, &args[1], ty)?;
+    Ok(Reply::Int(size(txn, &key)? as i64))
+}
+
+/// HEXISTS and SISMEMBER.
+pub(super) fn tell_whether_in(txn: &mut Txn<'_>, args: &[Bytes], ty: Type) -> Outcome {
+    let key = load(txn, &args[1], ty)?;
+    Ok(Reply::Int(i64::from(txn.field(&key, &args[2])?.is_some())))
+}
+
+/// HDEL, SREM and ZREM.
+pub(super) fn remove_named(txn: &mut Txn<'_>, args: &[Bytes], ty: Type) -> Outcome {
+    let key = load_to_write(txn, &args[1], ty)?;
+    Ok(Reply::Int(if key.ty.is_some() { remove(txn, key, &args[2..])? } else { 0 }))
+}
+
+/// Writes elements with their values over whatever a key holds, as the STORE forms do; how many there are.
+pub(super) fn store(
+    txn: &mut Txn<'_>,
+    mut target: Key,
+    ty: Type,
+    elements: Vec<(Bytes, Bytes)>,
+) -> Outcome {
+    let many = elements.len() as i64;
+    if elements.is_empty() {
+        if target.ty.is_some() {
+            txn.delete(target);
+        }
+        return Ok(Reply::Int(many));
+    }
+    txn.overwrite(&mut target);
+    txn.claim(&mut target, ty);
+    for (name, value) in elements {
+        txn.set_field(&mut target, &name, value)?;
+    }
+    txn.save(target);
+    Ok(Reply::Int(many))
 }
 
 /// What a command may still write or answer, in bytes.
@@ -40,7 +103,12 @@ impl Budget {
 
     /// Of an entry: each element has a row with the key in it.
     pub(super) fn write(key: &Key) -> Budget {
-        let (left, each) = (WRITE_BYTES_MAX, key.name.len() + ROW_OVERHEAD_BYTES);
+        Budget::write_under(key.name.len())
+    }
+
+    /// The same, by the length of the key's name.
+    pub(super) fn write_under(name_bytes: usize) -> Budget {
+        let (left, each) = (WRITE_BYTES_MAX, name_bytes + ROW_OVERHEAD_BYTES);
         Budget { left, each, beyond: write_too_large }
     }
 

@@ -7,6 +7,7 @@
 
 use super::txn::{Key, Txn, corrupt};
 use crate::engine::keys::{self, RowKey};
+use crate::flaws::{self, Flaw};
 use crate::model::{Effect, Element, Parts, Type};
 use bytes::Bytes;
 use flotilla_topology::slot::Slot;
@@ -46,8 +47,16 @@ pub fn cover(
     for (row, _) in heads {
         let RowKey::Head { slot, key } = keys::decode(&row).map_err(corrupt)? else { continue };
         let mut key = txn.load_unseen(slot, &key)?;
-        let after = key.head.string.next_to(of(&theirs, &row), |stamp| (coverage.had)(slot, stamp));
+        let had = |stamp| (coverage.had)(slot, stamp);
+        let mut after = key.head.string.next_to(of(&theirs, &row), had);
         if after != key.head.string {
+            after.trim(key.head.floor);
+        }
+        let ends = flaws::has(Flaw::CoverageOfAll) && drops_end(coverage, &key, had);
+        if ends {
+            key.head.expiry = None;
+        }
+        if after != key.head.string || ends {
             key.head.string = after;
             txn.queue_bare(&key)?;
             txn.save(key);
@@ -64,11 +73,14 @@ pub fn cover(
             continue;
         };
         let before = txn.read_element(&value)?;
-        let after = before.next_to(of(&theirs, &row), |stamp| (coverage.had)(slot, stamp));
+        let mut after = before.next_to(of(&theirs, &row), |stamp| (coverage.had)(slot, stamp));
         let mut key = match last.take().filter(|last| last.slot == slot && last.name == key) {
             Some(last) => last,
             None => txn.load_unseen(slot, &key)?,
         };
+        if after != before {
+            after.trim(key.head.floor);
+        }
         // What stays may be older than what the other has forgotten, which came with the head.
         let forgotten = key.head.forgotten;
         key.shows_since(ty, after.earliest_visible(key.floor));
@@ -82,6 +94,16 @@ pub fn cover(
         txn.save(key);
     }
     Ok(left.map(|next| (coverage.heads.end.clone(), next)))
+}
+
+/// Whether an end would go that only this side has, if ends were covered.
+fn drops_end(coverage: &Coverage<'_>, key: &Key, had: impl Fn(Stamp) -> bool) -> bool {
+    let has_end = |effect: &Effect| match effect {
+        Effect::Head { key: name, head, .. } => *name == key.name && head.expiry.is_some(),
+        Effect::Element { .. } => false,
+    };
+    let end = key.head.expiry.as_ref();
+    end.is_some_and(|end| had(end.stamp)) && !coverage.effects.iter().any(has_end)
 }
 
 /// Writes what is left of an element, with what derives from it.

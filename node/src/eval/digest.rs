@@ -88,7 +88,7 @@ pub fn key_digests<'t>(
 ) -> impl Iterator<Item = io::Result<KeyDigest>> + 't {
     let mut range = keys::of_slots(keys::HEAD, SlotRange { first: slot, last: slot });
     if let Some(after) = after {
-        range.start = [&keys::head(slot, after)[..], &[0]].concat().into();
+        range.start = keys::behind(&keys::head(slot, after));
     }
     visible(txn, txn.keys_in(range)).map(|key| key.map(|(_, digest)| digest))
 }

@@ -87,32 +87,6 @@ pub(super) fn hvals(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     Ok(Reply::bulks(fields(txn, &args[1])?.into_iter().map(|(_, value)| value)))
 }
 
-pub(super) fn hdel(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
-    let mut key = load_to_write(txn, &args[1])?;
-    if key.ty.is_none() {
-        return Ok(Reply::Int(0));
-    }
-    let mut deleted = 0;
-    for name in &args[2..] {
-        deleted += i64::from(txn.remove_field(&mut key, name)?);
-    }
-    if deleted > 0 {
-        txn.save_or_drop(key)?;
-    }
-    Ok(Reply::Int(deleted))
-}
-
-pub(super) fn hlen(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
-    let key = load(txn, &args[1])?;
-    let count = if key.ty.is_some() { txn.count(&key)? } else { 0 };
-    Ok(Reply::Int(count as i64))
-}
-
-pub(super) fn hexists(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
-    let key = load(txn, &args[1])?;
-    Ok(Reply::Int(i64::from(txn.field(&key, &args[2])?.is_some())))
-}
-
 pub(super) fn hincrby(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     let amount = integer(&args[3])?;
     let mut key = load_to_write(txn, &args[1])?;

@@ -14,15 +14,17 @@ const RANDOM_KEYS_SEEN: u64 = 64;
 
 /// Longer strings are `raw` to OBJECT ENCODING.
 const EMBEDDED_BYTES_MAX: usize = 44;
-/// Hashes with more fields, or with longer ones, are `hashtable`s to it.
-const LISTED_MAX: usize = 512;
+/// Collections with more elements, or with longer ones, are not `listpack`s or `intset`s to it: what Redis 7.0
+/// has where nothing else is configured.
+const HASH_LISTED_MAX: usize = 512;
+const SORTED_SET_LISTED_MAX: usize = 128;
+const SET_LISTED_MAX: usize = 512;
 const LISTED_BYTES_MAX: usize = 64;
 
 /// As in Redis, without the policy that counts accesses.
 const NO_FREQ: &str = "ERR An LFU maxmemory policy is not selected, access frequency not tracked. \
                        Please note that when switching between policies at runtime LRU and LFU data \
                        will take some time to adjust.";
-const NO_IDLE_TIME: &str = "ERR OBJECT IDLETIME is not supported: no access times are kept";
 
 /// DEL and UNLINK.
 pub(super) fn del(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
@@ -117,25 +119,34 @@ pub(super) fn object(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     match sub.name() {
         "encoding" => Ok(Reply::bulk(encoding(txn, &key, ty)?)),
         "refcount" => Ok(Reply::Int(1)),
-        "freq" => Err(Stop::error(NO_FREQ.to_owned())),
-        _ => Err(Stop::error(NO_IDLE_TIME.to_owned())),
+        _ => Err(Stop::error(NO_FREQ.to_owned())),
     }
 }
 
 fn encoding(txn: &Txn<'_>, key: &Key, ty: Type) -> Result<&'static str, Stop> {
-    if ty == Type::String {
-        let value = key.string().unwrap_or_default();
-        return Ok(match parse_integer(&value) {
-            Some(_) => "int",
-            None if value.len() <= EMBEDDED_BYTES_MAX => "embstr",
-            None => "raw",
-        });
-    }
+    let (small, large, most) = match ty {
+        Type::String => {
+            let value = key.string().unwrap_or_default();
+            return Ok(match parse_integer(&value) {
+                Some(_) => "int",
+                None if value.len() <= EMBEDDED_BYTES_MAX => "embstr",
+                None => "raw",
+            });
+        }
+        Type::List => return Ok("quicklist"),
+        Type::Hash => ("listpack", "hashtable", HASH_LISTED_MAX),
+        Type::Set => ("intset", "hashtable", SET_LISTED_MAX),
+        Type::SortedSet => ("listpack", "skiplist", SORTED_SET_LISTED_MAX),
+    };
     for (place, field) in (1..).zip(txn.fields(key)) {
         let (name, value) = field?;
-        if place > LISTED_MAX || name.len().max(value.len()) > LISTED_BYTES_MAX {
-            return Ok("hashtable");
+        let fits = match ty {
+            Type::Set => parse_integer(&name).is_some(),
+            _ => name.len().max(value.len()) <= LISTED_BYTES_MAX,
+        };
+        if place > most || !fits {
+            return Ok(large);
         }
     }
-    Ok("listpack")
+    Ok(small)
 }

@@ -21,13 +21,16 @@ mod clean;
 mod collection;
 mod compare;
 mod conflicts;
+mod contents;
 mod cover;
 mod deadlines;
 mod digest;
 mod due;
+mod dump;
 mod element_scan;
 mod elements;
 mod floats;
+mod geo;
 mod hashes;
 mod hyperloglog;
 mod keyspace;
@@ -46,6 +49,7 @@ mod sample;
 mod scan;
 mod set;
 mod sets;
+mod sort;
 mod streams;
 mod strings;
 #[cfg(test)]
@@ -59,6 +63,7 @@ pub use conflicts::{CONFLICTS_MAX, ConflictOptions, LoserRow, newest_conflicts};
 pub use cover::{CoverFrom, Coverage, cover};
 pub use digest::{KeyDigest, SlotDigest, digest, key_digests, visible_keys};
 pub use due::{DueOutcome, expire_due};
+pub(crate) use dump::fuzz::target as fuzz_target;
 pub(crate) use keyspace::too_many_keys;
 pub(crate) use mix::Mix;
 pub use remote::{CONFLICT_WINDOW_MS, Loser, LoserKind, Losers, remote, remote_state};
@@ -104,7 +109,7 @@ fn check_size(command: &Command) -> Result<(), Stop> {
     }
     let args: usize = command.args.iter().map(|arg| arg.len()).sum();
     let key = match command.spec.family {
-        Family::Hash | Family::List | Family::Set | Family::SortedSet => {
+        Family::Geo | Family::Hash | Family::List | Family::Set | Family::SortedSet => {
             command.first_key().map_or(0, |key| key.len())
         }
         _ => 0,
@@ -164,9 +169,9 @@ fn dispatch(txn: &mut Txn<'_>, command: &Command) -> Outcome {
         Id::Hget => hashes::hget(txn, args),
         Id::HmGet => hashes::hmget(txn, args),
         Id::HgetAll => hashes::hgetall(txn, args),
-        Id::Hdel => hashes::hdel(txn, args),
-        Id::Hlen => hashes::hlen(txn, args),
-        Id::Hexists => hashes::hexists(txn, args),
+        Id::Hdel => collection::remove_named(txn, args, Type::Hash),
+        Id::Hlen => collection::tell_size(txn, args, Type::Hash),
+        Id::Hexists => collection::tell_whether_in(txn, args, Type::Hash),
         Id::HincrBy => hashes::hincrby(txn, args),
         Id::Hkeys => hashes::hkeys(txn, args),
         Id::Hvals => hashes::hvals(txn, args),
@@ -177,6 +182,7 @@ fn dispatch(txn: &mut Txn<'_>, command: &Command) -> Outcome {
         _ => match command.spec.family {
             Family::Bitmap => on_bits(txn, command),
             Family::HyperLogLog => on_sketches(txn, command),
+            Family::Geo => on_places(txn, command),
             Family::List => on_lists(txn, command),
             Family::Set => on_sets(txn, command),
             Family::SortedSet => on_sorted_sets(txn, command),
@@ -209,6 +215,23 @@ fn on_sketches(txn: &mut Txn<'_>, command: &Command) -> Outcome {
     }
 }
 
+fn on_places(txn: &mut Txn<'_>, command: &Command) -> Outcome {
+    let args = &command.args[..];
+    match command.spec.id {
+        Id::GeoAdd => geo::geoadd(txn, args),
+        Id::GeoPos => geo::geopos(txn, args),
+        Id::GeoHash => geo::geohash(txn, args),
+        Id::GeoDist => geo::geodist(txn, args),
+        Id::GeoSearch => geo::search(txn, args, geo::Form::SEARCH),
+        Id::GeoSearchStore => geo::search(txn, args, geo::Form::SEARCH_STORE),
+        Id::GeoRadius => geo::search(txn, args, geo::Form::AROUND),
+        Id::GeoRadiusRo => geo::search(txn, args, geo::Form::AROUND_RO),
+        Id::GeoRadiusByMember => geo::search(txn, args, geo::Form::AROUND_MEMBER),
+        Id::GeoRadiusByMemberRo => geo::search(txn, args, geo::Form::AROUND_MEMBER_RO),
+        _ => Err(not_ours(command)),
+    }
+}
+
 fn on_lists(txn: &mut Txn<'_>, command: &Command) -> Outcome {
     let (args, name) = (&command.args[..], command.spec.name);
     match command.spec.id {
@@ -221,7 +244,7 @@ fn on_lists(txn: &mut Txn<'_>, command: &Command) -> Outcome {
         Id::Lmpop => lists::lmpop(txn, args),
         Id::Lmove => lists::lmove(txn, args),
         Id::RpopLpush => lists::rpoplpush(txn, args),
-        Id::Llen => lists::llen(txn, args),
+        Id::Llen => collection::tell_size(txn, args, Type::List),
         Id::Lindex => lists::lindex(txn, args),
         Id::Lrange => lists::lrange(txn, args),
         Id::Lpos => lists::lpos(txn, args),
@@ -237,11 +260,11 @@ fn on_sets(txn: &mut Txn<'_>, command: &Command) -> Outcome {
     let args = &command.args[..];
     match command.spec.id {
         Id::Sadd => sets::sadd(txn, args),
-        Id::Srem => sets::srem(txn, args),
+        Id::Srem => collection::remove_named(txn, args, Type::Set),
         Id::Smembers | Id::Sinter => sets::algebra(txn, &args[1..], Algebra::Inter),
-        Id::SisMember => sets::sismember(txn, args),
+        Id::SisMember => collection::tell_whether_in(txn, args, Type::Set),
         Id::SmisMember => sets::smismember(txn, args),
-        Id::Scard => sets::scard(txn, args),
+        Id::Scard => collection::tell_size(txn, args, Type::Set),
         Id::Smove => sets::smove(txn, args),
         Id::Spop => sets::spop(txn, args),
         Id::SrandMember => sets::srandmember(txn, args),
@@ -261,14 +284,14 @@ fn on_sorted_sets(txn: &mut Txn<'_>, command: &Command) -> Outcome {
     match command.spec.id {
         Id::Zadd => zsets::zadd(txn, args),
         Id::ZincrBy => zsets::zincrby(txn, args),
-        Id::Zrem => zsets::zrem(txn, args),
-        Id::Zcard => zsets::zcard(txn, args),
+        Id::Zrem => collection::remove_named(txn, args, Type::SortedSet),
+        Id::Zcard => collection::tell_size(txn, args, Type::SortedSet),
         Id::Zscore => zsets::zscore(txn, args),
         Id::Zmscore => zsets::zmscore(txn, args),
         Id::Zrank => zsets::zrank(txn, args, End::Min),
         Id::ZrevRank => zsets::zrank(txn, args, End::Max),
-        Id::Zcount => zsets::zcount(txn, args, By::Score),
-        Id::ZlexCount => zsets::zcount(txn, args, By::Name),
+        Id::Zcount => zsets::zcount(txn, args),
+        Id::ZlexCount => zsets::zlexcount(txn, args),
         Id::Zrange => zsets::range(txn, args, Source::Any),
         Id::ZrevRange => zsets::range(txn, args, Source::REV_RANGE),
         Id::ZrangeByScore => zsets::range(txn, args, Source::BY_SCORE),
@@ -310,6 +333,10 @@ fn on_parts(txn: &mut Txn<'_>, command: &Command) -> Outcome {
         Id::HincrByFloat => floats::hincrbyfloat(txn, args),
         Id::Keys => keyspace::keys(txn, args),
         Id::RandomKey => keyspace::random_key(txn),
+        Id::Sort => sort::sort(txn, args, true),
+        Id::SortRo => sort::sort(txn, args, false),
+        Id::Dump => dump::dump(txn, args),
+        Id::Restore => dump::restore(txn, args),
         Id::Copy => rename::copy(txn, args),
         Id::Rename => rename::rename(txn, args),
         Id::RenameNx => rename::renamenx(txn, args),

@@ -13,7 +13,8 @@ use super::mix::Mix;
 use super::order::{Entry, order_of};
 use super::txn::{Key, Txn, corrupt};
 use crate::codec::{DecodeError, Decoder, Encoder};
-use crate::engine::order::{OrderOf, Span, behind};
+use crate::engine::keys;
+use crate::engine::order::{OrderOf, Span};
 use crate::model::Parts;
 use bytes::Bytes;
 use std::io;
@@ -70,22 +71,15 @@ impl Txn<'_> {
     pub(super) fn enter(&mut self, order: OrderOf<'_>, place: &Bytes) -> io::Result<()> {
         let depth = depth(place);
         for level in 1..=LEVELS {
-            let before = Span::before(place.clone());
-            let before = self.blocks(order, level, &before, true).next().transpose()?;
             let mut own = 0;
             if level <= depth {
-                let mut rest = Span { start: behind(place), end: None };
-                rest.end = self.first_block(order, level, &rest)?;
-                rest.start = place.clone();
-                own = self.entries(order, level - 1, &rest)?;
+                let after = Span { start: keys::behind(place), end: None };
+                let end = self.first_block(order, level, &after)?;
+                own = self.entries(order, level - 1, &Span { start: place.clone(), end })?;
                 self.put_block(order, level, place, own);
             }
-            match before {
-                Some((first, many)) => {
-                    self.put_block(order, level, &first, (many + 1).saturating_sub(own));
-                }
-                None if level > depth => break,
-                None => {}
+            if !self.resize_before(order, level, place, (1, own))? && level > depth {
+                break;
             }
         }
         Ok(())
@@ -95,23 +89,34 @@ impl Txn<'_> {
     pub(super) fn leave(&mut self, order: OrderOf<'_>, place: &Bytes) -> io::Result<()> {
         let depth = depth(place);
         for level in 1..=LEVELS {
-            let row = order.at(level, place);
             let mut own = 0;
             if level <= depth {
+                let row = order.at(level, place);
                 own = self.view.get(&row)?.map_or(Ok(0), |row| decode(&row)).map_err(corrupt)?;
                 self.drop_row(row);
             }
-            let before = Span::before(place.clone());
-            let before = self.blocks(order, level, &before, true).next().transpose()?;
-            match before {
-                Some((first, many)) => {
-                    self.put_block(order, level, &first, (many + own).saturating_sub(1));
-                }
-                None if level > depth => break,
-                None => {}
+            if !self.resize_before(order, level, place, (own, 1))? && level > depth {
+                break;
             }
         }
         Ok(())
+    }
+
+    /// Gives the last block that begins before a place some entries and takes others from it; false if
+    /// there is none, and then none on a higher level either.
+    fn resize_before(
+        &mut self,
+        order: OrderOf<'_>,
+        level: u8,
+        place: &Bytes,
+        (given, taken): (u64, u64),
+    ) -> io::Result<bool> {
+        let before = Span::before(place.clone());
+        let last = self.blocks(order, level, &before, true).next().transpose()?;
+        if let Some((first, many)) = &last {
+            self.put_block(order, level, first, (many + given).saturating_sub(taken));
+        }
+        Ok(last.is_some())
     }
 
     fn first_block(&self, order: OrderOf<'_>, level: u8, span: &Span) -> io::Result<Option<Bytes>> {
@@ -167,18 +172,19 @@ impl Txn<'_> {
         Ok((span.start, left))
     }
 
-    /// Whether all rows of the index can be seen, so that blocks count what is visible; false also
-    /// where walking is as quick.
-    fn is_counted(&self, key: &Key, order: OrderOf<'_>) -> io::Result<bool> {
+    /// How many elements are visible, if all rows of the index are, so that blocks count what is visible;
+    /// none also where walking is as quick.
+    fn counted(&self, key: &Key, order: OrderOf<'_>) -> io::Result<Option<u64>> {
         let visible = self.count(key)?;
-        Ok(visible > FEW && self.entries(order, LEVELS, &Span::ALL)? == visible)
+        let all = visible > FEW && self.entries(order, LEVELS, &Span::ALL)? == visible;
+        Ok(all.then_some(visible))
     }
 
     /// How many visible elements of a visible key are in a span.
     pub(super) fn count_in(&self, key: &Key, span: &Span) -> io::Result<u64> {
         let Some(ty) = key.ty else { return Ok(0) };
         let order = order_of(key, ty);
-        if self.is_counted(key, order)? {
+        if self.counted(key, order)?.is_some() {
             return self.entries(order, LEVELS, span);
         }
         self.in_order(key, span, false).try_fold(0, |count, entry| entry.map(|_| count + 1))
@@ -195,16 +201,16 @@ impl Txn<'_> {
         let (mut span, mut over) = (Span::ALL, rank);
         let order = key.ty.map(|ty| order_of(key, ty));
         if let Some(order) = order.filter(|_| rank > FEW)
-            && self.is_counted(key, order)?
+            && let Some(count) = self.counted(key, order)?
         {
-            let count = self.count(key)?;
             if rank >= count {
                 span = Span::before(Bytes::new()); // nothing
             } else if reverse {
                 let (start, left) = self.walk_to(order, count - 1 - rank)?;
                 let rest = Span { start, end: None };
                 let there = self.in_order(key, &rest, false).nth(left as usize).transpose()?;
-                span = Span::before(there.map_or_else(Bytes::new, |entry| behind(&entry.place)));
+                span =
+                    Span::before(there.map_or_else(Bytes::new, |entry| keys::behind(&entry.place)));
                 over = 0;
             } else {
                 (span.start, over) = self.walk_to(order, rank)?;

@@ -1,74 +1,22 @@
 //! COPY, RENAME and RENAMENX.
 //!
 //! Rows carry the name of their key, so all of a value is read and written again, in one command:
-//! it must fit [`WRITE_BYTES_MAX`]. The target is overwritten as by SET, and of a rename the source
+//! it must fit [`WRITE_BYTES_MAX`](super::WRITE_BYTES_MAX). The target is overwritten as by SET, and of a rename the source
 //! is deleted as by DEL; the expiry goes along. Between clusters it is just these: what another
 //! cluster writes to the source at the same time stays there if it is later, and does not follow.
 //! Counters arrive as the number that they were here.
 
 use super::args::{Outcome, Stop, is};
-use super::lists;
+use super::contents;
 use super::txn::{Key, Txn};
-use super::{ROW_OVERHEAD_BYTES, WRITE_BYTES_MAX};
-use crate::model::Type;
 use crate::resp::Reply;
 use bytes::Bytes;
 
-/// All that a key holds.
-enum Contents {
-    String(Bytes),
-    Elements(Type, Vec<(Bytes, Bytes)>),
-}
-
-/// What a visible key holds, if it can be written under another name of that length.
-fn contents(txn: &Txn<'_>, key: &Key, target: &[u8], command: &str) -> Result<Contents, Stop> {
-    let Some(ty) = key.ty.filter(|ty| *ty != Type::String) else {
-        return Ok(Contents::String(key.string().unwrap_or_default()));
-    };
-    let mut all = Vec::new();
-    let mut bytes = 0;
-    for element in txn.fields(key) {
-        let (name, value) = element?;
-        bytes += target.len() + name.len() + value.len() + ROW_OVERHEAD_BYTES;
-        if bytes > WRITE_BYTES_MAX {
-            return Err(Stop::error(format!(
-                "ERR '{command}' of this key would write more than {WRITE_BYTES_MAX} bytes: copy \
-                 its elements in parts"
-            )));
-        }
-        all.push((name, value));
-    }
-    Ok(Contents::Elements(ty, all))
-}
-
 /// Writes a visible key again under the name of `target`, whatever that holds.
-fn copy_over(txn: &mut Txn<'_>, source: &Key, mut target: Key, command: &str) -> Result<(), Stop> {
-    let contents = contents(txn, source, &target.name, command)?;
+fn copy_over(txn: &mut Txn<'_>, source: &Key, target: Key, command: &str) -> Result<(), Stop> {
+    let contents = contents::read(txn, source, &target.name, command)?;
     let end = source.head.deadline(txn.context.now_ms);
-    txn.overwrite(&mut target);
-    match contents {
-        Contents::String(value) => {
-            txn.claim(&mut target, Type::String);
-            txn.write_string(&mut target, value);
-        }
-        Contents::Elements(ty, all) => {
-            txn.claim(&mut target, ty);
-            for (index, (name, value)) in (0..).zip(all) {
-                // Positions are never used again, also not under another key's name: what came of
-                // an earlier copy may have been removed there.
-                let name = match ty {
-                    Type::List => lists::position_of_index(index, txn.stamp()),
-                    _ => name,
-                };
-                txn.set_field(&mut target, &name, value)?;
-            }
-        }
-    }
-    if let Some(end) = end {
-        txn.set_expiry(&mut target, end);
-    }
-    txn.save(target);
-    Ok(())
+    contents::write_over(txn, target, contents, end)
 }
 
 pub(super) fn copy(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {

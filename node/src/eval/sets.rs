@@ -3,14 +3,13 @@
 //! Unions, intersections and differences are merges of [sorted streams](Streams).
 
 use super::args::{Outcome, Stop, integer, is};
-use super::collection::{Budget, load, load_to_write, positive};
+use super::collection::{self, Budget, load, load_to_write, positive};
 use super::sample::Sample;
 use super::streams::{Algebra, Streams};
 use super::txn::{Key, Txn};
 use crate::model::Type;
 use crate::resp::Reply;
 use bytes::Bytes;
-use std::io;
 
 pub(super) fn sadd(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     let mut key = load_to_write(txn, &args[1], Type::Set)?;
@@ -21,35 +20,6 @@ pub(super) fn sadd(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     }
     txn.save(key);
     Ok(Reply::Int(added))
-}
-
-pub(super) fn srem(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
-    let mut key = load_to_write(txn, &args[1], Type::Set)?;
-    if key.ty.is_none() {
-        return Ok(Reply::Int(0));
-    }
-    let mut removed = 0;
-    for member in &args[2..] {
-        removed += i64::from(txn.remove_field(&mut key, member)?);
-    }
-    if removed > 0 {
-        txn.save_or_drop(key)?;
-    }
-    Ok(Reply::Int(removed))
-}
-
-pub(super) fn scard(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
-    let key = load(txn, &args[1], Type::Set)?;
-    Ok(Reply::Int(card(txn, &key)? as i64))
-}
-
-fn card(txn: &Txn<'_>, key: &Key) -> io::Result<u64> {
-    if key.ty.is_some() { txn.count(key) } else { Ok(0) }
-}
-
-pub(super) fn sismember(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
-    let key = load(txn, &args[1], Type::Set)?;
-    Ok(Reply::Int(i64::from(txn.field(&key, &args[2])?.is_some())))
 }
 
 pub(super) fn smismember(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
@@ -88,18 +58,13 @@ pub(super) fn spop(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
         return Err(Stop::syntax());
     }
     let count = args.get(2).map(|count| positive(count)).transpose()?;
-    let mut key = load_to_write(txn, &args[1], Type::Set)?;
+    let key = load_to_write(txn, &args[1], Type::Set)?;
     if key.ty.is_none() {
         return Ok(count.map_or(Reply::Null, |_| Reply::Set(Vec::new())));
     }
     let mut sample = Sample::new(txn, &key);
     let popped = sample.distinct(txn, &key, count.unwrap_or(1), Budget::write(&key))?;
-    for (member, _) in &popped {
-        txn.remove_field(&mut key, member)?;
-    }
-    if !popped.is_empty() {
-        txn.save_or_drop(key)?;
-    }
+    collection::remove(txn, key, popped.iter().map(|(member, _)| member))?;
     let mut members = popped.into_iter().map(|(member, _)| Reply::Bulk(member));
     Ok(match count {
         None => members.next().unwrap_or(Reply::Null),
@@ -153,26 +118,14 @@ pub(super) fn algebra(txn: &mut Txn<'_>, names: &[Bytes], algebra: Algebra) -> O
 /// SINTERSTORE, SUNIONSTORE and SDIFFSTORE: the target first, then the sources.
 pub(super) fn store(txn: &mut Txn<'_>, args: &[Bytes], algebra: Algebra) -> Outcome {
     let keys = load_all(txn, &args[2..])?;
-    let mut target = txn.load(&args[1])?;
+    let target = txn.load(&args[1])?;
     let (mut members, mut budget) = (Vec::new(), Budget::write(&target));
     for member in Streams::new(txn, &keys, algebra) {
         let member = member?;
         budget.take(member.len())?;
-        members.push(member);
+        members.push((member, Bytes::new()));
     }
-    if members.is_empty() {
-        if target.ty.is_some() {
-            txn.delete(target);
-        }
-        return Ok(Reply::Int(0));
-    }
-    txn.overwrite(&mut target);
-    txn.claim(&mut target, Type::Set);
-    for member in &members {
-        txn.set_field(&mut target, member, Bytes::new())?;
-    }
-    txn.save(target);
-    Ok(Reply::Int(members.len() as i64))
+    collection::store(txn, target, Type::Set, members)
 }
 
 pub(super) fn sintercard(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {

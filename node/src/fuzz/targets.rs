@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// All formats that cross a border between processes and are read by this crate.
 pub fn targets() -> Vec<Target> {
     let mut all = rows();
-    all.extend([commands(), replies(), requests()]);
+    all.extend([commands(), replies(), requests(), crate::eval::fuzz_target()]);
     all.extend(crate::group::fuzz::targets());
     all.extend(crate::raft::fuzz::targets());
     all.extend(crate::transport::fuzz::targets());

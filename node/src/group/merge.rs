@@ -91,8 +91,12 @@ pub(super) fn evaluate_batch(
         slots: batch.source_slots,
         vector: batch.vector.clone(),
     };
+    let first = cursor.is_none();
     let next = advanced(cursor, to);
     let mut view = View::new(rows, &mut run.overlay);
+    if first {
+        statemerge::reborn(&mut view, batch.origin)?;
+    }
     view.put(key, next.encode(), Parts::NONE);
     statemerge::overtaken(&mut view, batch.origin, batch.source_group, next.position)?;
     Ok(Merge::Entry { cursor: next.position, first: lowest, last: highest.max(batch.closed) })

@@ -159,11 +159,6 @@ fn corrupt(error: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
-/// Row key behind this one.
-fn behind(row: &Bytes) -> Bytes {
-    [&row[..], &[0]].concat().into()
-}
-
 impl<'a> Units<'a> {
     /// The rows of `slots` from `from` on. `now_ms` is the group's clock.
     pub fn new(rows: &'a dyn Rows, slots: SlotRange, from: &Resume, now_ms: u64) -> Units<'a> {
@@ -232,8 +227,10 @@ impl<'a> Units<'a> {
 /// The place behind a row of a key: before all rows of later keys, whoever has such.
 fn resume(slot: Slot, key: &Bytes, was_head: bool, row: &Bytes) -> Resume {
     match was_head {
-        true => Resume { heads: behind(row), elements: keys::elements(slot, key).start },
-        false => Resume { heads: behind(&keys::head(slot, key)), elements: behind(row) },
+        true => Resume { heads: keys::behind(row), elements: keys::elements(slot, key).start },
+        false => {
+            Resume { heads: keys::behind(&keys::head(slot, key)), elements: keys::behind(row) }
+        }
     }
 }
 

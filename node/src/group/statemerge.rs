@@ -117,6 +117,7 @@ fn open(
     if cut.position.index < position.index && !flaws::has(Flaw::OldSnapshot) {
         return told(StateVerdict::Older { cursor: position });
     }
+    reborn(&mut view, cut.origin)?;
     let row = keys::merge(cut.origin, cut.group);
     view.put(row, OpenMerge { id, cut: cut.clone() }.encode(), Parts::NONE);
     let verdict = match life::covers(&view, cut.origin.cluster)? {
@@ -229,12 +230,7 @@ fn ended(view: &mut View<'_>, row: Bytes) -> io::Result<()> {
 /// Ends the merges of clusters whose states are not taken any more, and all when the group begins
 /// another life: one that was opened before would be taken for one that covers.
 pub(super) fn refused_now(view: &mut View<'_>, set: &LiveSet, reborn: bool) -> io::Result<()> {
-    let open = view.scan(keys::of_kind(keys::MERGE), false);
-    let rows: Vec<Bytes> = open.map(|row| row.map(|(row, _)| row)).collect::<io::Result<_>>()?;
-    for row in rows {
-        let RowKey::Merge { origin, .. } = keys::decode(&row).map_err(io::Error::other)? else {
-            continue;
-        };
+    for (row, origin) in all_open(view)? {
         let former = reborn && !flaws::has(Flaw::CoveredByJoin);
         let refused = set.fenced.contains(&origin.cluster) || !set.live.contains(&origin.cluster);
         if former || (refused && !flaws::has(Flaw::MergesOnFenced)) {
@@ -242,6 +238,30 @@ pub(super) fn refused_now(view: &mut View<'_>, set: &LiveSet, reborn: bool) -> i
         }
     }
     Ok(())
+}
+
+/// Ends the merges of earlier lives of a cluster, of which the first has come in a later one: nobody
+/// goes on with them, and they would hold back collection for ever. A group that was away while that
+/// cluster was fenced never hears of the fence.
+pub(super) fn reborn(view: &mut View<'_>, origin: Origin) -> io::Result<()> {
+    for (row, of) in all_open(view)? {
+        if of.cluster == origin.cluster && of.incarnation < origin.incarnation {
+            ended(view, row)?;
+        }
+    }
+    Ok(())
+}
+
+fn all_open(view: &View<'_>) -> io::Result<Vec<(Bytes, Origin)>> {
+    let open = view.scan(keys::of_kind(keys::MERGE), false);
+    let origins = open.map(|row| {
+        let (row, _) = row?;
+        match keys::decode(&row).map_err(io::Error::other)? {
+            RowKey::Merge { origin, .. } => Ok((row, origin)),
+            other => Err(io::Error::other(format!("{other:?} among the open merges"))),
+        }
+    });
+    origins.collect()
 }
 
 /// Ends an open merge that the log has overtaken: everything of its cut has come, so nobody needs
@@ -253,7 +273,9 @@ pub(super) fn overtaken(
     cursor: LogId,
 ) -> io::Result<()> {
     match read_open(view, origin, group)? {
-        Some(open) if open.cut.position.index <= cursor.index => {
+        Some(open)
+            if open.cut.position.index <= cursor.index && !flaws::has(Flaw::GcWhileMerging) =>
+        {
             ended(view, keys::merge(origin, group))
         }
         _ => Ok(()),

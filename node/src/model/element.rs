@@ -228,8 +228,9 @@ impl Element {
     /// What is left of it in a cluster that comes back from a fence, next to the state of a cluster
     /// that went on: a value or a sum that they `had` once and do not have any more was deleted and
     /// forgotten there. An older state that they have is no sign of it: another cluster may have
-    /// brought that back with it. Removals and resets stay. A sum that they do not have at all is judged
-    /// by its start: going on with one that they have deleted would bring back what was deleted.
+    /// brought that back with it, and then it is what is left here too. Removals and resets stay. A
+    /// sum that they do not have at all is judged by its start: going on with one that they have
+    /// deleted would bring back what was deleted.
     pub fn next_to(&self, theirs: &Element, had: impl Fn(Stamp) -> bool) -> Element {
         let newest = theirs.register.as_ref().map_or(Stamp::ZERO, |register| register.stamp);
         let register = self.register.as_ref().filter(|register| {
@@ -242,11 +243,12 @@ impl Element {
                 None => !had(sum.start),
             }
         });
-        Element {
+        let kept = Element {
             register: register.cloned(),
             resets: self.resets.clone(),
             sums: sums.copied().collect(),
-        }
+        };
+        if kept == *self { kept } else { kept.join(theirs.clone()) }
     }
 
     /// Forgets what a real floor hides for ever. A reset goes with the sums that it can concern:

@@ -7,7 +7,7 @@
 
 use super::local;
 use super::session::{Session, Silence};
-use crate::command::{Command, CommandError, Flags, Id, Place, SUBCOMMANDS, Spec, subcommand};
+use crate::command::{Command, CommandError, Flags, Id, Place, Spec, subcommand, subcommands_of};
 use crate::group::transaction::Transaction;
 use crate::resp::{Protocol, Reply};
 use bytes::Bytes;
@@ -139,7 +139,7 @@ impl<'s> Batch<'s> {
 
     /// A command behind MULTI.
     fn queue(&mut self, command: Command) -> Result<(), OutputLimit> {
-        let container = command.args.len() > 1 && has_subcommands(command.spec.id);
+        let container = command.args.len() > 1 && subcommands_of(command.spec.id).next().is_some();
         let known = subcommand(command.spec.id, &command.args);
         let reply = match known.err().filter(|_| container) {
             Some(error) => self.session.transaction.refused(false, error.reply()),
@@ -290,10 +290,6 @@ impl<'s> Batch<'s> {
 /// written differently.
 fn changes_view(id: Id) -> bool {
     matches!(id, Id::Select | Id::Readonly | Id::Readwrite | Id::Hello | Id::Reset | Id::Quit)
-}
-
-fn has_subcommands(id: Id) -> bool {
-    SUBCOMMANDS.iter().any(|sub| sub.container == id)
 }
 
 fn is_http(request: &[Bytes]) -> bool {

@@ -13,7 +13,7 @@ use flotilla_topology::ids::NamespaceId;
 enum Queued {
     /// The group carries it out.
     Group(Command),
-    /// The connection answers it by itself (PING, ECHO, UNWATCH).
+    /// The connection answers it by itself (PING, ECHO, TIME, UNWATCH).
     Local(Command),
 }
 
@@ -101,7 +101,7 @@ impl Pending {
         may: impl FnOnce(&Command) -> Result<(), Reply>,
     ) -> Reply {
         let Some(queue) = &mut self.queue else { return Reply::error("ERR there is no MULTI") };
-        let local = matches!(command.spec.id, Id::Ping | Id::Echo | Id::Unwatch);
+        let local = matches!(command.spec.id, Id::Ping | Id::Echo | Id::Time | Id::Unwatch);
         let refused = match (local, refusal(&command)) {
             (true, _) => None,
             (false, Some(reply)) => Some(reply),

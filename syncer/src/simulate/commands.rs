@@ -28,7 +28,7 @@ pub struct Mix {
 impl Mix {
     /// One for a history.
     pub fn new(dice: &mut Dice) -> Mix {
-        Mix { favours: dice.roll(13), down: dice.chance(30) }
+        Mix { favours: dice.roll(15), down: dice.chance(30) }
     }
 
     /// A command on `key`.
@@ -38,17 +38,19 @@ impl Mix {
         let added = if self.down { value - 20 } else { 1 + value % 9 };
         let end = now_ms + 1 + dice.roll(8) as u64;
         let of: &[usize] = match self.favours {
-            1 => &[10, 10, 13, 13],                     // fields set and removed
-            2 => &[10, 15, 13, 14, 7],                  // counters and removals
-            3 => &[15, 15, 13, 10, 0],                  // counters and overwrites
-            4 => &[10, 13, 17, 17, 7],                  // ends
-            5 => &[4, 0, 7, 17],                        // strings as counters
-            6 => &[10, 17, 20, 7, 12],                  // ends taken back
-            9 => &[22, 22, 23, 24, 17, 25, 7, 10],      // sets, and hashes in their place
-            10 => &[26, 26, 27, 28, 29, 29, 17, 7, 10], // sorted sets
+            1 => &[10, 10, 13, 13],                             // fields set and removed
+            2 => &[10, 15, 13, 14, 7],                          // counters and removals
+            3 => &[15, 15, 13, 10, 0],                          // counters and overwrites
+            4 => &[10, 13, 17, 17, 7],                          // ends
+            5 => &[4, 0, 7, 17],                                // strings as counters
+            6 => &[10, 17, 20, 7, 12],                          // ends taken back
+            9 => &[22, 22, 23, 24, 17, 25, 7, 10],              // sets, and hashes in their place
+            10 => &[26, 26, 27, 28, 29, 29, 17, 7, 10],         // sorted sets
+            11 => &[30, 31, 32, 33, 34, 35, 36, 30, 17, 7, 10], // lists
             // Types in each other's place without a delete: heads of which nothing is left.
             12 => &[10, 13, 13, 22, 24, 17, 26, 29, 17],
-            11 => &[30, 31, 32, 33, 34, 35, 36, 30, 17, 7, 10], // lists
+            13 => &[10, 22, 17, 17, 17, 13], // the same, mostly ends
+            14 => &[10, 13, 22, 24],         // the same, removals only
             _ => &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21],
         };
         match dice.pick(of) {
@@ -120,26 +122,15 @@ pub type Seen = Vec<String>;
 fn look(ask: &mut dyn FnMut(&str) -> String, key: &str) -> Seen {
     let ty = ask(&format!("TYPE {key}"));
     let mut seen = vec![ty.clone()];
-    match ty.as_str() {
-        "string" => seen.push(ask(&format!("GET {key}"))),
-        "hash" => {
-            seen.push(ask(&format!("HGETALL {key}")));
-            seen.push(ask(&format!("HLEN {key}")));
-        }
-        "set" => {
-            seen.push(ask(&format!("SMEMBERS {key}")));
-            seen.push(ask(&format!("SCARD {key}")));
-        }
-        "zset" => {
-            seen.push(ask(&format!("ZRANGE {key} 0 -1 WITHSCORES")));
-            seen.push(ask(&format!("ZCARD {key}")));
-        }
-        "list" => {
-            seen.push(ask(&format!("LRANGE {key} 0 -1")));
-            seen.push(ask(&format!("LLEN {key}")));
-        }
-        _ => {}
-    }
+    let looks: &[&str] = match ty.as_str() {
+        "string" => &["GET *"],
+        "hash" => &["HGETALL *", "HLEN *"],
+        "set" => &["SMEMBERS *", "SCARD *"],
+        "zset" => &["ZRANGE * 0 -1 WITHSCORES", "ZCARD *"],
+        "list" => &["LRANGE * 0 -1", "LLEN *"],
+        _ => &[],
+    };
+    seen.extend(looks.iter().map(|line| ask(&line.replace('*', key))));
     seen.push(ask(&format!("PEXPIRETIME {key}")));
     seen
 }

@@ -2,11 +2,13 @@
 //! cluster at a time.
 //!
 //! A fence: every cluster that goes on refuses the streams of the one that is given up; then they merge
-//! their states into each other, so that each has what any had of it; then it counts no more.
-//! A
+//! their states into each other, so that each has what any had of it; then it counts no more. A
 //! return: every live cluster counts it again; it begins a new life, covers its state with those of
-//! all live clusters, and then gives them its own.
+//! all live clusters, and gives them its own: each group by itself, as soon as it may. Groups learn
+//! of either one after the other.
 
+use super::commands::KEYS;
+use super::group::SimGroup;
 use super::merge::Merge;
 use super::world::{World, origin};
 use flotilla_node::engine::view::{Overlay, View};
@@ -15,9 +17,10 @@ use flotilla_node::group::cursor;
 use flotilla_node::group::leader::Work;
 use flotilla_node::group::life::Life;
 use flotilla_node::group::live::LiveSet;
-use flotilla_topology::ids::{Incarnation, Origin};
+use flotilla_topology::ids::{ClusterId, GroupId, Incarnation, Origin};
+use flotilla_topology::slot::Slot;
 use flotilla_topology::stamp::{Hlc, Stamp};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
 
 /// A group, by place of its cluster and its own.
@@ -34,8 +37,7 @@ enum Phase {
     Barring,
     Levelling,
     Returning,
-    Covering,
-    Giving,
+    Exchanging,
 }
 
 struct Moving {
@@ -44,6 +46,14 @@ struct Moving {
     /// States that must still be merged, from and to.
     pairs: BTreeSet<(At, At)>,
     merge: Option<((At, At), Merge)>,
+}
+
+/// Of one fence, the stamps that no other cluster need have seen until the return.
+struct Unseen {
+    cluster: ClusterId,
+    /// Everybody who went on has had these, by slot.
+    seen: BTreeMap<Slot, Stamp>,
+    until: Stamp,
 }
 
 /// See the module.
@@ -55,9 +65,8 @@ pub(super) struct Mesh {
     blocked: BTreeSet<(usize, usize)>,
     /// Clusters were fenced in this history.
     pub(super) fences: usize,
-    /// What clusters wrote that others deleted without having seen it: of each fence, the stamps
-    /// that no other cluster may have seen until the return.
-    unseen: Vec<(Stamp, Stamp)>,
+    /// What clusters wrote that others may have deleted without having seen it.
+    unseen: Vec<Unseen>,
 }
 
 impl Mesh {
@@ -78,25 +87,43 @@ impl Mesh {
 
     /// Whether a row was written where nobody saw it. What is deleted and forgotten meanwhile cannot
     /// delete it.
-    pub(super) fn may_outlive_deletes(&self, stamp: Stamp) -> bool {
-        let unseen = |(from, to): &(Stamp, Stamp)| {
-            from.cluster == stamp.cluster && *from < stamp && stamp <= *to
-        };
-        self.unseen.iter().any(unseen)
+    pub(super) fn may_outlive_deletes(&self, slot: Slot, stamp: Stamp) -> bool {
+        self.unseen.iter().filter(|unseen| unseen.cluster == stamp.cluster).any(|unseen| {
+            let seen = unseen.seen.get(&slot).copied().unwrap_or(Stamp::ZERO);
+            seen < stamp && stamp <= unseen.until
+        })
     }
 
     /// Whether states go from one cluster to another: also to one that returns, as soon as it counts
     /// again and before it knows that it is in another life.
     pub(super) fn may_merge(&self, from: usize, to: usize) -> bool {
         let returns = self.moving.as_ref().is_some_and(|moving| {
-            moving.cluster == to && matches!(moving.phase, Phase::Returning | Phase::Covering)
+            moving.cluster == to && matches!(moving.phase, Phase::Returning | Phase::Exchanging)
         });
         let live = self.standing[from] == Standing::Live && returns;
         live || !self.is_blocked(from, to)
     }
 
-    fn live(&self) -> Vec<usize> {
+    /// The clusters that are not given up.
+    pub(super) fn live(&self) -> Vec<usize> {
         (0..self.standing.len()).filter(|at| self.standing[*at] == Standing::Live).collect()
+    }
+
+    /// Whether a cluster is given up.
+    pub(super) fn is_apart(&self) -> bool {
+        self.away().next().is_some()
+    }
+
+    fn away(&self) -> impl Iterator<Item = usize> {
+        let all = self.standing.iter().enumerate();
+        all.filter(|(_, standing)| **standing != Standing::Live).map(|(at, _)| at)
+    }
+
+    /// What was not seen of a cluster since its last fence.
+    fn unseen_of(&mut self, cluster: usize) -> &mut Unseen {
+        let own = origin(cluster).cluster;
+        let mut unseen = self.unseen.iter_mut().rev();
+        unseen.find(|unseen| unseen.cluster == own).expect("it was fenced")
     }
 
     /// What a cluster's PD tells its groups.
@@ -122,62 +149,112 @@ impl World {
             return self.advance();
         }
         let live = self.mesh.live();
-        let away: Vec<usize> = (0..self.clusters.len()).filter(|at| !live.contains(at)).collect();
-        if !away.is_empty() && (live.len() < 2 || self.dice.chance(50)) {
+        let away: Vec<usize> = self.mesh.away().collect();
+        // Two that are away at once find what one that is away cannot.
+        let fence = if away.is_empty() { 20 } else { 50 };
+        if !away.is_empty() && (live.len() < 2 || self.dice.chance(25)) {
             let cluster = away[self.dice.roll(away.len())];
             self.begin_return(cluster);
-        } else if live.len() > 1 && self.dice.chance(20) {
+        } else if live.len() > 1 && self.dice.chance(fence) {
             let cluster = live[self.dice.roll(live.len())];
             self.begin_fence(cluster);
         }
     }
 
-    /// Whatever is under way ends, and everybody comes back.
-    pub(super) fn settle_mesh(&mut self) {
-        for _ in 0..100_000 {
-            if self.mesh.moving.is_some() {
-                self.advance();
-                continue;
+    /// Whatever is under way ends, or, in the midst of everything, a cluster is given up once more;
+    /// whether one is away then.
+    pub(super) fn settle_apart(&mut self) -> bool {
+        if self.taste.fences > 0 && self.mesh.moving.is_none() {
+            let live = self.mesh.live();
+            if live.len() > 2 && self.dice.chance(50) {
+                let cluster = live[self.dice.roll(live.len())];
+                self.begin_fence(cluster);
             }
-            let away = self.mesh.standing.iter().position(|s| *s != Standing::Live);
-            let Some(away) = away else { return };
-            self.begin_return(away);
+        }
+        self.end_moves()
+    }
+
+    fn end_moves(&mut self) -> bool {
+        for _ in 0..100_000 {
+            if self.mesh.moving.is_none() {
+                return self.mesh.is_apart();
+            }
+            self.advance();
         }
         panic!("the set of clusters does not come to rest");
+    }
+
+    /// Whatever is under way ends, and everybody comes back.
+    pub(super) fn settle_mesh(&mut self) {
+        while self.end_moves() {
+            let away: Vec<usize> = self.mesh.away().collect();
+            let cluster = away[self.dice.roll(away.len())];
+            self.begin_return(cluster);
+        }
+    }
+
+    /// Every live cluster merges the states of all others (`flotilla link merge`).
+    pub(super) fn merge_all(&mut self) {
+        let live = self.mesh.live();
+        let pairs = self.pairs(&live, &live);
+        self.enter(live[0], Phase::Levelling, pairs);
+        self.end_moves();
     }
 
     fn begin_fence(&mut self, cluster: usize) {
         self.tell(|| format!("cluster {cluster} is fenced"));
         self.mesh.fences += 1;
-        let seen = self.seen_of(cluster);
-        self.mesh.unseen.push((seen, Stamp { hlc: Hlc(u64::MAX), ..seen }));
+        let until = Stamp { hlc: Hlc(u64::MAX), cluster: origin(cluster).cluster };
+        let unseen = Unseen { cluster: until.cluster, seen: BTreeMap::new(), until };
+        self.mesh.unseen.push(unseen);
         self.mesh.standing[cluster] = Standing::Fenced;
         self.mesh.version += 1;
+        // Its streams may come until each group refuses them.
+        let silent = self.dice.chance(50);
+        self.block(cluster, silent);
+        self.enter(cluster, Phase::Barring, BTreeSet::new());
+    }
+
+    /// Nothing goes to a cluster any more, nor, if it is `silent`, comes from it.
+    fn block(&mut self, cluster: usize, silent: bool) {
         for other in (0..self.clusters.len()).filter(|other| *other != cluster) {
-            self.mesh.blocked.extend([(cluster, other), (other, cluster)]);
+            self.mesh.blocked.insert((other, cluster));
+            if silent {
+                self.mesh.blocked.insert((cluster, other));
+            }
         }
         for route in self.routes() {
             if self.mesh.is_blocked(route.from, route.to) {
                 self.break_stream(route);
             }
         }
-        self.enter(cluster, Phase::Barring, BTreeSet::new());
     }
 
-    /// What every other cluster has of one, at least.
-    fn seen_of(&self, cluster: usize) -> Stamp {
-        let zero = Stamp { hlc: Hlc::ZERO, cluster: origin(cluster).cluster };
-        let mut seen: Option<Stamp> = None;
-        for group in self.clusters.iter().enumerate().filter(|(at, _)| *at != cluster) {
-            for group in group.1 {
-                let cursors = cursor::read_all(&group.state.rows).expect("rows in memory");
-                let closed = cursor::closed_vector(&cursors, group.context.slots);
-                let of = closed.into_iter().find(|(id, _)| *id == zero.cluster);
-                let of = of.map_or(zero, |(_, stamp)| stamp);
-                seen = Some(seen.map_or(of, |seen| seen.min(of)));
-            }
-        }
-        seen.map_or(zero, |seen| Stamp { cluster: zero.cluster, ..seen })
+    /// What every cluster that goes on will have had of one, once they are level: what it has heard
+    /// itself, and what any other has in all groups that share slots with its own.
+    fn seen_of(&self, cluster: usize, others: &[usize]) -> BTreeMap<Slot, Stamp> {
+        let slots = KEYS.iter().map(|key| Slot::of(key.as_bytes()));
+        let seen = slots.map(|slot| {
+            let levels = others.iter().map(|own| {
+                let (source, at) = (self.group_of(cluster, slot), self.group_of(*own, slot));
+                let shared = source.context.slots.common(&at.context.slots);
+                let shared = shared.expect("both have the slot");
+                let of = |other: &usize| {
+                    let groups = self.clusters[*other].iter();
+                    let sharing = groups.filter(|group| group.context.slots.intersects(&shared));
+                    sharing.map(|group| heard(group, source.context.group)).min()
+                };
+                let given = others.iter().filter_map(of).max().unwrap_or(Stamp::ZERO);
+                given.max(heard(at, source.context.group))
+            });
+            (slot, levels.min().unwrap_or(Stamp::ZERO))
+        });
+        seen.collect()
+    }
+
+    fn group_of(&self, cluster: usize, slot: Slot) -> &SimGroup {
+        let mut groups = self.clusters[cluster].iter();
+        groups.find(|group| group.context.slots.contains(slot)).expect("every slot has a group")
     }
 
     fn begin_return(&mut self, cluster: usize) {
@@ -209,42 +286,53 @@ impl World {
         others.retain(|at| *at != cluster);
         let told = match phase {
             Phase::Barring => self.tell_set(&others),
-            Phase::Returning => self.tell_set(&self.mesh.live()),
-            Phase::Levelling | Phase::Covering | Phase::Giving => self.merge_pairs(),
+            Phase::Returning => {
+                self.merge_early(cluster, &others);
+                self.tell_set(&self.mesh.live())
+            }
+            Phase::Levelling | Phase::Exchanging => self.merge_pairs(),
         };
         if !told {
             return;
         }
         match phase {
             Phase::Barring => {
+                self.block(cluster, true);
+                let seen = self.seen_of(cluster, &others);
+                self.mesh.unseen_of(cluster).seen = seen;
                 let level = !flaws::has(Flaw::NoLevel);
                 let pairs = if level { self.pairs(&others, &others) } else { BTreeSet::new() };
                 self.enter(cluster, Phase::Levelling, pairs);
             }
-            Phase::Returning => {
-                let pairs = self.pairs(&others, &[cluster]);
-                self.enter(cluster, Phase::Covering, pairs);
-            }
-            Phase::Covering => {
-                let gives = !flaws::has(Flaw::NoReissue);
-                let pairs = if gives { self.pairs(&[cluster], &others) } else { BTreeSet::new() };
-                self.enter(cluster, Phase::Giving, pairs);
-            }
             Phase::Levelling => self.mesh.moving = None,
-            Phase::Giving => {
-                let last = self.clusters[cluster].iter().map(|group| group.state.meta.own).max();
-                let mut unseen = self.mesh.unseen.iter_mut().rev();
-                let own = origin(cluster).cluster;
-                if let Some(open) = unseen.find(|(from, _)| from.cluster == own) {
-                    open.1 = last.unwrap_or_default();
+            Phase::Returning => {
+                let mut pairs = self.pairs(&others, &[cluster]);
+                if !flaws::has(Flaw::NoReissue) {
+                    pairs.extend(self.pairs(&[cluster], &others));
                 }
-                self.tell(|| format!("cluster {cluster} is back"));
-                self.mesh.moving = None;
-                for other in others {
-                    self.mesh.blocked.remove(&(cluster, other));
-                    self.mesh.blocked.remove(&(other, cluster));
-                }
+                self.enter(cluster, Phase::Exchanging, pairs);
             }
+            Phase::Exchanging => self.is_back(cluster, &others),
+        }
+    }
+
+    /// A cluster that counts again may be sent a state before it knows that it is in another life.
+    fn merge_early(&mut self, cluster: usize, others: &[usize]) {
+        if self.taste.merges > 0 && self.dice.chance(30) {
+            let from = others[self.dice.roll(others.len())];
+            let group = self.dice.roll(self.clusters[from].len());
+            self.begin_merge_into((from, group), cluster);
+        }
+    }
+
+    fn is_back(&mut self, cluster: usize, others: &[usize]) {
+        let last = self.clusters[cluster].iter().map(|group| group.state.meta.own).max();
+        self.mesh.unseen_of(cluster).until = last.unwrap_or_default();
+        self.tell(|| format!("cluster {cluster} is back"));
+        self.mesh.moving = None;
+        for other in others {
+            self.mesh.blocked.remove(&(cluster, *other));
+            self.mesh.blocked.remove(&(*other, cluster));
         }
     }
 
@@ -274,6 +362,9 @@ impl World {
                 continue;
             }
             all = false;
+            if !self.dice.chance(70) {
+                continue; // it hears of it later
+            }
             let set = self.mesh.set_for(at.0);
             let (answer, _) = oneshot::channel();
             self.submit(at, Work::Live { set, answer });
@@ -334,4 +425,11 @@ impl World {
         self.mesh.moving = Some(moving);
         done
     }
+}
+
+/// How far a group has heard of a group of another cluster, in any of its lives.
+fn heard(group: &SimGroup, source: GroupId) -> Stamp {
+    let cursors = cursor::read_all(&group.state.rows).expect("rows in memory can be read");
+    let of = cursors.iter().filter(|((_, group), _)| *group == source);
+    of.map(|(_, cursor)| cursor.closed).max().unwrap_or(Stamp::ZERO)
 }

@@ -69,7 +69,7 @@ impl World {
         let routes = self.routes();
         let route = routes[self.dice.roll(routes.len())];
         let slow = self.faults && self.taste.slow.contains(&(route.to, route.from));
-        (!slow || self.dice.chance(20)).then_some(route)
+        (!slow || self.dice.chance(self.taste.slow_pace)).then_some(route)
     }
 
     pub(super) fn ship_of(&mut self, route: Route) -> Option<&mut Ship> {

@@ -39,10 +39,15 @@ pub(super) struct Taste {
     upkeep: usize,
     /// Links that are slow, by receiving and sending cluster.
     pub(super) slow: BTreeSet<(usize, usize)>,
-    pub(super) merges: bool,
+    /// How often something goes over one of those, in percent.
+    pub(super) slow_pace: usize,
+    /// Weight of merges.
+    pub(super) merges: usize,
+    /// How often a merge goes on, in percent.
+    merge_pace: usize,
     pub(super) syncers: usize,
-    /// Clusters are fenced, and return.
-    fences: bool,
+    /// Weight of what happens to the set of clusters: fences and returns.
+    pub(super) fences: usize,
     refusals: bool,
     /// How far stamps may run ahead before they are parked.
     max_skew_ms: u64,
@@ -88,19 +93,29 @@ impl World {
     /// A history from its seed.
     pub fn new(seed: u64, trace: bool) -> World {
         let mut dice = Dice::new(seed);
-        let count = 2 + dice.roll(2) + usize::from(dice.chance(8));
+        // Weight of what happens to the set of clusters.
+        let fences = dice.pick(&[0, 0, 0, 20, 140]);
+        let count = match fences {
+            0 => 2 + dice.roll(2) + usize::from(dice.chance(8)),
+            _ => dice.pick(&[2, 3, 3, 3, 4]),
+        };
+        let pairs = (0..count * count).map(|pair| (pair / count, pair % count));
+        // A link that is all but dead while all others are well hides one cluster's doings from one.
+        let (slow, slow_pace) = match dice.chance(25) {
+            true => (pairs.filter(|_| dice.chance(15)).collect(), 1),
+            false => (pairs.filter(|_| dice.chance(35)).collect(), 20),
+        };
         let taste = Taste {
             mix: Mix::new(&mut dice),
             keys: 1 + dice.roll(3),
             writes: 10 + dice.roll(20),
             upkeep: dice.pick(&[6, 14, 26]),
-            slow: (0..count * count)
-                .map(|pair| (pair / count, pair % count))
-                .filter(|_| dice.chance(35))
-                .collect(),
-            merges: dice.chance(70),
+            slow,
+            slow_pace,
+            merges: dice.pick(&[0, 12, 12, 12, 36]),
+            merge_pace: dice.pick(&[100, 100, 20]),
             syncers: 1 + dice.roll(2),
-            fences: dice.chance(40),
+            fences,
             refusals: dice.chance(30),
             max_skew_ms: if seed.is_multiple_of(3) { 2 } else { SKEW_NEVER_MS },
         };
@@ -180,6 +195,14 @@ impl World {
         self.clusters[at.0][at.1].submit(clock, work);
     }
 
+    /// Steps until the faults end, and of those how many with writes: a fence and a return take a
+    /// while, and one may come in the midst of writes or when most of them have arrived.
+    pub(super) fn length(&mut self) -> (usize, usize) {
+        let fences = if self.taste.fences > 0 { 400 } else { 0 };
+        let steps = 80 + self.dice.roll(320) + self.dice.roll(fences);
+        (steps, if self.dice.chance(50) { steps } else { steps * 2 / 3 })
+    }
+
     // ---- one step ----
 
     /// Whatever chance wants.
@@ -191,9 +214,8 @@ impl World {
         let cluster = self.dice.roll(self.clusters.len());
         let group = self.dice.roll(self.clusters[cluster].len());
         let (w, u) = (self.taste.writes, self.taste.upkeep);
-        let merges = if self.taste.merges { 12 } else { 0 };
-        let mesh = if self.taste.fences { 20 } else { 0 };
-        let at = self.dice.roll(w + u + 76 + merges + mesh);
+        let merges = self.taste.merges;
+        let at = self.dice.roll(w + u + 76 + merges + self.taste.fences);
         match at {
             at if at < w => {
                 if writes {
@@ -215,7 +237,7 @@ impl World {
                 39 => self.clusters[cluster][group].catch_up(&mut self.dice),
                 40..76 => self.deliver_some(),
                 at if at >= 76 + merges => self.step_mesh(),
-                76..79 => self.begin_merge((cluster, group)),
+                at if at < 76 + merges / 4 => self.begin_merge((cluster, group)),
                 _ => self.step_merges(),
             },
         }
@@ -292,9 +314,13 @@ impl World {
 
     fn begin_merge(&mut self, from: (usize, usize)) {
         let to = self.dice.roll(self.clusters.len());
-        if to == from.0 || !self.mesh.may_merge(from.0, to) {
-            return;
+        if to != from.0 && self.mesh.may_merge(from.0, to) {
+            self.begin_merge_into(from, to);
         }
+    }
+
+    /// A merge into some group of a cluster.
+    pub(super) fn begin_merge_into(&mut self, from: (usize, usize), to: usize) {
         let slots = self.clusters[from.0][from.1].context.slots;
         let groups = self.clusters[to].iter().enumerate();
         let targets: Vec<usize> =
@@ -310,7 +336,7 @@ impl World {
     }
 
     fn step_merges(&mut self) {
-        if self.merges.is_empty() {
+        if self.merges.is_empty() || !self.dice.chance(self.taste.merge_pace) {
             return;
         }
         let index = self.dice.roll(self.merges.len());
@@ -331,11 +357,14 @@ impl World {
         }
     }
 
-    /// No more faults: everything that is under way arrives, everybody ticks and cleans.
-    pub fn settle(&mut self, rounds: usize) -> Step {
+    /// No more faults, and no clock is ahead any more.
+    pub(super) fn end_faults(&mut self) {
         self.faults = false;
         self.mend_clocks();
-        self.settle_mesh();
+    }
+
+    /// Everything that is under way arrives, everybody ticks and cleans.
+    pub(super) fn settle(&mut self, rounds: usize) -> Step {
         // A cluster for which nothing waits any more ticks every half minute only; after a fence one
         // may be done with what another still waits for.
         let pause = if self.mesh.fences > 0 { TICK_INTERVAL_IDLE } else { TICK_INTERVAL };

@@ -1,11 +1,12 @@
 //! Writes anywhere in a list.
 
 use super::super::args::{Outcome, Stop, integer, is};
-use super::super::collection::Budget;
+use super::super::collection::{self, Budget};
 use super::super::txn::{Key, Txn};
 use super::super::zsets::places;
-use super::{from_index, load, load_to_write, position, position_at};
-use crate::engine::order::{Span, behind};
+use super::{from_index, load_to_write, position, position_at};
+use crate::engine::keys;
+use crate::engine::order::Span;
 use crate::model::Type;
 use crate::resp::Reply;
 use bytes::Bytes;
@@ -37,7 +38,7 @@ pub(in super::super) fn linsert(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     let Some(pivot) = find(txn, &key, &args[3])? else { return Ok(Reply::Int(-1)) };
     let beside = match before {
         true => Span::before(pivot.clone()),
-        false => Span { start: behind(&pivot), end: None },
+        false => Span { start: keys::behind(&pivot), end: None },
     };
     let neighbour = txn.in_order(&key, &beside, before).next().transpose()?;
     let position = match (neighbour.map(|entry| entry.place), before, txn.stamp()) {
@@ -64,17 +65,6 @@ fn find(txn: &Txn<'_>, key: &Key, value: &Bytes) -> Result<Option<Bytes>, Stop> 
     Ok(None)
 }
 
-/// Removes elements of a visible list and saves it.
-fn remove(txn: &mut Txn<'_>, mut key: Key, positions: &[Bytes]) -> Result<(), Stop> {
-    if positions.is_empty() {
-        return Ok(());
-    }
-    for position in positions {
-        txn.remove_field(&mut key, position)?;
-    }
-    Ok(txn.save_or_drop(key)?)
-}
-
 pub(in super::super) fn lrem(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     let count = integer(&args[2])?;
     let key = load_to_write(txn, &args[1])?;
@@ -93,13 +83,12 @@ pub(in super::super) fn lrem(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
             break;
         }
     }
-    remove(txn, key, &positions)?;
-    Ok(Reply::Int(positions.len() as i64))
+    Ok(Reply::Int(collection::remove(txn, key, &positions)?))
 }
 
 pub(in super::super) fn ltrim(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     let (start, stop) = (integer(&args[2])?, integer(&args[3])?);
-    let key = load(txn, &args[1])?;
+    let key = load_to_write(txn, &args[1])?;
     if key.ty.is_none() {
         return Ok(Reply::Ok);
     }
@@ -109,7 +98,6 @@ pub(in super::super) fn ltrim(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
         txn.delete(key);
         return Ok(Reply::Ok);
     }
-    let key = load_to_write(txn, &args[1])?;
     let (mut positions, mut budget) = (Vec::new(), Budget::write(&key));
     for (from, many) in [(0, kept.start), (kept.end, count - kept.end)] {
         if many == 0 {
@@ -121,6 +109,6 @@ pub(in super::super) fn ltrim(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
             positions.push(position);
         }
     }
-    remove(txn, key, &positions)?;
+    collection::remove(txn, key, &positions)?;
     Ok(Reply::Ok)
 }

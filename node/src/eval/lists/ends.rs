@@ -3,7 +3,7 @@
 use super::super::args::{Outcome, Stop};
 use super::super::collection::{Budget, counted_keys, pop_count, positive};
 use super::super::txn::{Key, Txn};
-use super::{Side, edge, len, load, load_to_write, position};
+use super::{Side, edge, load, load_to_write, position};
 use crate::engine::order::Span;
 use crate::model::Type;
 use crate::resp::Reply;
@@ -39,7 +39,7 @@ pub(in super::super) fn push(
         return Ok(Reply::Int(0));
     }
     put(txn, &mut key, side, &args[2..])?;
-    let len = len(txn, &key)?;
+    let len = txn.count(&key)?;
     txn.save(key);
     Ok(Reply::Int(len as i64))
 }
@@ -91,10 +91,10 @@ pub(in super::super) fn lmpop(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     let side = Side::parse(side)?;
     let count = pop_count(options)?;
     for name in names {
-        if load(txn, name)?.ty.is_none() {
+        let mut key = load_to_write(txn, name)?;
+        if key.ty.is_none() {
             continue;
         }
-        let mut key = load_to_write(txn, name)?;
         let values = take(txn, &mut key, side, count)?;
         txn.save_or_drop(key)?;
         return Ok(Reply::Array(vec![Reply::Bulk(name.clone()), Reply::bulks(values)]));
@@ -114,11 +114,11 @@ pub(in super::super) fn rpoplpush(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome 
 }
 
 fn move_one(txn: &mut Txn<'_>, from: &Bytes, to: &Bytes, out: Side, into: Side) -> Outcome {
-    if load(txn, from)?.ty.is_none() {
+    let mut source = load_to_write(txn, from)?;
+    if source.ty.is_none() {
         return Ok(Reply::Null);
     }
-    load(txn, to)?;
-    let mut source = load_to_write(txn, from)?;
+    load(txn, to)?; // a wrong type is told before anything is written
     let values = take(txn, &mut source, out, 1)?;
     if from == to {
         put(txn, &mut source, into, &values)?;

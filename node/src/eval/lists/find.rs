@@ -1,18 +1,13 @@
 //! Reads.
 
 use super::super::args::{Outcome, Stop, integer, is};
-use super::super::collection::Budget;
+use super::super::collection::{self, Budget};
 use super::super::txn::Txn;
 use super::super::zsets::places;
-use super::{from_index, len, load, position_at};
+use super::{from_index, load, position_at};
 use crate::engine::order::Span;
 use crate::resp::Reply;
 use bytes::Bytes;
-
-pub(in super::super) fn llen(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
-    let key = load(txn, &args[1])?;
-    Ok(Reply::Int(len(txn, &key)? as i64))
-}
 
 pub(in super::super) fn lindex(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     let key = load(txn, &args[1])?;
@@ -27,7 +22,7 @@ pub(in super::super) fn lindex(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
 pub(in super::super) fn lrange(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     let (start, stop) = (integer(&args[2])?, integer(&args[3])?);
     let key = load(txn, &args[1])?;
-    let places = places(start, stop, len(txn, &key)?);
+    let places = places(start, stop, collection::size(txn, &key)?);
     let (mut values, mut budget) = (Vec::new(), Budget::reply());
     if !places.is_empty() {
         let many = (places.end - places.start) as usize;

@@ -8,7 +8,7 @@ mod position;
 
 pub(super) use edit::{linsert, lrem, lset, ltrim};
 pub(super) use ends::{lmove, lmpop, pop, push, rpoplpush};
-pub(super) use find::{lindex, llen, lpos, lrange};
+pub(super) use find::{lindex, lpos, lrange};
 pub(super) use position::nth as position_of_index;
 
 use super::args::{Stop, is};
@@ -42,10 +42,6 @@ fn load(txn: &mut Txn<'_>, name: &Bytes) -> Result<Key, Stop> {
 
 fn load_to_write(txn: &mut Txn<'_>, name: &Bytes) -> Result<Key, Stop> {
     collection::load_to_write(txn, name, Type::List)
-}
-
-fn len(txn: &Txn<'_>, key: &Key) -> io::Result<u64> {
-    if key.ty.is_some() { txn.count(key) } else { Ok(0) }
 }
 
 /// The position at an end of a list.

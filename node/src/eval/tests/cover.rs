@@ -51,6 +51,21 @@ fn what_the_other_had_and_has_not_goes_and_what_it_never_saw_stays() {
 }
 
 #[test]
+fn of_what_goes_the_older_state_that_the_other_has_is_left() {
+    let mut world = World::new(1, true);
+    world.at(100);
+    let (_, mut theirs) = world.run(&[b"HSET", b"h", b"f", b"older"]);
+    theirs.extend(world.run(&[b"SET", b"s", b"older"]).1);
+    world.at(120);
+    world.cmd("HSET h f deleted");
+    world.cmd("APPEND s deleted");
+    covered(&mut world, &theirs, 150, 100);
+    assert_eq!(world.cmd("HGETALL h"), "{\"f\"=\"older\"}");
+    assert_eq!(world.cmd("HLEN h"), "1");
+    assert_eq!(world.cmd("GET s"), "\"older\"");
+}
+
+#[test]
 fn a_removal_stays_whoever_has_it() {
     let mut world = World::new(1, true);
     world.at(100);

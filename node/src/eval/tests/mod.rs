@@ -3,6 +3,9 @@
 
 mod cases;
 mod cover;
+mod dump;
+mod geo;
+mod lies;
 mod lists;
 mod merge_cases;
 mod part_cases;
@@ -11,6 +14,7 @@ mod redis;
 mod scans;
 mod sets;
 mod simulation;
+mod sort;
 mod switched;
 mod world;
 mod zsets;

@@ -223,9 +223,17 @@ fn what_object_tells() {
     assert_eq!(all, ["\"int\"", "\"embstr\"", "\"raw\"", "\"listpack\""]);
     world.cmd(&format!("HSET h g {}", "v".repeat(65)));
     assert_eq!(encoding(&mut world, "h"), "\"hashtable\"");
+    world.cmd("RPUSH list x");
+    world.cmd("SADD set 1 2");
+    world.cmd("ZADD z 1 m");
+    let all = ["list", "set", "z"].map(|key| encoding(&mut world, key));
+    assert_eq!(all, ["\"quicklist\"", "\"intset\"", "\"listpack\""]);
+    world.cmd("SADD set x");
+    world.cmd(&format!("ZADD z 1 {}", "m".repeat(65)));
+    let all = ["set", "z"].map(|key| encoding(&mut world, key));
+    assert_eq!(all, ["\"hashtable\"", "\"skiplist\""]);
     assert_eq!(world.cmd("OBJECT REFCOUNT n"), "1");
-    assert_eq!(world.cmd("OBJECT IDLETIME none"), "nil");
-    let line = "ERR OBJECT IDLETIME is not supported: no access times are kept";
+    let line = "ERR unknown subcommand 'IDLETIME': no access times are kept";
     assert_eq!(world.cmd("OBJECT IDLETIME n"), line);
     assert!(world.cmd("OBJECT FREQ n").starts_with("ERR An LFU maxmemory policy is not selected"));
 }

@@ -22,16 +22,16 @@ struct Options {
 
 impl Options {
     /// Takes them from the front; what follows them.
-    fn parse(mut args: &[Bytes]) -> (Options, &[Bytes]) {
+    fn parse(mut args: &[Bytes], of_scores: bool) -> (Options, &[Bytes]) {
         let mut options = Options::default();
         while let [word, rest @ ..] = args {
             match () {
                 () if is(word, "NX") => options.only_new = true,
                 () if is(word, "XX") => options.only_old = true,
-                () if is(word, "GT") => options.greater = true,
-                () if is(word, "LT") => options.less = true,
+                () if of_scores && is(word, "GT") => options.greater = true,
+                () if of_scores && is(word, "LT") => options.less = true,
                 () if is(word, "CH") => options.changed = true,
-                () if is(word, "INCR") => options.increment = true,
+                () if of_scores && is(word, "INCR") => options.increment = true,
                 () => break,
             }
             args = rest;
@@ -101,15 +101,36 @@ fn put(
 }
 
 pub(in super::super) fn zadd(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
-    let (options, pairs) = Options::parse(&args[2..]);
+    let (options, pairs) = Options::parse(&args[2..], true);
     if pairs.is_empty() || !pairs.len().is_multiple_of(2) {
         return Err(Stop::syntax());
     }
     options.check(pairs.len() / 2)?;
     let pairs = pairs.chunks_exact(2).map(|pair| Ok((score(&pair[0])?, &pair[1])));
     let pairs = pairs.collect::<Result<Vec<_>, Stop>>()?;
-    let mut key = load_to_write(txn, &args[1])?;
-    let done = put(txn, &mut key, options, &pairs)?;
+    write(txn, &args[1], options, &pairs)
+}
+
+/// GEOADD: members behind what their scores are made of, `each` words for one.
+pub(in super::super) fn add_scored(
+    txn: &mut Txn<'_>,
+    args: &[Bytes],
+    each: usize,
+    score: impl Fn(&[Bytes]) -> Result<f64, Stop>,
+) -> Outcome {
+    let (options, words) = Options::parse(&args[2..], false);
+    let both = options.only_new && options.only_old;
+    if words.is_empty() || !words.len().is_multiple_of(each) || both {
+        return Err(Stop::syntax());
+    }
+    let pairs = words.chunks_exact(each).map(|words| Ok((score(words)?, &words[each - 1])));
+    let pairs = pairs.collect::<Result<Vec<_>, Stop>>()?;
+    write(txn, &args[1], options, &pairs)
+}
+
+fn write(txn: &mut Txn<'_>, name: &Bytes, options: Options, pairs: &[(f64, &Bytes)]) -> Outcome {
+    let mut key = load_to_write(txn, name)?;
+    let done = put(txn, &mut key, options, pairs)?;
     if done.wrote {
         txn.save(key);
     }

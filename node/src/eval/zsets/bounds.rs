@@ -3,7 +3,8 @@
 use super::super::args::{Stop, integer};
 use super::super::order::Entry;
 use super::super::txn::{Key, Txn};
-use crate::engine::order::{Span, behind, ordered_score};
+use crate::engine::keys;
+use crate::engine::order::{Span, ordered_score};
 use bytes::Bytes;
 use std::io;
 use std::ops::Range;
@@ -27,7 +28,7 @@ pub(super) fn parse_score(text: &[u8]) -> Option<f64> {
 }
 
 /// A score, or Redis' complaint.
-pub(super) fn score(text: &[u8]) -> Result<f64, Stop> {
+pub(in super::super) fn score(text: &[u8]) -> Result<f64, Stop> {
     parse_score(text).ok_or_else(|| Stop::error("ERR value is not a valid float".to_owned()))
 }
 
@@ -132,12 +133,12 @@ impl Names {
             NameBound::Lowest => Some(at(score)),
             NameBound::Highest => None,
             NameBound::At { name, excluded: false } => Some(place(name)),
-            NameBound::At { name, excluded: true } => Some(behind(&place(name))),
+            NameBound::At { name, excluded: true } => Some(keys::behind(&place(name))),
         };
         let end = match &self.highest {
             NameBound::Lowest => Some(at(score)),
             NameBound::Highest => above(score),
-            NameBound::At { name, excluded: false } => Some(behind(&place(name))),
+            NameBound::At { name, excluded: false } => Some(keys::behind(&place(name))),
             NameBound::At { name, excluded: true } => Some(place(name)),
         };
         start.map_or(Span::before(Bytes::new()), |start| Span { start, end })

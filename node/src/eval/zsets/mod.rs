@@ -7,11 +7,13 @@ mod bounds;
 mod pop;
 mod range;
 
-pub(super) use add::{zadd, zincrby};
+pub(super) use add::{add_scored, zadd, zincrby};
 pub(super) use algebra::{combine, combine_store, zintercard};
 pub(super) use bounds::places;
+pub(super) use bounds::score as float;
 pub(super) use pop::{zmpop, zpop};
-pub(super) use range::{By, Source, range, rem_range, zcount, zrange_store};
+pub(super) use range::store;
+pub(super) use range::{By, Source, range, rem_range, zcount, zlexcount, zrange_store};
 
 use super::args::{Outcome, Stop};
 use super::collection;
@@ -48,33 +50,6 @@ fn answer(entries: Vec<Entry>, with_scores: bool) -> Reply {
 
 fn pair(entry: &Entry) -> (Reply, Reply) {
     (Reply::Bulk(entry.member()), Reply::Double(entry.score))
-}
-
-pub(super) fn zrem(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
-    let mut key = load_to_write(txn, &args[1])?;
-    if key.ty.is_none() {
-        return Ok(Reply::Int(0));
-    }
-    let removed = remove(txn, &mut key, &args[2..])?;
-    if removed > 0 {
-        txn.save_or_drop(key)?;
-    }
-    Ok(Reply::Int(removed))
-}
-
-/// Removes members of a visible key; how many were there.
-fn remove(txn: &mut Txn<'_>, key: &mut Key, members: &[Bytes]) -> Result<i64, Stop> {
-    let mut removed = 0;
-    for member in members {
-        removed += i64::from(txn.remove_field(key, member)?);
-    }
-    Ok(removed)
-}
-
-pub(super) fn zcard(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
-    let key = load(txn, &args[1])?;
-    let count = if key.ty.is_some() { txn.count(&key)? } else { 0 };
-    Ok(Reply::Int(count as i64))
 }
 
 pub(super) fn zscore(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {

@@ -1,16 +1,16 @@
 //! Members taken from either end.
 
 use super::super::args::{Outcome, Stop, is};
-use super::super::collection::{Budget, counted_keys, pop_count, positive};
+use super::super::collection::{self, Budget, counted_keys, pop_count, positive};
 use super::super::order::Entry;
 use super::super::txn::{Key, Txn};
-use super::{End, load, load_to_write, pair, remove};
+use super::{End, load_to_write, pair};
 use crate::engine::order::Span;
 use crate::resp::Reply;
 use bytes::Bytes;
 
 /// Removes up to so many members from an end of a visible key.
-fn pop(txn: &mut Txn<'_>, mut key: Key, end: End, count: u64) -> Result<Vec<Entry>, Stop> {
+fn pop(txn: &mut Txn<'_>, key: Key, end: End, count: u64) -> Result<Vec<Entry>, Stop> {
     let (mut popped, mut budget) = (Vec::new(), Budget::write(&key));
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     for entry in txn.in_order(&key, &Span::ALL, end == End::Max).take(count) {
@@ -18,11 +18,8 @@ fn pop(txn: &mut Txn<'_>, mut key: Key, end: End, count: u64) -> Result<Vec<Entr
         budget.take(entry.place.len())?;
         popped.push(entry);
     }
-    if !popped.is_empty() {
-        let members: Vec<Bytes> = popped.iter().map(Entry::member).collect();
-        remove(txn, &mut key, &members)?;
-        txn.save_or_drop(key)?;
-    }
+    let members: Vec<Bytes> = popped.iter().map(Entry::member).collect();
+    collection::remove(txn, key, &members)?;
     Ok(popped)
 }
 
@@ -55,10 +52,10 @@ pub(in super::super) fn zmpop(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     };
     let count = pop_count(options)?;
     for name in names {
-        if load(txn, name)?.ty.is_none() {
+        let key = load_to_write(txn, name)?;
+        if key.ty.is_none() {
             continue;
         }
-        let key = load_to_write(txn, name)?;
         let popped = pop(txn, key, end, count)?;
         let members =
             popped.iter().map(pair).map(|(member, score)| Reply::Array(vec![member, score]));

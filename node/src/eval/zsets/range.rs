@@ -1,11 +1,11 @@
 //! Commands on members between two ranks, scores or names.
 
 use super::super::args::{Outcome, Stop, integer, is};
-use super::super::collection::Budget;
+use super::super::collection::{self, Budget};
 use super::super::order::{Entry, value_of};
 use super::super::txn::{Key, Txn};
 use super::bounds::{Names, Scores, Section, places, ranks};
-use super::{answer, load, load_to_write, remove};
+use super::{answer, load, load_to_write};
 use crate::model::Type;
 use crate::resp::Reply;
 use bytes::Bytes;
@@ -165,50 +165,35 @@ pub(in super::super) fn zrange_store(txn: &mut Txn<'_>, args: &[Bytes]) -> Outco
 }
 
 /// Writes members over whatever a key holds; how many there are.
-pub(super) fn store(txn: &mut Txn<'_>, mut target: Key, members: Vec<(Bytes, f64)>) -> Outcome {
-    if members.is_empty() {
-        if target.ty.is_some() {
-            txn.delete(target);
-        }
-        return Ok(Reply::Int(0));
-    }
-    txn.overwrite(&mut target);
-    txn.claim(&mut target, Type::SortedSet);
-    for (member, score) in &members {
-        txn.set_field(&mut target, member, value_of(*score))?;
-    }
-    txn.save(target);
-    Ok(Reply::Int(members.len() as i64))
+pub(in super::super) fn store(
+    txn: &mut Txn<'_>,
+    target: Key,
+    members: Vec<(Bytes, f64)>,
+) -> Outcome {
+    let elements = members.into_iter().map(|(member, score)| (member, value_of(score)));
+    collection::store(txn, target, Type::SortedSet, elements.collect())
 }
 
-/// What members between two ends of this kind there are, but not by rank.
-fn section(txn: &Txn<'_>, key: &Key, ends: Ends) -> Result<Section, Stop> {
-    Ok(match ends {
-        Ends::Scores(scores) => Section::of_scores(scores),
-        Ends::Names(names) => Section::of_names(txn, key, names)?,
-        Ends::Ranks(..) => return Err(Stop::syntax()),
-    })
-}
-
-/// ZCOUNT and ZLEXCOUNT.
-pub(in super::super) fn zcount(txn: &mut Txn<'_>, args: &[Bytes], by: By) -> Outcome {
-    let ends = Ends::parse(by, &args[2], &args[3])?;
+/// ZCOUNT.
+pub(in super::super) fn zcount(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let section = Section::of_scores(Scores::parse(&args[2], &args[3])?);
     let key = load(txn, &args[1])?;
-    let section = section(txn, &key, ends)?;
     Ok(Reply::Int(section.count(txn, &key)? as i64))
+}
+
+/// ZLEXCOUNT.
+pub(in super::super) fn zlexcount(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    let names = Names::parse(&args[2], &args[3])?;
+    let key = load(txn, &args[1])?;
+    Ok(Reply::Int(Section::of_names(txn, &key, names)?.count(txn, &key)? as i64))
 }
 
 /// ZREMRANGEBYRANK, ZREMRANGEBYSCORE and ZREMRANGEBYLEX.
 pub(in super::super) fn rem_range(txn: &mut Txn<'_>, args: &[Bytes], by: By) -> Outcome {
     let ends = Ends::parse(by, &args[2], &args[3])?;
     let range = Range { ends, reverse: false, limit: (0, -1), with_scores: false };
-    let mut key = load_to_write(txn, &args[1])?;
+    let key = load_to_write(txn, &args[1])?;
     let members = range.members(txn, &key, Budget::write(&key))?;
-    if members.is_empty() {
-        return Ok(Reply::Int(0));
-    }
     let members: Vec<Bytes> = members.iter().map(Entry::member).collect();
-    let removed = remove(txn, &mut key, &members)?;
-    txn.save_or_drop(key)?;
-    Ok(Reply::Int(removed))
+    Ok(Reply::Int(collection::remove(txn, key, &members)?))
 }

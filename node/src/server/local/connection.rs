@@ -172,6 +172,13 @@ pub(super) fn client(session: &mut Session, name: &str, args: &[Bytes]) -> Reply
             let name = session.record.state().name;
             if name.is_empty() { Reply::Null } else { Reply::Bulk(name) }
         }
+        // Nothing is tracked, so nothing is sent to anybody.
+        "getredir" => Reply::Int(-1),
+        "trackinginfo" => Reply::Map(vec![
+            (Reply::bulk("flags"), Reply::Set(vec![Reply::bulk("off")])),
+            (Reply::bulk("redirect"), Reply::Int(-1)),
+            (Reply::bulk("prefixes"), Reply::Array(vec![])),
+        ]),
         "setname" => set_name(session, &args[2]),
         "setinfo" => set_info(session, &args[2], &args[3]),
         "info" => {

@@ -9,7 +9,7 @@ mod process;
 
 use super::backend::Door;
 use super::session::Session;
-use crate::command::{Command, CommandError, Id, Place, Subcommand, lookup, subcommand};
+use crate::command::{Command, CommandError, Id, Place, lookup, subcommand, subcommands_of};
 use crate::resp::Reply;
 use bytes::Bytes;
 
@@ -39,6 +39,7 @@ pub(super) fn execute(session: &mut Session, command: &Command) -> Reply {
         Id::Quit => connection::quit(session),
         Id::Reset => connection::reset(session),
         Id::Info => info::info(session, args),
+        Id::Time => time(),
         Id::Client => container(session, command, connection::client),
         Id::Config => container(session, command, config::config),
         Id::Cluster => container(session, command, cluster::cluster),
@@ -49,6 +50,13 @@ pub(super) fn execute(session: &mut Session, command: &Command) -> Reply {
         Id::Command => container(session, command, commands::command),
         _ => unreachable!("{} is not answered by connections", command.spec.name),
     }
+}
+
+/// TIME.
+fn time() -> Reply {
+    let ms = crate::clock::wall_ms();
+    let micros = ms % 1000 * 1000;
+    Reply::bulks([ms / 1000, micros].map(|number| number.to_string()))
 }
 
 type Answerer = fn(&mut Session, &str, &[Bytes]) -> Reply;
@@ -73,11 +81,10 @@ pub(super) fn display_name(args: &[Bytes]) -> Option<&'static str> {
 
 fn help(command: &Command) -> Reply {
     let name = command.spec.name.to_ascii_uppercase();
-    let subs = crate::command::SUBCOMMANDS.iter();
-    let own = subs.filter(|sub| sub.container == command.spec.id);
-    let lines = own.map(|sub: &Subcommand| sub.name().to_ascii_uppercase());
     let first = format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
-    let lines = std::iter::once(first).chain(lines);
+    let rows = subcommands_of(command.spec.id)
+        .flat_map(|sub| [sub.name().to_ascii_uppercase(), format!("    {}", sub.summary)]);
+    let lines = std::iter::once(first).chain(rows);
     Reply::Array(lines.map(|line| Reply::Simple(Bytes::from(line))).collect())
 }
 

@@ -208,7 +208,10 @@ async fn flotilla_is_a_container_that_groups_and_the_connection_share() {
     for door in [plain, cluster] {
         let help = talk(door, b"FLOTILLA HELP\r\n").await;
         let first = "+FLOTILLA <subcommand> [<arg> [value] [opt] ...]. Subcommands are:\r\n";
-        assert_eq!(help, format!("*3\r\n{first}+CONFLICTS\r\n+HELP\r\n"));
+        let conflicts = "+CONFLICTS\r\n+    [KEY key] [COUNT n]: writes that lost against another \
+             cluster's, the newest first.\r\n";
+        let rows = "+HELP\r\n+    The subcommands that there are.\r\n";
+        assert_eq!(help, format!("*5\r\n{first}{conflicts}{rows}"));
         let wrong = talk(door, b"FLOTILLA FOO\r\nFLOTILLA\r\n").await;
         let unknown = "-ERR unknown subcommand 'FOO'. Try FLOTILLA HELP.\r\n";
         let arity = "-ERR wrong number of arguments for 'flotilla' command\r\n";
@@ -218,4 +221,20 @@ async fn flotilla_is_a_container_that_groups_and_the_connection_share() {
     talk(plain, b"GET a\r\nFLOTILLA CONFLICTS\r\nGET a\r\n").await;
     let runs: Vec<_> = fake.runs.lock().iter().map(|(_, names)| names.clone()).collect();
     assert_eq!(runs, [["get"], ["flotilla"], ["get"]], "what asks every group comes alone");
+}
+
+#[tokio::test]
+async fn time_is_the_nodes_clock_also_within_a_transaction() {
+    let (_server, plain, _) = start(Fake::new(), ServerConfig::default()).await;
+    let before = crate::clock::wall_ms();
+    let answer = talk(plain, b"TIME\r\nMULTI\r\nTIME\r\nEXEC\r\n").await;
+    let after = crate::clock::wall_ms();
+    let lines: Vec<&str> = answer.lines().collect();
+    assert_eq!((lines[0], lines[5], lines[6], lines[7]), ("*2", "+OK", "+QUEUED", "*1"));
+    for (seconds, micros) in [(lines[2], lines[4]), (lines[10], lines[12])] {
+        let (seconds, micros): (u64, u64) = (seconds.parse().unwrap(), micros.parse().unwrap());
+        assert!(micros < 1_000_000);
+        let ms = seconds * 1000 + micros / 1000;
+        assert!((before..=after).contains(&ms), "{ms} is not in {before}..={after}");
+    }
 }

@@ -7,7 +7,9 @@
 //!   It may say the latter again. A cluster that lacks that other register, or the floor under which
 //!   the sums went, shows them on top of this one until that arrives, too.
 //! * The floor that a lost claim leaves may be said or not: everybody works it out from the claims.
-//! * `low` may be higher than the rule says, as long as that hides nothing that is seen.
+//! * `low` may be higher than the rule says, as long as that hides nothing that is seen. It may be
+//!   missing where all that it would hide is under the floor: an end is collected when everybody has
+//!   all that it hides.
 
 use super::plain::{Counter, Element, Floor, Key, Kind, Stamp, Text};
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,10 +69,12 @@ impl Case<'_> {
             return if rules == entry { None } else { wrong() };
         };
         let same = (rule.stamp, rule.kind, rule.end) == (said.stamp, said.kind, said.end);
-        if !same || said.low < rule.low {
+        let known = self.before.with(self.rules);
+        let needless = said.low == 0 && !known.ends_any(rule.kind, rule.low);
+        if !same || (said.low < rule.low && !needless) {
             return wrong();
         }
-        let seen = self.before.with(self.rules).lowest_seen(self.now);
+        let seen = known.lowest_seen(self.now);
         let hides = |stamp| said.low > rule.low && stamp < Stamp::before_ms(said.low);
         let hidden = seen.filter(|stamp| hides(*stamp))?;
         Some(format!("low {} hides {hidden:?}, the rule says {}", said.low, rule.low))

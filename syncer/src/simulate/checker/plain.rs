@@ -338,6 +338,13 @@ impl Key {
         self.present().flat_map(|(_, element)| element.seen_stamps(floor)).min()
     }
 
+    /// Whether an end hides anything of a kind that the floor does not hide.
+    pub fn ends_any(&self, kind: Kind, end: u64) -> bool {
+        let of = self.elements.iter().filter(|((of, _), _)| *of == kind);
+        let mut stamps = of.flat_map(|(_, element)| element.seen_stamps(self.floor));
+        stamps.any(|stamp| stamp < Stamp::before_ms(end))
+    }
+
     /// The highest stamp in it.
     pub fn highest(&self) -> Stamp {
         let claim = self.claim.map_or(Stamp::default(), |claim| claim.stamp);
