@@ -22,7 +22,7 @@ CUT ?= 600s
 # Limits for what is large on purpose, in MiB.
 LARGE = --data-max 32768 --log-max 16384 --memory-max 4096 $(if $(SEED),--seed $(SEED))
 
-.PHONY: help setup setup-clients build demo test bench chaos hunt join outage overrun collect simulate calibrate fuzz fmt lint
+.PHONY: help setup setup-clients build demo test bench chaos hunt join outage overrun collect large simulate calibrate fuzz fmt lint
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -67,6 +67,9 @@ overrun: build ## a cluster is cut off for CUT at least, beyond the backlog budg
 
 collect: build ## KEYS keys of three clusters end, and nothing may be left of them
 	@$(BINARY) chaos --scenario collect --keys $(or $(KEYS),1000000) $(LARGE)
+
+large: build ## a set, hash, sorted set and list of KEYS elements each: built, asked, deleted
+	@$(BINARY) chaos --scenario large --keys $(or $(KEYS),5000000) $(LARGE)
 
 simulate: build ## SEEDS histories of clusters without processes, on the real merge code
 	@$(BINARY) simulate --seeds $(SEEDS) --first $(or $(SEED),1)

@@ -80,9 +80,7 @@ async fn watch(census: Census, peaks: &Arc<Mutex<Peaks>>) {
 }
 
 async fn look(vital: &Vital, peaks: &Mutex<Peaks>) {
-    // One that is dead just now has none.
-    let status = std::fs::read_to_string(format!("/proc/{}/status", vital.pid));
-    if let Some(bytes) = status.ok().as_deref().and_then(resident_bytes) {
+    if let Some(bytes) = resident_bytes(vital) {
         peaks.lock().saw(&vital.name, Measure::Memory, bytes);
     }
     let Ok(answer) = http::get(&vital.http, "/metrics", PATIENCE).await else { return };
@@ -94,7 +92,9 @@ async fn look(vital: &Vital, peaks: &Mutex<Peaks>) {
     }
 }
 
-fn resident_bytes(status: &str) -> Option<u64> {
+/// The memory that a process has of the machine's; `None` while it is dead.
+pub fn resident_bytes(vital: &Vital) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", vital.pid)).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)

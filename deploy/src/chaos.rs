@@ -7,7 +7,9 @@ use crate::exit::{self, Exit};
 use crate::serve::{self, Stop};
 use clap::Args;
 use flotilla_chaos::checkers::bounded::Limits;
-use flotilla_chaos::scenario::{self, Collect, Cuts, Join, Overrun, Report, Scenario, Settings};
+use flotilla_chaos::scenario::{
+    self, Collect, Cuts, Join, Large, Overrun, Report, Scenario, Settings,
+};
 use flotilla_chaos::wan::{parse_duration, parse_rate};
 use flotilla_topology::api::BacklogBudget;
 use std::path::{Path, PathBuf};
@@ -22,13 +24,21 @@ const SYNCER_TAKEOVER: &str = "syncer-takeover";
 const JOIN: &str = "join";
 const OUTAGE: &str = "outage";
 const COLLECT: &str = "collect";
-const ALONE: [&str; 7] = [EACH, STORM, LOCAL_NEVER_WAITS, SYNCER_TAKEOVER, JOIN, OUTAGE, COLLECT];
+const LARGE: &str = "large";
+const ALONE: [&str; 8] =
+    [EACH, STORM, LOCAL_NEVER_WAITS, SYNCER_TAKEOVER, JOIN, OUTAGE, COLLECT, LARGE];
 /// The scenario that can be made larger than a hunt's.
 const OVERRUN: &str = "overrun";
 /// Keys of each scenario unless told otherwise.
 const JOIN_KEYS: u64 = 5_000_000;
 const COLLECT_KEYS: u64 = 1_000_000;
 const OVERRUN_KEYS: u64 = 4000;
+/// Elements of each collection of `large`, unless told otherwise, and what a node's memory may grow by
+/// besides its block cache.
+const LARGE_ELEMENTS: u64 = 5_000_000;
+const LARGE_GROWTH_MIB: u64 = 300;
+/// Elements are asked for a thousand at a time.
+const LARGE_UNIT: u64 = 4000;
 /// A hunt exceeds it, so it must be little: the least that PD takes.
 const SMALL_BUDGET_MIB: u64 = 64;
 /// Kills of a storm, and of a join, unless told otherwise.
@@ -53,7 +63,7 @@ pub struct ChaosArgs {
     /// Run one scenario once instead: kill-leader, kill-follower, kill-syncer, kill-pd,
     /// kill-cluster, kill-datacenter, pause-leader, pause-syncer, cut-one-way, long-cut, bad-wan,
     /// clock-jump, link-ops, overrun, fence-return, storm, local-never-waits, syncer-takeover, join,
-    /// outage, collect; or each, for one after the other.
+    /// outage, collect, large; or each, for one after the other.
     #[arg(long)]
     scenario: Option<String>,
     /// Kills of a storm, or of a join. Default: 100, or 5.
@@ -77,7 +87,8 @@ pub struct ChaosArgs {
     /// How often syncer-takeover kills a syncer.
     #[arg(long, default_value_t = 20)]
     rounds: usize,
-    /// Keys of join, collect and overrun. Default: 5000000, 1000000, 4000.
+    /// Keys of join, collect and overrun, elements of each collection of large. Default: 5000000,
+    /// 1000000, 4000, 5000000.
     #[arg(long)]
     keys: Option<u64>,
     /// Bytes of each value of join and overrun. Default: 64, 32768.
@@ -97,8 +108,8 @@ pub struct ChaosArgs {
     #[arg(long, default_value = "3s", value_parser = parse_duration)]
     silence_max: Duration,
     /// How long links may take to be live, clusters to be equal, and rows to be collected, in
-    /// seconds. Default: 30; 300 in a hunt, whose state grows; 3600 for join, outage, overrun and
-    /// collect.
+    /// seconds. Default: 30; 300 in a hunt, whose state grows; 3600 for join, outage, overrun,
+    /// collect and large.
     #[arg(long)]
     settle: Option<u64>,
     /// Log that each group keeps for a peer that lags, in MiB. Default: 64 in a hunt and for overrun,
@@ -115,8 +126,8 @@ pub struct ChaosArgs {
     /// A cluster in each datacenter with links between all, or one cluster over all.
     #[arg(long, default_value = "async")]
     mode: Mode,
-    /// Names of the datacenters. Default: east,west, or a,b,c when stretched and for join, outage,
-    /// overrun and collect. The last one joins.
+    /// Names of the datacenters. Default: east,west; a,b,c when stretched and for join, outage,
+    /// overrun and collect; east, with one node, for large. The last one joins.
     #[arg(long, value_delimiter = ',')]
     datacenters: Option<Vec<String>>,
     /// Syncers of each cluster that has links. Default: 1, and 2 for syncer-takeover.
@@ -145,13 +156,16 @@ pub struct ChaosArgs {
 impl ChaosArgs {
     fn wish(&self) -> Wish {
         let usual: &[&str] = match self.mode {
+            _ if self.is(LARGE) => &["east"],
             Mode::Async if !self.is_long() => &["east", "west"],
             _ => &["a", "b", "c"],
         };
         let usual = || usual.iter().map(|name| (*name).to_owned()).collect();
         let datacenters: Vec<String> = self.datacenters.clone().unwrap_or_else(usual);
         let joins = datacenters.last().filter(|_| self.is(JOIN)).cloned();
+        let one = self.is(LARGE) && datacenters.len() == 1;
         Wish {
+            nodes: one.then_some(1),
             mode: self.mode,
             syncers: self.syncers.unwrap_or(if self.is(SYNCER_TAKEOVER) { 2 } else { 1 }),
             apart: joins.into_iter().collect(),
@@ -168,7 +182,7 @@ impl ChaosArgs {
 
     /// One that takes as long as it is made large.
     fn is_long(&self) -> bool {
-        [JOIN, OUTAGE, COLLECT, OVERRUN].into_iter().any(|name| self.is(name))
+        [JOIN, OUTAGE, COLLECT, OVERRUN, LARGE].into_iter().any(|name| self.is(name))
     }
 
     fn backlog(&self) -> Option<BacklogBudget> {
@@ -203,6 +217,11 @@ impl ChaosArgs {
             },
             false => Overrun::default(),
         }
+    }
+
+    fn large(&self) -> Large {
+        let elements = self.keys.unwrap_or(LARGE_ELEMENTS).next_multiple_of(LARGE_UNIT);
+        Large { elements, growth_max: LARGE_GROWTH_MIB * MIB, patience: self.settle() }
     }
 
     fn join(&self) -> Join {
@@ -318,6 +337,7 @@ async fn work(args: &ChaosArgs, wanted: Option<Scenario>, seed: u64, world: &Dem
             let size = Collect { keys, patience: args.settle() };
             scenario::collect(world, seed, &size, &settings).await
         }
+        (_, Some(LARGE)) => scenario::large(world, seed, &args.large(), &settings).await,
         (_, Some(LOCAL_NEVER_WAITS)) => {
             let cuts = Cuts { duration: args.cut, ..Cuts::default() };
             scenario::local_never_waits(world, seed, &cuts, &settings).await

@@ -9,6 +9,7 @@ mod crossing;
 mod finish;
 mod given_up;
 mod join;
+mod large;
 mod local_never_waits;
 mod meters;
 mod operator;
@@ -25,6 +26,7 @@ mod tests;
 
 pub use collect::{Collect, collect};
 pub use join::{Join, join};
+pub use large::{Large, large};
 pub use local_never_waits::{Cuts, local_never_waits};
 pub use outage::{Overrun, outage, overrun};
 pub use report::{Report, SERVES};

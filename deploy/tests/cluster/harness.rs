@@ -267,6 +267,29 @@ impl Demo {
     }
 }
 
+/// Last lines of each log that a failed test shows, and characters of each.
+const TOLD_LINES: usize = 12;
+const TOLD_WIDTH: usize = 240;
+
+impl Drop for Demo {
+    /// A test that fails takes its directory with it: what the processes said last is shown.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let Ok(logs) = std::fs::read_dir(self.dir.path().join("demo/logs")) else { return };
+        for log in logs.flatten() {
+            let text = std::fs::read(log.path()).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let lines: Vec<&str> = text.lines().rev().take(TOLD_LINES).collect();
+            eprintln!("--- {}", log.file_name().to_string_lossy());
+            for line in lines.iter().rev() {
+                eprintln!("{}", line.chars().take(TOLD_WIDTH).collect::<String>());
+            }
+        }
+    }
+}
+
 /// A connection to a node, for tests that do not care how commands travel.
 pub struct Redis {
     runtime: tokio::runtime::Runtime,

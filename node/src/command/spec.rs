@@ -289,10 +289,10 @@ pub enum Place {
     Transaction,
 }
 
-/// What becomes of a command whose keys lie in several groups, on the plain port.
+/// What becomes of a command whose keys lie in several slots, on the plain port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
-    /// It is refused with CROSSSLOT.
+    /// It is refused with CROSSSLOT, as it is where a transaction of its keys would be.
     No,
     /// One array; each group answers for its keys, in place (MGET).
     Values,

@@ -95,7 +95,7 @@ pub(super) fn evaluate_batch(
     let next = advanced(cursor, to);
     let mut view = View::new(rows, &mut run.overlay);
     if first {
-        statemerge::reborn(&mut view, batch.origin)?;
+        statemerge::end_former(&mut view, batch.origin)?;
     }
     view.put(key, next.encode(), Parts::NONE);
     statemerge::overtaken(&mut view, batch.origin, batch.source_group, next.position)?;

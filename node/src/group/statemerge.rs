@@ -117,7 +117,7 @@ fn open(
     if cut.position.index < position.index && !flaws::has(Flaw::OldSnapshot) {
         return told(StateVerdict::Older { cursor: position });
     }
-    reborn(&mut view, cut.origin)?;
+    end_former(&mut view, cut.origin)?;
     let row = keys::merge(cut.origin, cut.group);
     view.put(row, OpenMerge { id, cut: cut.clone() }.encode(), Parts::NONE);
     let verdict = match life::covers(&view, cut.origin.cluster)? {
@@ -243,7 +243,7 @@ pub(super) fn refused_now(view: &mut View<'_>, set: &LiveSet, reborn: bool) -> i
 /// Ends the merges of earlier lives of a cluster, of which the first has come in a later one: nobody
 /// goes on with them, and they would hold back collection for ever. A group that was away while that
 /// cluster was fenced never hears of the fence.
-pub(super) fn reborn(view: &mut View<'_>, origin: Origin) -> io::Result<()> {
+pub(super) fn end_former(view: &mut View<'_>, origin: Origin) -> io::Result<()> {
     for (row, of) in all_open(view)? {
         if of.cluster == origin.cluster && of.incarnation < origin.incarnation {
             ended(view, row)?;

@@ -67,6 +67,8 @@ pub fn start(
             metrics::gauge!("flotilla_storage_rows_estimate").set(estimate as f64);
             let pending = keeper.engine.property("rocksdb.estimate-pending-compaction-bytes");
             metrics::gauge!("flotilla_storage_pending_compaction_bytes").set(pending as f64);
+            let cached = keeper.engine.property("rocksdb.block-cache-usage");
+            metrics::gauge!("flotilla_storage_block_cache_bytes").set(cached as f64);
         }
     });
 }

@@ -75,7 +75,12 @@ impl Plan {
             self.push(group, Part { index, keys: Vec::new(), command });
             return Ok(());
         }
-        if session.door == Door::Cluster || command.spec.split == Split::No {
+        if command.spec.split == Split::No {
+            let (group, _) = place(map, session, command.keys())?;
+            self.push(group, Part { index, keys: Vec::new(), command });
+            return Ok(());
+        }
+        if session.door == Door::Cluster {
             return Err(cross_slot(session.door));
         }
         let mut keys: BTreeMap<GroupId, Vec<usize>> = BTreeMap::new();
@@ -158,4 +163,137 @@ pub fn group_of(map: &ClusterMap, namespace: NamespaceId, slot: Slot) -> Result<
         .ok_or_else(|| {
             Reply::error("TRYAGAIN no group owns this slot yet, or the namespace is gone")
         })
+}
+
+/// The group that all keys lie in, and the slot of the first. What other clusters merge must be in
+/// one slot: they may have cut it into other groups, and it is one unit there too.
+pub fn place<'k>(
+    map: &ClusterMap,
+    session: SessionView,
+    mut keys: impl Iterator<Item = &'k Bytes>,
+) -> Result<(GroupId, Slot), Reply> {
+    let Some(first) = keys.next() else {
+        return Err(Reply::error("ERR this command names no key"));
+    };
+    let first = Slot::of(first);
+    let group = group_of(map, session.namespace, first)?;
+    let one_slot = session.door == Door::Cluster || is_synced(map, session.namespace);
+    for slot in keys.map(|key| Slot::of(key)).filter(|slot| *slot != first) {
+        if one_slot || group_of(map, session.namespace, slot)? != group {
+            return Err(cross_slot(session.door));
+        }
+    }
+    Ok((group, first))
+}
+
+fn is_synced(map: &ClusterMap, namespace: NamespaceId) -> bool {
+    let mut known = map.namespaces.iter().filter(|known| known.id == namespace);
+    known.any(|known| known.spec.synced)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::Protocol;
+    use flotilla_topology::api::{GroupInfo, NamespaceInfo, NamespaceSpec};
+    use flotilla_topology::ids::{ClusterId, Epoch, Incarnation};
+    use flotilla_topology::slot::SlotRange;
+
+    /// Namespace 1 is synced, namespace 2 is not; both have two groups.
+    fn map() -> ClusterMap {
+        let namespace = |id, synced| NamespaceInfo {
+            id: NamespaceId(id),
+            spec: NamespaceSpec { name: format!("n{id}"), partitions: 2, replicas: 1, synced },
+            switched: false,
+        };
+        let group = |id: u32| GroupInfo {
+            id: GroupId(id),
+            namespace: NamespaceId(id.div_ceil(2)),
+            slots: SlotRange::partition((id + 1) % 2, 2),
+            birth: vec![],
+            replicas: vec![],
+            learners: vec![],
+            preferred_leader: String::new(),
+            leader: None,
+        };
+        ClusterMap {
+            cluster: ClusterId(1),
+            name: "east".into(),
+            incarnation: Incarnation(1),
+            epoch: Epoch(1),
+            revision: 1,
+            nodes: vec![],
+            syncers: vec![],
+            namespaces: vec![namespace(1, true), namespace(2, false)],
+            groups: (1..=4).map(group).collect(),
+            peers: vec![],
+            mesh_version: 0,
+            backlog: Default::default(),
+        }
+    }
+
+    fn session(namespace: u32, door: Door) -> SessionView {
+        SessionView {
+            client: 1,
+            namespace: NamespaceId(namespace),
+            door,
+            readonly: false,
+            protocol: Protocol::Resp2,
+            reply_bytes_max: 1 << 20,
+        }
+    }
+
+    fn placed(namespace: u32, door: Door, keys: &[&'static str]) -> Result<u32, String> {
+        let session = session(namespace, door);
+        let keys: Vec<Bytes> = keys.iter().map(|key| Bytes::from_static(key.as_bytes())).collect();
+        match place(&map(), session, keys.iter()) {
+            Ok((group, _)) => Ok(group.0),
+            Err(Reply::Error(line)) => Err(String::from_utf8_lossy(&line).into_owned()),
+            Err(other) => panic!("not an error: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_transaction_stays_in_a_group_and_in_a_synced_namespace_in_a_slot() {
+        // Slots 15495, 3300 and 7365: the second and the third are of one group of two.
+        let [high, low, lower] = ["a", "b", "c"];
+        assert_eq!(Slot::of(lower.as_bytes()), Slot(7365));
+        let (plain, cluster) = (Door::Plain, Door::Cluster);
+        assert_eq!(placed(2, plain, &[low, lower, low]), Ok(3));
+        assert_eq!(placed(2, plain, &[high]), Ok(4));
+        assert_eq!(placed(1, plain, &["{b}x", "{b}y", low]), Ok(1));
+        let remedy =
+            "CROSSSLOT Keys in request don't hash to the same slot: give them one {hash tag}";
+        for refused in [
+            placed(2, plain, &[low, high]),
+            placed(1, plain, &[low, lower]),
+            placed(1, plain, &[low, high]),
+        ] {
+            assert_eq!(refused.unwrap_err(), remedy);
+        }
+        let redis = "CROSSSLOT Keys in request don't hash to the same slot";
+        assert_eq!(placed(2, cluster, &[low, lower]).unwrap_err(), redis);
+        assert!(placed(9, plain, &[low]).unwrap_err().starts_with("TRYAGAIN no group"));
+    }
+    #[test]
+    fn a_command_that_is_not_split_goes_where_a_transaction_of_it_would() {
+        let [high, low, lower] = ["a", "b", "c"];
+        let planned = |namespace, door, words: &[&'static str]| {
+            let args = words.iter().map(|word| Bytes::from_static(word.as_bytes())).collect();
+            let mut plan = Plan::new(1);
+            let command = Command::parse(args).expect("a command");
+            let refused = plan.add(&map(), session(namespace, door), 0, command).is_err();
+            let groups: Vec<u32> = plan.parts.keys().map(|group| group.0).collect();
+            assert_eq!(refused, groups.is_empty());
+            groups
+        };
+        let (plain, cluster, nobody) = (Door::Plain, Door::Cluster, Vec::<u32>::new());
+        assert_eq!(planned(2, plain, &["RENAME", low, lower]), [3]);
+        assert_eq!(planned(2, plain, &["RENAME", low, high]), nobody);
+        assert_eq!(planned(2, cluster, &["RENAME", low, lower]), nobody);
+        assert_eq!(planned(1, plain, &["RENAME", low, lower]), nobody, "synced");
+        assert_eq!(planned(1, plain, &["RENAME", "{b}x", low]), [1]);
+        assert_eq!(planned(1, plain, &["MGET", low, lower, high]), [1, 2], "split");
+        assert_eq!(planned(1, cluster, &["MGET", low, lower]), nobody);
+    }
 }

@@ -19,6 +19,7 @@ use flotilla_topology::ids::{ClusterId, LogId};
 use flotilla_topology::slot::{Slot, SlotRange};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -56,17 +57,14 @@ pub async fn run(
     let mut after = after;
     for _ in 0..CUT_TRIES {
         let (node, cut, state) = cut(&leaders, &route, after, true).await?;
+        let kept = KeptCut { leaders: leaders.clone(), node, cut };
         let floor = floor_of(&route, &state);
         // The log behind the cut must stay until the peer has come past it.
         pin(&leaders, &floor).await?;
         let wire = open(&link, &route).await?;
-        let (route, leaders, node, progress) = (&route, &leaders, &node, &progress);
-        let (under_way, covers) = (0, false);
-        let sending = Sending { route, leaders, node, cut, wire, progress, under_way, covers };
-        let ended = sending.run(state).await;
-        let drop = SourceRequest::Drop { cut };
-        let _ = ask(leaders, node, drop).await; // it would be dropped by itself in a minute
-        match ended {
+        let (route, leaders, kept, progress) = (&route, &leaders, &kept, &progress);
+        let sending = Sending { route, kept, wire, progress, under_way: 0, covers: false };
+        match sending.run(state).await {
             Ok(()) => return pin(leaders, &LinkFloor { merged: Some(request), ..floor }).await,
             Err(Ended::Older(cursor)) => after = cursor,
             Err(Ended::Failed(reason)) => return Err(reason),
@@ -74,6 +72,28 @@ pub async fn run(
         sleep(CUT_PAUSE).await;
     }
     Err("the peer is always ahead of what can be cut".into())
+}
+
+/// A cut that a replica keeps for this merge. It is dropped there however the merge ends: a replica
+/// keeps few at a time, and by itself it would forget this one after a minute.
+struct KeptCut {
+    leaders: Leaders,
+    node: String,
+    cut: u64,
+}
+
+impl KeptCut {
+    async fn ask(&self, request: SourceRequest) -> Result<SourceAnswer, String> {
+        ask(&self.leaders, &self.node, request).await
+    }
+}
+
+impl Drop for KeptCut {
+    fn drop(&mut self) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let (leaders, node, cut) = (self.leaders.clone(), self.node.clone(), self.cut);
+        runtime.spawn(async move { ask(&leaders, &node, SourceRequest::Drop { cut }).await });
+    }
 }
 
 /// What the group remembers of a peer that has the cut.
@@ -151,9 +171,7 @@ impl From<LinkError> for Ended {
 
 struct Sending<'a> {
     route: &'a Route,
-    leaders: &'a Leaders,
-    node: &'a str,
-    cut: u64,
+    kept: &'a KeptCut,
     wire: Wire,
     progress: &'a watch::Sender<MergeProgress>,
     /// Chunks that are not merged yet.
@@ -207,7 +225,7 @@ impl Sending<'_> {
     }
 
     async fn source(&self, request: SourceRequest) -> Result<SourceAnswer, Ended> {
-        ask(self.leaders, self.node, request).await.map_err(Ended::Failed)
+        self.kept.ask(request).await.map_err(Ended::Failed)
     }
 
     async fn run(mut self, state: StateCut) -> Result<(), Ended> {
@@ -240,7 +258,7 @@ impl Sending<'_> {
     /// The slots in the order in which they are merged. Each cluster begins elsewhere: when several
     /// merge into one at once, each finds there what the others have brought.
     fn parts(&self, slots: SlotRange) -> Vec<SlotRange> {
-        let map = self.leaders.map();
+        let map = self.kept.leaders.map();
         let others = map.iter().flat_map(|map| &map.peers).map(|peer| peer.id);
         let mut sources: Vec<ClusterId> = others.filter(|id| *id != self.route.peer).collect();
         sources.push(self.route.origin.cluster);
@@ -255,7 +273,7 @@ impl Sending<'_> {
         slots: SlotRange,
         from: Option<Resume>,
     ) -> Result<Option<Stretch>, Ended> {
-        let (cut, all) = (self.cut, self.covers);
+        let (cut, all) = (self.kept.cut, self.covers);
         let States { states, next } =
             match self.source(SourceRequest::States { cut, slots, from, all }).await? {
                 SourceAnswer::States(states) => states,
@@ -304,7 +322,7 @@ impl Sending<'_> {
 
     /// Keys of the first of some stretches, of one at least.
     async fn keys(&self, stretches: &[Stretch]) -> Result<Vec<StretchKeys>, Ended> {
-        let request = SourceRequest::Keys { cut: self.cut, stretches: stretches.to_vec() };
+        let request = SourceRequest::Keys { cut: self.kept.cut, stretches: stretches.to_vec() };
         match self.source(request).await? {
             SourceAnswer::Keys(keys) if (1..=stretches.len()).contains(&keys.len()) => Ok(keys),
             other => Err(unexpected(other)),
@@ -315,7 +333,7 @@ impl Sending<'_> {
     async fn rows(&mut self, mut wanted: Vec<Wanted>) -> Result<(), Ended> {
         wanted.reverse(); // the next is the last
         while !wanted.is_empty() {
-            let request = SourceRequest::Rows { cut: self.cut, wanted: few(&wanted) };
+            let request = SourceRequest::Rows { cut: self.kept.cut, wanted: few(&wanted) };
             let rows = match self.source(request).await? {
                 SourceAnswer::Rows(rows) if (1..=wanted.len()).contains(&rows.len()) => rows,
                 other => return Err(unexpected(other)),

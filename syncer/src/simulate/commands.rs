@@ -31,6 +31,11 @@ impl Mix {
         Mix { favours: dice.roll(15), down: dice.chance(30) }
     }
 
+    /// One in which types take each other's place.
+    pub fn of_types(dice: &mut Dice) -> Mix {
+        Mix { favours: dice.pick(&[12, 13, 14, 14]), down: false }
+    }
+
     /// A command on `key`.
     pub fn command(self, dice: &mut Dice, key: &str, now_ms: u64) -> String {
         let field = FIELDS[if (1..4).contains(&self.favours) { 0 } else { dice.roll(2) }];

@@ -383,16 +383,27 @@ impl World {
             && life.is_some_and(|life| life.life == group.context.origin.incarnation)
     }
 
+    /// Whether a state is on its way from one group to another, and nobody waits for it.
+    fn is_merging(&self, from: At, to: At) -> bool {
+        let source = self.clusters[from.0][from.1].context.group;
+        let mut merges = self.merges.iter();
+        merges.any(|merge| merge.to == to && merge.source() == source && !merge.is_done())
+    }
+
     /// Goes on with one of the merges that are wanted; whether none is any more.
     fn merge_pairs(&mut self) -> bool {
         let Some(mut moving) = self.mesh.moving.take() else { return true };
         if moving.merge.is_none() {
-            let Some(pair) = moving.pairs.iter().nth(self.dice.roll(moving.pairs.len().max(1)))
-            else {
+            let pairs = moving.pairs.iter();
+            let Some(pair) = pairs.copied().nth(self.dice.roll(moving.pairs.len().max(1))) else {
                 self.mesh.moving = Some(moving);
                 return true;
             };
-            let (from, to) = *pair;
+            let (from, to) = pair;
+            if self.faults && self.is_merging(from, to) && self.dice.chance(80) {
+                self.mesh.moving = Some(moving);
+                return false; // what was sent early may come to its end
+            }
             let slots = self.clusters[to.0][to.1].context.slots;
             self.ids += 1;
             let source = &self.clusters[from.0][from.1];

@@ -68,8 +68,13 @@ impl World {
     pub(super) fn some_route(&mut self) -> Option<Route> {
         let routes = self.routes();
         let route = routes[self.dice.roll(routes.len())];
-        let slow = self.faults && self.taste.slow.contains(&(route.to, route.from));
-        (!slow || self.dice.chance(self.taste.slow_pace)).then_some(route)
+        self.passes(route.from, route.to).then_some(route)
+    }
+
+    /// Whether anything goes from one cluster to another just now: not often where the link is slow.
+    pub(super) fn passes(&mut self, from: usize, to: usize) -> bool {
+        let slow = self.faults && self.taste.slow.contains(&(to, from));
+        !slow || self.dice.chance(self.taste.slow_pace)
     }
 
     pub(super) fn ship_of(&mut self, route: Route) -> Option<&mut Ship> {

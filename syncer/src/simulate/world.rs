@@ -99,20 +99,25 @@ impl World {
             0 => 2 + dice.roll(2) + usize::from(dice.chance(8)),
             _ => dice.pick(&[2, 3, 3, 3, 4]),
         };
-        let pairs = (0..count * count).map(|pair| (pair / count, pair % count));
-        // A link that is all but dead while all others are well hides one cluster's doings from one.
-        let (slow, slow_pace) = match dice.chance(25) {
-            true => (pairs.filter(|_| dice.chance(15)).collect(), 1),
-            false => (pairs.filter(|_| dice.chance(35)).collect(), 20),
+        let all = count * count;
+        let pairs = (0..all).map(|pair| (pair / count, pair % count));
+        // What all have settled but one, which has not heard of it: a link that is dead while all
+        // others are well, and little else that happens.
+        let dead = (fences == 0 && count == 3 && dice.chance(8)).then(|| dice.roll(all));
+        // A link that is all but dead hides one cluster's doings from one.
+        let (slow, slow_pace) = match dead {
+            Some(dead) => (pairs.skip(dead).take(1).collect(), 0),
+            None if dice.chance(25) => (pairs.filter(|_| dice.chance(15)).collect(), 1),
+            None => (pairs.filter(|_| dice.chance(35)).collect(), 20),
         };
         let taste = Taste {
-            mix: Mix::new(&mut dice),
-            keys: 1 + dice.roll(3),
+            mix: if dead.is_some() { Mix::of_types(&mut dice) } else { Mix::new(&mut dice) },
+            keys: if dead.is_some() { 1 } else { 1 + dice.roll(3) },
             writes: 10 + dice.roll(20),
             upkeep: dice.pick(&[6, 14, 26]),
             slow,
             slow_pace,
-            merges: dice.pick(&[0, 12, 12, 12, 36]),
+            merges: if dead.is_some() { 36 } else { dice.pick(&[0, 12, 12, 12, 36]) },
             merge_pace: dice.pick(&[100, 100, 20]),
             syncers: 1 + dice.roll(2),
             fences,
@@ -314,7 +319,7 @@ impl World {
 
     fn begin_merge(&mut self, from: (usize, usize)) {
         let to = self.dice.roll(self.clusters.len());
-        if to != from.0 && self.mesh.may_merge(from.0, to) {
+        if to != from.0 && self.mesh.may_merge(from.0, to) && self.passes(from.0, to) {
             self.begin_merge_into(from, to);
         }
     }
