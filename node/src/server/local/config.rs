@@ -2,6 +2,7 @@
 
 use super::super::backend::Door;
 use super::super::session::Session;
+use super::{error_about, syntax_error};
 use crate::command::glob_matches;
 use crate::resp::Reply;
 use bytes::Bytes;
@@ -49,36 +50,52 @@ fn settings(session: &Session) -> BTreeMap<String, String> {
 }
 
 fn get(session: &Session, patterns: &[Bytes]) -> Reply {
-    let wanted =
-        |name: &String| patterns.iter().any(|pattern| glob_matches(pattern, name.as_bytes(), true));
-    let pairs = settings(session)
-        .into_iter()
-        .filter(|(name, _)| wanted(name))
-        .map(|(name, value)| (Reply::bulk(name), Reply::bulk(value)));
+    let settings = settings(session);
+    let mut found = BTreeMap::new();
+    for pattern in patterns {
+        if pattern.iter().any(|byte| b"*?[".contains(byte)) {
+            let matches = |name: &String| glob_matches(pattern, name.as_bytes(), true);
+            let matching = settings.iter().filter(|(name, _)| matches(name));
+            found.extend(matching.map(|(name, value)| (Bytes::from(name.clone()), value.clone())));
+        } else if let Some(value) = settings.get(&*lower(pattern)) {
+            found.insert(pattern.clone(), value.clone()); // under the name as it was given
+        }
+    }
+    let pairs = found.into_iter().map(|(name, value)| (Reply::Bulk(name), Reply::bulk(value)));
     Reply::Map(pairs.collect())
+}
+
+fn lower(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).to_ascii_lowercase()
 }
 
 /// Settings live in the node's file. Setting one to the value that it has is no change.
 fn set(session: &Session, pairs: &[Bytes]) -> Reply {
     let settings = settings(session);
     if !pairs.len().is_multiple_of(2) {
-        return super::syntax_error();
+        return syntax_error();
+    }
+    // Redis looks at all names before it looks at any value.
+    for (index, pair) in pairs.chunks(2).enumerate() {
+        let name = &pair[0];
+        if !settings.contains_key(&lower(name)) {
+            let line = "ERR Unknown option or number of arguments for CONFIG SET - '";
+            return error_about(line, name, "'");
+        }
+        if pairs.chunks(2).take(index).any(|other| other[0].eq_ignore_ascii_case(name)) {
+            return refused(&lower(name), "duplicate parameter");
+        }
     }
     for pair in pairs.chunks(2) {
-        let name = String::from_utf8_lossy(&pair[0]).to_ascii_lowercase();
-        match settings.get(&name) {
-            None => {
-                let line = "ERR Unknown option or number of arguments for CONFIG SET";
-                return Reply::error(format!("{line} - '{name}'"));
-            }
-            Some(value) if value.as_bytes() == &pair[1][..] => {}
-            Some(_) => {
-                let line = "ERR CONFIG SET failed (possibly related to argument";
-                return Reply::error(format!(
-                    "{line} '{name}') - can't set immutable config; set it in the node's file"
-                ));
-            }
+        let name = lower(&pair[0]);
+        if settings.get(&name).is_none_or(|value| value.as_bytes() != &pair[1][..]) {
+            return refused(&name, "can't set immutable config; set it in the node's file");
         }
     }
     Reply::Ok
+}
+
+fn refused(name: &str, why: &str) -> Reply {
+    let line = "ERR CONFIG SET failed (possibly related to argument";
+    Reply::error(format!("{line} '{name}') - {why}"))
 }
