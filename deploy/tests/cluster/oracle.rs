@@ -9,7 +9,7 @@ use crate::harness::alone;
 use flotilla_node::command::{BEYOND_REDIS, SUBCOMMANDS, TABLE};
 use servers::{Flotilla, Redis};
 use std::collections::{BTreeMap, BTreeSet};
-use steps::{File, Section, Step};
+use steps::{File, How, Section, Step};
 use talk::{Connection, Reply};
 
 /// Commands of Redis that must be supported at least, subcommands included.
@@ -51,10 +51,13 @@ impl Pair {
         let same = our.same(&their, step.how);
         let known = step.differs.as_ref();
         let differs = known.filter(|known| known.protocol.is_none_or(|one| one == self.protocol));
-        let what = match (same, differs) {
-            (true, None) | (false, Some(_)) => return None,
-            (true, Some(known)) => format!("is the same, and listed as different ({})", known.key),
-            (false, None) => format!("differs ({:?})", step.how),
+        // Of a difference these say how far it goes.
+        let alike = matches!(step.how, How::Shape | How::Floats);
+        let what = match differs {
+            None if same => return None,
+            None => format!("differs ({:?})", step.how),
+            Some(_) if same == alike && our != their => return None,
+            Some(known) => format!("differs not as listed ({}, {:?})", known.key, step.how),
         };
         Some(format!("{what}\n    ours   {}\n    theirs {}", our.shown(), their.shown()))
     }

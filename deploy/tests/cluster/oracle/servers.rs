@@ -1,11 +1,10 @@
 //! The oracle's processes, which end with the test.
 
 use super::talk::{Connection, Reply};
-use crate::harness::{PATIENCE, Process, eventually, free_ports};
+use crate::harness::{Process, eventually, free_ports};
 use flotilla_node::command::REDIS_COUNTED;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 /// A real Redis.
 pub struct Redis {

@@ -7,14 +7,17 @@
 //! ~ SMEMBERS s                 the same elements in any order, also of what is nested
 //! ~2 HGETALL h                 the same pairs in any order
 //! ? SRANDMEMBER s              of the same shape: types, numbers of elements, errors
-//! ?20000 PTTL k                numbers at most so far from each other
-//! !resp-version INFO           replies differ, for the reason that node/README.md lists by this key
-//! !doubles:3 ZSCORE z m        they differ in RESP3 only
+//! ?20000 PTTL k                integers at most so far from each other
+//! = ZSCORE z m                 the same floats, however they are written
+//! !help OBJECT HELP            replies differ, for the reason that node/README.md lists by this key
+//! !help:3 OBJECT HELP          they differ in RESP3 only
+//! !config ~2 CONFIG GET *      they differ in whatever order
+//! !version ? HELLO             they differ, and are of the same shape; `=`: and are the same floats
 //! @b SET k v                   on a second connection (any letter)
 //! - CLIENT REPLY SKIP          no reply comes
 //! ```
 //!
-//! Marks may be combined: `@b ~ !key KEYS *`. Every section begins without keys and with new connections.
+//! Marks may be combined: `@b !key ~ KEYS *`. Every section begins without keys and with new connections.
 
 use std::path::Path;
 
@@ -29,6 +32,8 @@ pub enum How {
     Pairs,
     /// Types and numbers of elements only, but errors byte by byte.
     Shape,
+    /// Floats are the same however they are written, all else byte by byte.
+    Floats,
     /// Integers at most so far from each other.
     Near(i64),
 }
@@ -139,7 +144,7 @@ impl Step {
             differs: None,
         };
         let mut rest = text;
-        while rest.starts_with(['~', '?', '!', '@', '-']) {
+        while rest.starts_with(['~', '?', '=', '!', '@', '-']) {
             let (mark, command) = rest.split_once(' ').ok_or("a mark without a command")?;
             step.mark(mark).ok_or_else(|| format!("no such mark: {mark}"))?;
             rest = command.trim_start();
@@ -153,6 +158,7 @@ impl Step {
         match (kind, value) {
             ("~", "") => self.how = How::AnyOrder,
             ("~", "2") => self.how = How::Pairs,
+            ("=", "") => self.how = How::Floats,
             ("?", "") => self.how = How::Shape,
             ("?", far) => self.how = How::Near(far.parse().ok()?),
             ("-", "") => self.answered = false,

@@ -2,6 +2,7 @@
 
 use super::super::args::{Outcome, Stop, integer, is};
 use super::super::collection::Budget;
+use super::super::doubles;
 use super::super::order::{Entry, place_of, score_of};
 use super::super::streams::{Algebra, Streams};
 use super::super::txn::{Key, Txn};

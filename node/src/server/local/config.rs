@@ -51,18 +51,20 @@ fn settings(session: &Session) -> BTreeMap<String, String> {
 
 fn get(session: &Session, patterns: &[Bytes]) -> Reply {
     let settings = settings(session);
-    let mut found = BTreeMap::new();
+    // Each once, under its name as it was first given, or its own where a pattern matches.
+    let mut found: BTreeMap<&str, Bytes> = BTreeMap::new();
     for pattern in patterns {
         if pattern.iter().any(|byte| b"*?[".contains(byte)) {
-            let matches = |name: &String| glob_matches(pattern, name.as_bytes(), true);
-            let matching = settings.iter().filter(|(name, _)| matches(name));
-            found.extend(matching.map(|(name, value)| (Bytes::from(name.clone()), value.clone())));
-        } else if let Some(value) = settings.get(&*lower(pattern)) {
-            found.insert(pattern.clone(), value.clone()); // under the name as it was given
+            let matches = |name: &&String| glob_matches(pattern, name.as_bytes(), true);
+            for name in settings.keys().filter(matches) {
+                found.entry(name).or_insert_with(|| Bytes::from(name.clone()));
+            }
+        } else if let Some((name, _)) = settings.get_key_value(&lower(pattern)) {
+            found.entry(name).or_insert_with(|| pattern.clone());
         }
     }
-    let pairs = found.into_iter().map(|(name, value)| (Reply::Bulk(name), Reply::bulk(value)));
-    Reply::Map(pairs.collect())
+    let pair = |(name, shown)| (Reply::Bulk(shown), Reply::bulk(settings[name].clone()));
+    Reply::Map(found.into_iter().map(pair).collect())
 }
 
 fn lower(name: &[u8]) -> String {
@@ -83,19 +85,19 @@ fn set(session: &Session, pairs: &[Bytes]) -> Reply {
             return error_about(line, name, "'");
         }
         if pairs.chunks(2).take(index).any(|other| other[0].eq_ignore_ascii_case(name)) {
-            return refused(&lower(name), "duplicate parameter");
+            return refused(name, "duplicate parameter");
         }
     }
     for pair in pairs.chunks(2) {
         let name = lower(&pair[0]);
         if settings.get(&name).is_none_or(|value| value.as_bytes() != &pair[1][..]) {
-            return refused(&name, "can't set immutable config; set it in the node's file");
+            return refused(&pair[0], "can't set immutable config; set it in the node's file");
         }
     }
     Reply::Ok
 }
 
-fn refused(name: &str, why: &str) -> Reply {
-    let line = "ERR CONFIG SET failed (possibly related to argument";
-    Reply::error(format!("{line} '{name}') - {why}"))
+fn refused(name: &[u8], why: &str) -> Reply {
+    let line = "ERR CONFIG SET failed (possibly related to argument '";
+    error_about(line, name, &format!("') - {why}"))
 }
