@@ -22,10 +22,11 @@ impl KeySpec {
         (first..end).step_by(usize::from(self.step).max(1))
     }
 
-    /// Keys behind their number. If that is none, the first is still named: whoever owns it says so.
+    /// Keys behind their number. If that is none the command fails at whoever owns the key before it, or
+    /// where there is no such key, the first of them.
     fn counted(self, args: &[Bytes]) -> impl Iterator<Item = usize> {
         let first = usize::from(self.counted) + 1;
-        let number = self.number(args).unwrap_or(1);
+        let number = self.number(args).unwrap_or(usize::from(self.first == 0));
         let end = if self.counted == 0 { first } else { first + number };
         (first..end).take_while({
             let args = args.len();
