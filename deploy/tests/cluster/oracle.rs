@@ -5,7 +5,7 @@ mod servers;
 mod steps;
 mod talk;
 
-use crate::harness::alone;
+use crate::harness::{alone, eventually};
 use flotilla_node::command::{BEYOND_REDIS, SUBCOMMANDS, TABLE};
 use servers::{Flotilla, Redis};
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,7 +76,7 @@ impl Pair {
     }
 }
 
-/// Every section begins without keys.
+/// Every section begins without keys. Redis counts those that have ended until it has removed them.
 fn delete_all(port: u16) {
     let mut connection = Connection::open(port, 2);
     let Reply::Nested(_, keys) = connection.ask(&["KEYS", "*"]) else { panic!("KEYS has no keys") };
@@ -85,6 +85,10 @@ fn delete_all(port: u16) {
         let deleted = connection.ask(&[&b"DEL"[..], &key]);
         assert!(matches!(&deleted, Reply::Line(line) if line[0] == b':'), "{}", deleted.shown());
     }
+    eventually("no key is left", || {
+        let left = connection.ask(&["DBSIZE"]);
+        if left == Reply::Line(b":0".to_vec()) { Ok(()) } else { Err(left.shown()) }
+    });
 }
 
 fn run(pair: &Pair, files: &[File], wanted: impl Fn(&str) -> bool, wrong: &mut Vec<String>) {
