@@ -317,15 +317,12 @@ impl World {
         Ok(())
     }
 
+    /// A merge into some group of another cluster.
     fn begin_merge(&mut self, from: (usize, usize)) {
         let to = self.dice.roll(self.clusters.len());
-        if to != from.0 && self.mesh.may_merge(from.0, to) && self.passes(from.0, to) {
-            self.begin_merge_into(from, to);
+        if to == from.0 || self.mesh.is_blocked(from.0, to) || !self.passes(from.0, to) {
+            return;
         }
-    }
-
-    /// A merge into some group of a cluster.
-    pub(super) fn begin_merge_into(&mut self, from: (usize, usize), to: usize) {
         let slots = self.clusters[from.0][from.1].context.slots;
         let groups = self.clusters[to].iter().enumerate();
         let targets: Vec<usize> =
