@@ -26,13 +26,20 @@ pub struct NodeArgs {
     #[arg(long, default_value_t = 7379, requires = "standalone",
         value_parser = clap::value_parser!(u16).range(1..=65533))]
     port: u16,
+    /// Groups of a standalone node, for good: a directory keeps what it was made with. Default: what the
+    /// directory has; 4 for a new one.
+    #[arg(long, requires = "standalone", value_parser = clap::value_parser!(u32).range(1..=64))]
+    partitions: Option<u32>,
 }
 
 /// Serves until it is told to end.
 pub fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     let (config, standalone) = match (args.config, args.dir) {
         (Some(file), _) => (Config::load(&file).map_err(Exit::usage)?, false),
-        (None, Some(dir)) => (Config::standalone(dir, args.port), true),
+        (None, Some(dir)) => {
+            let config = Config::standalone(dir, args.port);
+            (Config { partitions: args.partitions, ..config }, true)
+        }
         (None, None) => return Err(Exit::usage("give --config, or --standalone and --dir")),
     };
     http::install_metrics();

@@ -56,6 +56,10 @@ pub struct Config {
     /// Threads that serve clients. Default: one for each core.
     #[serde(default)]
     pub threads: Option<usize>,
+    /// Groups of a standalone node's namespace; `None`: as many as its directory has. Those of a cluster
+    /// are PD's.
+    #[serde(skip)]
+    pub partitions: Option<u32>,
 }
 
 /// Limits for clients, each with a metric of the same name.
@@ -162,6 +166,7 @@ impl Config {
             limits: Limits::default(),
             raft: RaftTiming::default(),
             threads: None,
+            partitions: None,
         }
     }
 

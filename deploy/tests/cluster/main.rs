@@ -9,6 +9,7 @@ mod full_state;
 mod harness;
 mod internal_ports;
 mod link_ops;
+mod oracle;
 mod returns;
 mod standalone;
 mod stretched;

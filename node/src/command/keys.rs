@@ -22,18 +22,28 @@ impl KeySpec {
         (first..end).step_by(usize::from(self.step).max(1))
     }
 
-    /// Keys behind their number. If that is none, the first is still named: whoever owns it says so.
+    /// Keys behind their number. If that is none the command fails at whoever owns the key before it, or
+    /// where there is no such key, the first of them.
     fn counted(self, args: &[Bytes]) -> impl Iterator<Item = usize> {
         let first = usize::from(self.counted) + 1;
-        let number = args.get(first - 1).and_then(|number| parse_integer(number));
-        let number = number.and_then(|number| usize::try_from(number).ok());
-        let number =
-            number.filter(|number| (1..=args.len() - first.min(args.len())).contains(number));
-        let end = if self.counted == 0 { first } else { first + number.unwrap_or(1) };
+        let number = self.number(args).unwrap_or(usize::from(self.first == 0));
+        let end = if self.counted == 0 { first } else { first + number };
         (first..end).take_while({
             let args = args.len();
             move |position| *position < args
         })
+    }
+
+    /// The number that stands before counted keys, if that many arguments follow.
+    fn number(self, args: &[Bytes]) -> Option<usize> {
+        let at = usize::from(self.counted);
+        let number = usize::try_from(parse_integer(args.get(at)?)?).ok()?;
+        (1..args.len() - at).contains(&number).then_some(number)
+    }
+
+    /// Whether the number before counted keys is one, where there are such keys.
+    pub fn counts(self, args: &[Bytes]) -> bool {
+        self.counted == 0 || self.number(args).is_some()
     }
 }
 

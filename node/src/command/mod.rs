@@ -22,7 +22,7 @@ mod tests;
 pub use glob::glob_matches;
 pub use markdown::markdown;
 pub use parse::{Command, CommandError};
-pub use refused::{BEYOND_REDIS, REFUSED, Refused, refusal_of};
+pub use refused::{BEYOND_REDIS, REDIS_COUNTED, REFUSED, Refused, refusal_of};
 pub use spec::{Family, Flags, KeySpec, Place, Spec, Split};
 pub use subcommands::{SUBCOMMANDS, Subcommand, named_subcommand, subcommand, subcommands_of};
 pub use table::{Id, TABLE, lookup};

@@ -71,6 +71,10 @@ fn keys_stand_where_the_table_says() {
     for wrong in ["0", "-1", "4", "x", "99999999999999999999"] {
         assert_eq!(keys(&["sintercard", wrong, "a", "b", "c"]), ["a"], "{wrong}");
     }
+    assert_eq!(keys(&["zunionstore", "d", "2", "a", "b", "weights", "1", "2"]), ["d", "a", "b"]);
+    for wrong in ["0", "-1", "4", "x"] {
+        assert_eq!(keys(&["zunionstore", "d", wrong, "a", "b", "c"]), ["d"], "{wrong}");
+    }
     assert_eq!(keys(&["sort", "a"]), ["a"]);
     assert_eq!(keys(&["sort", "a", "desc", "store", "b", "LIMIT", "0", "1"]), ["a", "b"]);
     assert_eq!(keys(&["sort", "a", "STORE", "b", "store", "store", "alpha"]), ["a", "store"]);

@@ -81,6 +81,11 @@ impl Stop {
         Stop::error(format!("ERR wrong number of arguments for '{name}' command"))
     }
 
+    /// An integer is not between these.
+    pub(super) fn not_between(min: i64, max: i64) -> Stop {
+        Stop::error(format!("ERR value is out of range, value must between {min} and {max}"))
+    }
+
     /// The expiry is not positive or too far away.
     pub(super) fn invalid_expire(name: &str) -> Stop {
         Stop::error(format!("ERR invalid expire time in '{name}' command"))

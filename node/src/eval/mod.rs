@@ -25,6 +25,7 @@ mod contents;
 mod cover;
 mod deadlines;
 mod digest;
+mod doubles;
 mod due;
 mod dump;
 mod element_scan;

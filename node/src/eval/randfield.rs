@@ -43,9 +43,7 @@ pub(super) fn rand_elements(txn: &mut Txn<'_>, args: &[Bytes], ty: Type) -> Outc
 fn count_of(count: &[u8], rest: &[Bytes], ty: Type) -> Result<(i64, bool), Stop> {
     let count = integer(count)?;
     if count == i64::MIN {
-        let (min, max) = (-i64::MAX, i64::MAX);
-        let line = format!("ERR value is out of range, value must between {min} and {max}");
-        return Err(Stop::error(line));
+        return Err(Stop::not_between(-i64::MAX, i64::MAX));
     }
     let with_values = if ty == Type::SortedSet { "WITHSCORES" } else { "WITHVALUES" };
     match rest {

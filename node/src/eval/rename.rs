@@ -6,7 +6,7 @@
 //! cluster writes to the source at the same time stays there if it is later, and does not follow.
 //! Counters arrive as the number that they were here.
 
-use super::args::{Outcome, Stop, is};
+use super::args::{Outcome, Stop, integer, is};
 use super::contents;
 use super::txn::{Key, Txn};
 use crate::resp::Reply;
@@ -19,17 +19,25 @@ fn copy_over(txn: &mut Txn<'_>, source: &Key, target: Key, command: &str) -> Res
     contents::write_over(txn, target, contents, end)
 }
 
+/// The error of COPY's option DB: there are namespaces in place of databases, and a key stays in its own.
+fn database(number: &[u8]) -> Stop {
+    Stop::error(match integer(number) {
+        Err(stop) => return stop,
+        Ok(0) => "ERR COPY has no option DB here: a key is copied within its namespace".to_owned(),
+        Ok(_) => "ERR DB index is out of range".to_owned(),
+    })
+}
+
 pub(super) fn copy(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     let mut replace = false;
-    for option in &args[3..] {
-        if is(option, "DB") {
-            let line = "ERR COPY has no option DB here: a key is copied within its namespace";
-            return Err(Stop::error(line.to_owned()));
+    let mut options = &args[3..];
+    while let [option, rest @ ..] = options {
+        match rest {
+            _ if is(option, "REPLACE") => replace = true,
+            [number, ..] if is(option, "DB") => return Err(database(number)),
+            _ => return Err(Stop::syntax()),
         }
-        if !is(option, "REPLACE") {
-            return Err(Stop::syntax());
-        }
-        replace = true;
+        options = rest;
     }
     if args[1] == args[2] {
         let line = "ERR source and destination objects are the same";

@@ -77,8 +77,8 @@ pub(super) fn srandmember(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
         return Err(Stop::syntax());
     }
     let count = args.get(2).map(|count| integer(count)).transpose()?;
-    if count.is_some_and(|count| count < -(i64::MAX / 2)) {
-        return Err(Stop::error("ERR value is out of range".to_owned()));
+    if count == Some(i64::MIN) {
+        return Err(Stop::not_between(-i64::MAX, i64::MAX));
     }
     let key = load(txn, &args[1], Type::Set)?;
     if key.ty.is_none() {

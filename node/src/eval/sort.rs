@@ -5,6 +5,7 @@
 
 use super::args::{Outcome, ReadBudget, Stop, integer, is};
 use super::collection::{self, Budget};
+use super::doubles;
 use super::lists;
 use super::txn::{Key, Txn};
 use crate::model::Type;
@@ -193,7 +194,7 @@ impl Asked {
                 budget.take(bytes)?;
                 Item { element, score: 0.0, text: by }
             } else {
-                let score = by.map_or(Some(0.0), |text| score_of(&text));
+                let score = by.map_or(Some(0.0), |text| doubles::weight(&text));
                 let line = || "ERR One or more scores can't be converted into double".to_owned();
                 Item { element, score: score.ok_or_else(|| Stop::error(line()))?, text: None }
             };
@@ -242,55 +243,6 @@ struct Item {
     score: f64,
     /// Nothing comes first.
     text: Option<Bytes>,
-}
-
-/// What C's `strtod` makes of all of a text, if that is a number in its range. Without a digit an empty
-/// text is 0.
-fn score_of(text: &[u8]) -> Option<f64> {
-    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
-    if text.is_empty() {
-        return Some(0.0);
-    }
-    let text = std::str::from_utf8(text).ok()?;
-    let text = text.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == '\x0b');
-    let (negative, digits) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
-    let named = digits.eq_ignore_ascii_case("inf") || digits.eq_ignore_ascii_case("infinity");
-    let hex = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X"));
-    let number = match hex {
-        _ if named => return Some(if negative { f64::NEG_INFINITY } else { f64::INFINITY }),
-        Some(hex) => hexadecimal(hex)?,
-        None if digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') => {
-            digits.parse::<f64>().ok()?
-        }
-        None => return None,
-    };
-    // What is too small for a normal number is as wrong as what is too large.
-    let mantissa = digits.split(['e', 'E']).next().unwrap_or_default();
-    let zero = hex.is_some() || !mantissa.contains(|c: char| ('1'..='9').contains(&c));
-    let fits = number.is_normal() || (number == 0.0 && zero);
-    fits.then_some(if negative { -number } else { number })
-}
-
-/// Hexadecimal digits, perhaps with a point and a power of two.
-fn hexadecimal(text: &str) -> Option<f64> {
-    let (mantissa, power) = match text.split_once(['p', 'P']) {
-        Some((mantissa, power)) => (mantissa, power.parse::<i32>().ok()?),
-        None => (text, 0),
-    };
-    let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    if whole.is_empty() && part.is_empty() {
-        return None;
-    }
-    let digits = whole.chars().chain(part.chars());
-    let number = digits
-        .map(|digit| digit.to_digit(16))
-        .try_fold(0.0, |number, digit| digit.map(|digit| number * 16.0 + f64::from(digit)))?;
-    let power = power.checked_sub(i32::try_from(part.len()).ok()?.checked_mul(4)?)?;
-    Some(number * f64::from(power).exp2())
 }
 
 /// SORT, or SORT_RO if it may not store.

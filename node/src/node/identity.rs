@@ -10,6 +10,9 @@ use std::path::Path;
 
 /// Newest layout of a data directory that this code writes and opens.
 pub const FORMAT: u32 = 1;
+/// Groups of a standalone node that was not told how many: enough to use two cores, few enough to stay
+/// small.
+pub const PARTITIONS_DEFAULT: u32 = 4;
 const FILE: &str = "identity.json";
 
 /// What a data directory says of itself.
@@ -23,6 +26,9 @@ pub struct DirectoryIdentity {
     pub node: String,
     /// Made at random when the directory was created; PD refuses a known name with another one.
     pub directory: u64,
+    /// Groups of a standalone node, if it was made with a number of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<u32>,
 }
 
 /// The directory cannot be used.
@@ -46,11 +52,13 @@ pub enum IdentityError {
     },
 }
 
-/// Opens the directory of a node, creating it if it is not there.
+/// Opens the directory of a node, creating it if it is not there. `partitions` is a standalone node's
+/// wish: a new directory keeps it, another one must have been made with it.
 pub fn open(
     dir: &Path,
     cluster: ClusterId,
     node: &str,
+    partitions: Option<u32>,
 ) -> Result<DirectoryIdentity, IdentityError> {
     let name = || dir.display().to_string();
     let io = |source| IdentityError::Io { dir: name(), source };
@@ -69,6 +77,7 @@ pub fn open(
                 cluster,
                 node: node.to_owned(),
                 directory: rand::random::<u64>() >> 11, // exact in JSON numbers of any reader
+                partitions,
             };
             write(dir, &path, &identity).map_err(io)?;
             return Ok(identity);
@@ -88,6 +97,13 @@ pub fn open(
             "belongs to node `{}` of cluster {}, not to `{node}` of cluster {cluster}: name the \
              right directory",
             found.node, found.cluster
+        )));
+    }
+    let has = found.partitions.unwrap_or(PARTITIONS_DEFAULT);
+    if let Some(wanted) = partitions.filter(|wanted| *wanted != has) {
+        return Err(foreign(format!(
+            "was made with {has} partitions, not with {wanted}: leave --partitions out, or name an \
+             empty directory"
         )));
     }
     Ok(found)
@@ -111,15 +127,16 @@ mod tests {
     fn a_directory_is_opened_only_by_its_owner() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("n1");
-        let made = open(&dir, ClusterId(1), "n1").unwrap();
-        assert_eq!(open(&dir, ClusterId(1), "n1").unwrap(), made);
+        let made = open(&dir, ClusterId(1), "n1", None).unwrap();
+        assert_eq!(open(&dir, ClusterId(1), "n1", None).unwrap(), made);
+        assert_eq!(open(&dir, ClusterId(1), "n1", Some(PARTITIONS_DEFAULT)).unwrap(), made);
         for (cluster, node) in [(2, "n1"), (1, "n2")] {
-            let error = open(&dir, ClusterId(cluster), node).unwrap_err().to_string();
+            let error = open(&dir, ClusterId(cluster), node, None).unwrap_err().to_string();
             assert!(error.contains("belongs to node `n1` of cluster 1"), "{error}");
         }
         let newer = DirectoryIdentity { format: FORMAT + 1, ..made };
         std::fs::write(dir.join(FILE), serde_json::to_string(&newer).unwrap()).unwrap();
-        let error = open(&dir, ClusterId(1), "n1").unwrap_err().to_string();
+        let error = open(&dir, ClusterId(1), "n1", None).unwrap_err().to_string();
         assert!(error.contains("newer release"), "{error}");
     }
 
@@ -127,6 +144,20 @@ mod tests {
     fn a_directory_with_something_else_in_it_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("photo.jpg"), "x").unwrap();
-        assert!(open(dir.path(), ClusterId(1), "n1").is_err());
+        assert!(open(dir.path(), ClusterId(1), "n1", None).is_err());
+    }
+
+    #[test]
+    fn a_directory_keeps_its_number_of_partitions() {
+        let temp = tempfile::tempdir().unwrap();
+        let (one, four) = (temp.path().join("one"), temp.path().join("four"));
+        for (dir, made, has, other) in [(one, Some(1), 1, 4), (four, None, 4, 1)] {
+            let made = open(&dir, ClusterId(1), "n1", made).unwrap();
+            assert_eq!(open(&dir, ClusterId(1), "n1", None).unwrap(), made);
+            assert_eq!(open(&dir, ClusterId(1), "n1", Some(has)).unwrap(), made);
+            let error = open(&dir, ClusterId(1), "n1", Some(other)).unwrap_err().to_string();
+            let wanted = format!("was made with {has} partitions, not with {other}");
+            assert!(error.contains(&wanted), "{error}");
+        }
     }
 }

@@ -102,7 +102,8 @@ impl Node {
         // Before anything counts: handles of metrics that are taken earlier count nowhere.
         crate::http::install_metrics();
         host::warn_about_the_machine();
-        let identity = identity::open(&config.dir, config.cluster, &config.name)?;
+        let identity =
+            identity::open(&config.dir, config.cluster, &config.name, config.partitions)?;
         let tls = load_tls(&config, standalone)?;
         let (engine, logs) = open_stores(&config).await?;
         let raft_runtime = Builder::new_multi_thread()
@@ -148,7 +149,9 @@ impl Node {
         };
         let stop = CancellationToken::new();
         if standalone {
-            standalone::serve(&config, &addresses, &places, &keeper, stop.clone());
+            let partitions = identity.partitions.unwrap_or(identity::PARTITIONS_DEFAULT);
+            let map = standalone::map(&config, &addresses, partitions);
+            standalone::serve(map, &places, &keeper, stop.clone());
         } else if let Some(tls) = &tls {
             let info = node_info(&config, &addresses);
             let cache = config.dir.join("map.json");

@@ -11,10 +11,8 @@ use flotilla_topology::slot::SlotRange;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Groups of the one namespace: enough to use two cores, few enough to stay small.
-const PARTITIONS: u32 = 4;
-
-fn map(config: &Config, addresses: &NodeAddresses) -> ClusterMap {
+/// The map, with this many groups of the one namespace.
+pub fn map(config: &Config, addresses: &NodeAddresses, partitions: u32) -> ClusterMap {
     let node = NodeInfo {
         name: config.name.clone(),
         datacenter: config.datacenter.clone(),
@@ -22,19 +20,14 @@ fn map(config: &Config, addresses: &NodeAddresses) -> ClusterMap {
         advertise: config.advertise_to.clone(),
         alive: true,
     };
-    let spec = NamespaceSpec {
-        name: "default".to_owned(),
-        partitions: PARTITIONS,
-        replicas: 1,
-        synced: false,
-    };
+    let spec = NamespaceSpec { name: "default".to_owned(), partitions, replicas: 1, synced: false };
     let group = |index: u32| {
         let replica =
             ReplicaInfo { id: ReplicaId(u64::from(index) + 1), node: config.name.clone() };
         GroupInfo {
             id: GroupId(index + 1),
             namespace: NamespaceId(1),
-            slots: SlotRange::partition(index, PARTITIONS),
+            slots: SlotRange::partition(index, partitions),
             birth: vec![replica.clone()],
             replicas: vec![replica],
             learners: Vec::new(),
@@ -51,7 +44,7 @@ fn map(config: &Config, addresses: &NodeAddresses) -> ClusterMap {
         nodes: vec![node],
         syncers: Vec::new(),
         namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec, switched: false }],
-        groups: (0..PARTITIONS).map(group).collect(),
+        groups: (0..partitions).map(group).collect(),
         peers: Vec::new(),
         mesh_version: 0,
         backlog: Default::default(),
@@ -60,12 +53,11 @@ fn map(config: &Config, addresses: &NodeAddresses) -> ClusterMap {
 
 /// Carries the groups of the map that never changes.
 pub fn serve(
-    config: &Config,
-    addresses: &NodeAddresses,
+    map: ClusterMap,
     places: &Arc<Places>,
     keeper: &Arc<GroupKeeper>,
     stop: CancellationToken,
 ) {
-    places.set_map(Arc::new(map(config, addresses)));
+    places.set_map(Arc::new(map));
     tokio::spawn(keeper.clone().keep(stop));
 }

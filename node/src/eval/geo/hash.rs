@@ -52,13 +52,23 @@ pub(super) fn part(number: f64, max: f64, steps: u32) -> u32 {
 
 /// Where one of them begins and ends.
 pub(super) fn edges(part: u32, max: f64, steps: u32) -> (f64, f64) {
-    let edge = |part: u32| -max + f64::from(part) / f64::from(1u32 << steps) * (2.0 * max);
-    (edge(part), edge(part + 1))
+    let edge = |part: f64| -max + part / f64::from(1u32 << steps) * (2.0 * max);
+    (edge(f64::from(part)), edge(f64::from(part) + 1.0))
 }
 
 fn hash_of(place: Place, latitude_max: f64) -> u64 {
     let latitude = part(place.latitude, latitude_max, STEPS);
     spread(latitude) | spread(part(place.longitude, LONGITUDE_MAX, STEPS)) << 1
+}
+
+/// The geohash that a score is. One that is none, such as an infinity, is what x86-64 makes of it.
+fn bits_of(score: f64) -> u64 {
+    const HALF: f64 = (1u64 << 63) as f64;
+    match score {
+        _ if score < HALF => score as i64 as u64,
+        _ if score < 2.0 * HALF => score as u64,
+        _ => 0,
+    }
 }
 
 impl Place {
@@ -75,7 +85,7 @@ impl Place {
 
     /// The middle of the cell of a score.
     pub(super) fn of_score(score: f64) -> Place {
-        let bits = score as u64;
+        let bits = bits_of(score);
         let middle = |part: u32, max: f64| {
             let (from, to) = edges(part, max, STEPS);
             ((from + to) / 2.0).clamp(-max, max)

@@ -68,9 +68,7 @@ impl Wanted {
 fn rank(value: &[u8]) -> Result<i64, Stop> {
     let error = |line: &str| Stop::error(line.to_owned());
     match integer(value)? {
-        i64::MIN => Err(error(
-            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
-        )),
+        i64::MIN => Err(Stop::not_between(-i64::MAX, i64::MAX)),
         0 => Err(error(
             "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use negative to start from the end of the list",
         )),

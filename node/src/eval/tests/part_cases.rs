@@ -76,7 +76,8 @@ fn a_rename_takes_all_along_and_leaves_nothing() {
         assert_eq!(world.cmd("GET t"), "\"v\"");
         assert_eq!(world.cmd("TTL t"), "-1", "the source had none");
         let no_db = "ERR COPY has no option DB here: a key is copied within its namespace";
-        assert_eq!(world.cmd("COPY s t DB 1"), no_db);
+        assert_eq!(world.cmd("COPY s t DB 0"), no_db);
+        assert_eq!(world.cmd("COPY s t DB 1"), "ERR DB index is out of range");
     }
 }
 

@@ -2,11 +2,11 @@
 
 use super::super::args::{Outcome, Stop, integer, is};
 use super::super::collection::Budget;
+use super::super::doubles;
 use super::super::order::{Entry, place_of, score_of};
 use super::super::streams::{Algebra, Streams};
 use super::super::txn::{Key, Txn};
 use super::answer;
-use super::bounds::parse_score;
 use super::range::store;
 use crate::model::Type;
 use crate::resp::Reply;
@@ -85,7 +85,7 @@ impl Asked {
             if weighs && is(option, "WEIGHTS") && rest.len() >= self.keys.len() {
                 let (weights, rest) = rest.split_at(self.keys.len());
                 let error = || Stop::error("ERR weight value is not a float".to_owned());
-                let weights = weights.iter().map(|weight| parse_score(weight).ok_or_else(error));
+                let weights = weights.iter().map(|weight| doubles::score(weight).ok_or_else(error));
                 self.weights = weights.collect::<Result<_, _>>()?;
                 options = rest;
             } else if let (true, [how, rest @ ..]) = (weighs && is(option, "AGGREGATE"), rest) {

@@ -1,6 +1,7 @@
 //! Which members of a sorted set are meant: by rank, by score or by name.
 
 use super::super::args::{Stop, integer};
+use super::super::doubles;
 use super::super::order::Entry;
 use super::super::txn::{Key, Txn};
 use crate::engine::keys;
@@ -16,20 +17,9 @@ pub(super) struct ScoreBound {
     excluded: bool,
 }
 
-/// A score as text: what `strtod` takes, but no NaN and no space.
-pub(super) fn parse_score(text: &[u8]) -> Option<f64> {
-    let text = std::str::from_utf8(text).ok()?;
-    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let named = digits.eq_ignore_ascii_case("inf") || digits.eq_ignore_ascii_case("infinity");
-    if !named && !digits.starts_with(|first: char| first.is_ascii_digit() || first == '.') {
-        return None;
-    }
-    text.parse::<f64>().ok().filter(|score| !score.is_nan())
-}
-
 /// A score, or Redis' complaint.
 pub(in super::super) fn score(text: &[u8]) -> Result<f64, Stop> {
-    parse_score(text).ok_or_else(|| Stop::error("ERR value is not a valid float".to_owned()))
+    doubles::score(text).ok_or_else(|| Stop::error("ERR value is not a valid float".to_owned()))
 }
 
 /// From the least to the greatest score.
@@ -47,7 +37,7 @@ impl Scores {
                 Some(rest) => (true, rest),
                 None => (false, text),
             };
-            parse_score(text).map(|score| ScoreBound { score, excluded })
+            doubles::end(text).map(|score| ScoreBound { score, excluded })
         };
         match (bound(least), bound(most)) {
             (Some(least), Some(most)) => Ok(Scores { least, most }),
@@ -224,16 +214,5 @@ mod tests {
             assert_eq!(places(start, stop, 5), expected, "{start} {stop}");
         }
         assert_eq!(places(0, -1, 0), 0..0);
-    }
-
-    #[test]
-    fn scores_are_read_as_redis_reads_them() {
-        for (text, score) in [("1", 1.0), ("-1.5e3", -1500.0), (".5", 0.5), ("+inf", f64::INFINITY)]
-        {
-            assert_eq!(parse_score(text.as_bytes()), Some(score));
-        }
-        for text in ["", " 1", "1 ", "nan", "x", "1x", "--1", "in"] {
-            assert_eq!(parse_score(text.as_bytes()), None, "{text}");
-        }
     }
 }

@@ -82,7 +82,7 @@ impl Range {
             } else if let (true, [offset, count, rest @ ..]) = (is(option, "LIMIT"), rest) {
                 limit = Some((integer(offset)?, integer(count)?));
                 options = rest;
-            } else if source == Source::Any && is(option, "REV") {
+            } else if source == Source::Any && !reverse && is(option, "REV") {
                 reverse = true;
             } else if source == Source::Any && by.is_none() && is(option, "BYSCORE") {
                 by = Some(By::Score);

@@ -67,9 +67,9 @@ fn elements(spec: &Spec, categories: Vec<&'static str>, subs: Vec<Reply>) -> Rep
         Reply::Int(i64::from(spec.keys.last)),
         Reply::Int(i64::from(spec.keys.step)),
         Reply::words(categories),
-        Reply::Array(vec![]),
-        Reply::Array(key_specs(spec)),
-        Reply::Array(subs),
+        Reply::Set(vec![]),
+        Reply::Set(key_specs(spec)),
+        Reply::Set(subs),
     ])
 }
 
@@ -203,6 +203,9 @@ fn get_keys(args: &[Bytes]) -> Reply {
     }
     if !fits {
         return Reply::error("ERR Invalid number of arguments specified for command");
+    }
+    if !keys.counts(args) {
+        return Reply::error("ERR Invalid arguments specified for command");
     }
     Reply::bulks(keys.positions(args).map(|position| args[position].clone()))
 }

@@ -2,6 +2,7 @@
 
 use super::super::backend::Door;
 use super::super::session::Session;
+use super::{error_about, syntax_error};
 use crate::command::glob_matches;
 use crate::resp::Reply;
 use bytes::Bytes;
@@ -49,36 +50,54 @@ fn settings(session: &Session) -> BTreeMap<String, String> {
 }
 
 fn get(session: &Session, patterns: &[Bytes]) -> Reply {
-    let wanted =
-        |name: &String| patterns.iter().any(|pattern| glob_matches(pattern, name.as_bytes(), true));
-    let pairs = settings(session)
-        .into_iter()
-        .filter(|(name, _)| wanted(name))
-        .map(|(name, value)| (Reply::bulk(name), Reply::bulk(value)));
-    Reply::Map(pairs.collect())
+    let settings = settings(session);
+    // Each once, under its name as it was first given, or its own where a pattern matches.
+    let mut found: BTreeMap<&str, Bytes> = BTreeMap::new();
+    for pattern in patterns {
+        if pattern.iter().any(|byte| b"*?[".contains(byte)) {
+            let matches = |name: &&String| glob_matches(pattern, name.as_bytes(), true);
+            for name in settings.keys().filter(matches) {
+                found.entry(name).or_insert_with(|| Bytes::from(name.clone()));
+            }
+        } else if let Some((name, _)) = settings.get_key_value(&lower(pattern)) {
+            found.entry(name).or_insert_with(|| pattern.clone());
+        }
+    }
+    let pair = |(name, shown)| (Reply::Bulk(shown), Reply::bulk(settings[name].clone()));
+    Reply::Map(found.into_iter().map(pair).collect())
+}
+
+fn lower(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).to_ascii_lowercase()
 }
 
 /// Settings live in the node's file. Setting one to the value that it has is no change.
 fn set(session: &Session, pairs: &[Bytes]) -> Reply {
     let settings = settings(session);
     if !pairs.len().is_multiple_of(2) {
-        return super::syntax_error();
+        return syntax_error();
+    }
+    // Redis looks at all names before it looks at any value.
+    for (index, pair) in pairs.chunks(2).enumerate() {
+        let name = &pair[0];
+        if !settings.contains_key(&lower(name)) {
+            let line = "ERR Unknown option or number of arguments for CONFIG SET - '";
+            return error_about(line, name, "'");
+        }
+        if pairs.chunks(2).take(index).any(|other| other[0].eq_ignore_ascii_case(name)) {
+            return refused(name, "duplicate parameter");
+        }
     }
     for pair in pairs.chunks(2) {
-        let name = String::from_utf8_lossy(&pair[0]).to_ascii_lowercase();
-        match settings.get(&name) {
-            None => {
-                let line = "ERR Unknown option or number of arguments for CONFIG SET";
-                return Reply::error(format!("{line} - '{name}'"));
-            }
-            Some(value) if value.as_bytes() == &pair[1][..] => {}
-            Some(_) => {
-                let line = "ERR CONFIG SET failed (possibly related to argument";
-                return Reply::error(format!(
-                    "{line} '{name}') - can't set immutable config; set it in the node's file"
-                ));
-            }
+        let name = lower(&pair[0]);
+        if settings.get(&name).is_none_or(|value| value.as_bytes() != &pair[1][..]) {
+            return refused(&pair[0], "can't set immutable config; set it in the node's file");
         }
     }
     Reply::Ok
+}
+
+fn refused(name: &[u8], why: &str) -> Reply {
+    let line = "ERR CONFIG SET failed (possibly related to argument '";
+    error_about(line, name, &format!("') - {why}"))
 }

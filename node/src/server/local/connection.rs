@@ -1,7 +1,8 @@
 //! PING, HELLO, AUTH, SELECT, CLIENT, READONLY, QUIT, RESET.
 
+use super::super::backend::Door;
 use super::super::session::{DEFAULT_NAMESPACE, Session, Silence};
-use super::{integer, needs_cluster_door, syntax_error};
+use super::{error_about, integer, needs_cluster_door, syntax_error};
 use crate::command::CommandError;
 use crate::resp::{Protocol, Reply};
 use bytes::Bytes;
@@ -90,9 +91,7 @@ impl<'a> Hello<'a> {
                     rest
                 }
                 _ => {
-                    let option = String::from_utf8_lossy(option);
-                    let line = format!("ERR Syntax error in HELLO option '{option}'");
-                    return Err(Reply::error(line));
+                    return Err(error_about("ERR Syntax error in HELLO option '", option, "'"));
                 }
             };
         }
@@ -155,6 +154,9 @@ pub(super) fn select(session: &mut Session, args: &[Bytes]) -> Reply {
         return Reply::error("ERR a namespace's name is made of a-z A-Z 0-9 . _ -");
     };
     if name != DEFAULT_NAMESPACE && session.shared.backend.namespace(name).is_none() {
+        if integer(given).is_some() && session.door == Door::Cluster {
+            return Reply::error("ERR SELECT is not allowed in cluster mode");
+        }
         if integer(given).is_some() {
             return Reply::error("ERR DB index is out of range");
         }
@@ -217,8 +219,7 @@ fn set_info(session: &Session, option: &Bytes, value: &Bytes) -> Reply {
     let lower = option.to_ascii_lowercase();
     let lib_name = lower == b"lib-name";
     if !lib_name && lower != b"lib-ver" {
-        let option = String::from_utf8_lossy(option);
-        return Reply::error(format!("ERR Unrecognized option '{option}'"));
+        return error_about("ERR Unrecognized option '", option, "'");
     }
     if !is_name(value) {
         let option = if lib_name { "lib-name" } else { "lib-ver" };
@@ -251,10 +252,7 @@ fn list(session: &Session, filter: &[Bytes]) -> Reply {
             match kind.to_ascii_lowercase().as_slice() {
                 b"normal" => {}
                 b"master" | b"replica" | b"slave" | b"pubsub" => records.clear(),
-                _ => {
-                    let kind = String::from_utf8_lossy(kind);
-                    return Reply::error(format!("ERR Unknown client type '{kind}'"));
-                }
+                _ => return error_about("ERR Unknown client type '", kind, "'"),
             }
         }
         [option, ids @ ..] if option.eq_ignore_ascii_case(b"id") && !ids.is_empty() => {

@@ -96,6 +96,11 @@ fn needs_cluster_door(session: &Session) -> Result<(), Reply> {
     }
 }
 
+/// An error line around a client's bytes, which need not be text.
+fn error_about(before: &str, given: &[u8], behind: &str) -> Reply {
+    Reply::error([before.as_bytes(), given, behind.as_bytes()].concat())
+}
+
 fn syntax_error() -> Reply {
     Reply::error("ERR syntax error")
 }

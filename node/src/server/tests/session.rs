@@ -138,7 +138,7 @@ async fn info_has_the_fields_that_tools_look_for() {
 async fn config_shows_settings_and_changes_none() {
     let (_server, plain, _) = start(Fake::new(), ServerConfig::default()).await;
     assert_eq!(talk(plain, b"CONFIG GET Dir databases nope\r\n").await, {
-        "*4\r\n$9\r\ndatabases\r\n$1\r\n1\r\n$3\r\ndir\r\n$5\r\n/data\r\n"
+        "*4\r\n$9\r\ndatabases\r\n$1\r\n1\r\n$3\r\nDir\r\n$5\r\n/data\r\n"
     });
     assert!(talk(plain, b"CONFIG GET max*\r\n").await.contains("$10\r\nmaxclients\r\n$5\r\n10000"));
     assert_eq!(talk(plain, b"CONFIG SET maxmemory 0\r\n").await, "+OK\r\n");
