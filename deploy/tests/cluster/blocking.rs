@@ -76,8 +76,7 @@ fn served_through_any_node(demo: &Demo) {
 
     // A chain over three clients of three nodes.
     let chain = ["BLMOVE a{q} b{q} LEFT RIGHT 0", "BLMOVE b{q} c{q} LEFT RIGHT 0", "BLPOP c{q} 0"];
-    let chain: Vec<_> =
-        (0..NODES).map(|node| waiter(demo, "east", node, chain[node])).collect();
+    let chain: Vec<_> = (0..NODES).map(|node| waiter(demo, "east", node, chain[node])).collect();
     pusher.call(&["RPUSH", "a{q}", "x"]);
     let served: Vec<String> =
         chain.into_iter().map(|waiter| waiter.join().expect("it is served")).collect();

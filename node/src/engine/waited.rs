@@ -61,15 +61,27 @@ impl Waited {
         if self.keys.is_empty() {
             return;
         }
-        let Some((name, known)) = keys::owner(row).and_then(|name| self.keys.get_key_value(name))
-        else {
-            return;
-        };
-        if !known {
-            let name = name.clone();
-            self.touched.push(name.clone());
-            self.keys.insert(name, true);
+        if let Some(name) = keys::owner(row) {
+            self.mark(name);
         }
+    }
+
+    /// Keys are to be written by and by, in this order, which is not that of their rows. It does no
+    /// harm if they are not.
+    pub fn foretell<'k>(&mut self, keys: impl Iterator<Item = &'k Bytes>) {
+        if self.keys.is_empty() {
+            return;
+        }
+        for key in keys {
+            self.mark(&Waited::name(key));
+        }
+    }
+
+    fn mark(&mut self, name: &[u8]) {
+        let Some((name, false)) = self.keys.get_key_value(name) else { return };
+        let name = name.clone();
+        self.touched.push(name.clone());
+        self.keys.insert(name, true);
     }
 }
 
@@ -104,5 +116,10 @@ mod tests {
         waited.touch(&head(b"a\0b"));
         waited.touch(&head(b"a"));
         assert_eq!(waited.take_touched(), [names[0].clone()]);
+
+        let keys = [&b"b"[..], b"c", b"a"].map(Bytes::from_static);
+        waited.foretell(keys.iter());
+        waited.touch(&head(b"a"));
+        assert_eq!(waited.take_touched(), [names[1].clone(), names[0].clone()]);
     }
 }

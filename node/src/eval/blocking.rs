@@ -106,6 +106,7 @@ mod tests {
             ("0", "0"),
             ("-0", "0"),
             ("-0.0001", "0"),
+            ("-0.001", "0"), // a thousand times this float is a little above -1
             ("0.0001", "1"),
             ("0.001", "1"),
             ("0.0011", "2"),
@@ -116,7 +117,7 @@ mod tests {
         ] {
             assert_eq!(ms(text), want, "{text}");
         }
-        for text in ["-1", "-0.001", "inf", "-inf", "1e17", "1e400", "9223372036854776"] {
+        for text in ["-1", "-0.0011", "inf", "-inf", "1e17", "1e400", "9223372036854776"] {
             assert_eq!(ms(text), "ERR timeout is negative", "{text}");
         }
         for text in ["", "x", "nan", " 1", "1 ", "1e5000"] {

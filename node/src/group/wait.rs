@@ -146,8 +146,7 @@ impl Told {
             READY => Told::Ready(input.bytes(usize::MAX)?),
             NOTHING => Told::Nothing,
             NOT_LEADER => Told::NotLeader {
-                leader: input
-                    .option(|input| input.text(NAME_BYTES_MAX).map(str::to_owned))?,
+                leader: input.option(|input| input.text(NAME_BYTES_MAX).map(str::to_owned))?,
             },
             FULL => Told::Full,
             _ => return Err(unknown),

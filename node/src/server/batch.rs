@@ -199,9 +199,9 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Batch<'s, S> {
         let patience = Patience::begin(shared.clone(), record.clone());
         let mut served = shared.backend.clone().wait(view, command, patience);
         tokio::select! {
-            biased;
-            reply = &mut served => return reply,
+            biased; // who is gone is noticed before anything is begun for it
             end = self.line.watch(queued, self.stop) => self.end = Some(end),
+            reply = &mut served => return reply,
         }
         // What it has begun to pop by now it pops, and that is still answered.
         record.end_wait(Ended::Gone);

@@ -74,7 +74,8 @@ impl ClientRecord {
     /// Its flags in Redis' letters.
     fn flags(&self, state: &ClientState) -> String {
         let letters = [(self.waits.lock().is_some(), 'b'), (state.readonly, 'r')];
-        let flags: String = letters.iter().filter(|(is, _)| *is).map(|(_, letter)| letter).collect();
+        let flags: String =
+            letters.iter().filter(|(is, _)| *is).map(|(_, letter)| letter).collect();
         if flags.is_empty() { "N".to_owned() } else { flags }
     }
 

@@ -70,7 +70,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 
     /// Reads what comes next. The connection holds `queued` bytes beside.
-    pub(super) async fn read(&mut self, queued: usize, stop: &CancellationToken) -> Result<(), End> {
+    pub(super) async fn read(
+        &mut self,
+        queued: usize,
+        stop: &CancellationToken,
+    ) -> Result<(), End> {
         if self.input.is_empty() && self.input.capacity() > READ_BYTES_MIN {
             self.input = BytesMut::new(); // an idle connection holds no large buffer
         }
@@ -131,7 +135,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
 
     /// Tells the client that there is no memory left for it.
     pub(super) async fn over_budget(&mut self) -> End {
-        let line = "ERR clients of this node hold clients_memory_max bytes together, closing this one";
+        let line =
+            "ERR clients of this node hold clients_memory_max bytes together, closing this one";
         // Errors look the same in all versions of the protocol.
         match self.say(&Reply::error(line), Protocol::default()).await {
             Ok(()) => End::Because("memory"),

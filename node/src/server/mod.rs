@@ -36,5 +36,5 @@ pub use backend::{Backend, Door, SessionView};
 pub use batch::{BATCH_BYTES_MAX, COMMANDS_MAX};
 pub use config::{ServerConfig, ServerConfigError};
 pub use listener::Server;
-pub use patience::{Ended, Patience};
 pub use local::cluster::{leader_address, node_id};
+pub use patience::{Ended, Patience};

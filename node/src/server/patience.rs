@@ -26,9 +26,7 @@ impl Ended {
         match self {
             Ended::Gone => None,
             Ended::TimedOut => Some(Reply::NullArray),
-            Ended::Unblocked => {
-                Some(Reply::error("UNBLOCKED client unblocked via CLIENT UNBLOCK"))
-            }
+            Ended::Unblocked => Some(Reply::error("UNBLOCKED client unblocked via CLIENT UNBLOCK")),
         }
     }
 }

@@ -118,9 +118,7 @@ pub(in super::super) fn lmpop(
         timeout(max_wait)?;
     }
     Ok(match take_of_first(txn, names, side, count)? {
-        Some((name, values)) => {
-            Reply::Array(vec![Reply::Bulk(name.clone()), Reply::bulks(values)])
-        }
+        Some((name, values)) => Reply::Array(vec![Reply::Bulk(name.clone()), Reply::bulks(values)]),
         None => Reply::NullArray,
     })
 }

@@ -11,8 +11,20 @@ const ENDS: &[&str] = &["MIN", "max", "MIN", "x"];
 const NUMBERS: &[&str] = &["1", "2", "1", "2", "0", "-1", "9", "x"];
 const TIMEOUTS: &[&str] = &["0", "1.5", "0x1p3", "-1", "x", "1e17", "inf", "nan", "-0.0001", " 1"];
 const NAMES: &[&str] = &[
-    "RPUSH", "RPUSH", "ZADD", "ZADD", "DEL", "SET", "BLPOP", "BRPOP", "BLMPOP", "BLMOVE",
-    "BRPOPLPUSH", "BZPOPMIN", "BZPOPMAX", "BZMPOP",
+    "RPUSH",
+    "RPUSH",
+    "ZADD",
+    "ZADD",
+    "DEL",
+    "SET",
+    "BLPOP",
+    "BRPOP",
+    "BLMPOP",
+    "BLMOVE",
+    "BRPOPLPUSH",
+    "BZPOPMIN",
+    "BZPOPMAX",
+    "BZMPOP",
 ];
 
 fn random_command(dice: &mut Dice) -> Vec<String> {

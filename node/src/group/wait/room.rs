@@ -78,9 +78,8 @@ impl Room {
     ) -> Option<(WaiterId, Vec<Bytes>)> {
         let key_bytes = |key: &Bytes| 3 * key.len() + KEY_BYTES;
         let bytes = WAITER_BYTES + wait.keys.iter().map(key_bytes).sum::<usize>();
-        let fits = |room: &Room| {
-            room.waiters.len() < WAITERS_MAX && room.bytes + bytes <= ROOM_BYTES_MAX
-        };
+        let fits =
+            |room: &Room| room.waiters.len() < WAITERS_MAX && room.bytes + bytes <= ROOM_BYTES_MAX;
         if !fits(self) {
             self.sweep(waited);
         }
@@ -134,7 +133,8 @@ impl Room {
         while let Some(ty) = there {
             let next = match self.lines.get(name) {
                 Some(line) if line.woken_until.is_none() => {
-                    let of_type = (ty.number(), Began::MIN, 0)..=(ty.number(), Began::MAX, u64::MAX);
+                    let of_type =
+                        (ty.number(), Began::MIN, 0)..=(ty.number(), Began::MAX, u64::MAX);
                     line.waiting.range(of_type).next().copied()
                 }
                 _ => None,

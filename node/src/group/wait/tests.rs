@@ -286,7 +286,7 @@ fn every_way_in_which_a_list_can_appear_wakes() {
         ("RPUSH m x", "LMOVE m l LEFT LEFT"),
         ("RPUSH m x", "RENAME m l"),
         ("RPUSH m x", "COPY m l"),
-        ("SADD m x", "SORT m STORE l"),
+        ("SADD m x", "SORT m ALPHA STORE l"),
         ("RPUSH m x", "BRPOPLPUSH m l 0"),
         ("SET l x", "RESTORE l 0 DUMPED REPLACE"),
     ] {
@@ -312,7 +312,7 @@ fn a_transaction_wakes_by_what_it_leaves() {
     let mut told = solo.lists("l j", 0);
     solo.transact(vec![], &["RPUSH l x", "LPOP l"]);
     assert!(told.try_recv().is_err());
-    solo.transact(vec![], &["SET l x", "RPUSH j x", "DEL l", "RPUSH l x"]);
+    solo.transact(vec![], &["RPUSH l x", "RPUSH j x", "LPOP nokey"]);
     assert_eq!(told.try_recv(), ready("l"), "what was touched first");
 }
 
