@@ -1,12 +1,10 @@
-//! Commands that wait: on a whole node, side by side with redis-server, and what connections do
-//! meanwhile, with a backend in which nothing ever comes.
+//! Commands that wait, on a whole node, side by side with redis-server and by themselves.
 
 use super::against_redis::Redis;
 use super::*;
 use crate::config::Config;
 use crate::group::wait::WAIT_KEYS_MAX;
 use crate::node::Node;
-use crate::server::line::KEPT_BYTES_MAX;
 use std::time::Instant;
 
 /// A node that needs nothing else, until this is dropped.
@@ -31,19 +29,19 @@ impl Whole {
 
 impl Client {
     /// One command, as a line, and its reply.
-    async fn ask(&mut self, line: &str) -> String {
+    pub(super) async fn ask(&mut self, line: &str) -> String {
         self.send(format!("{line}\r\n").as_bytes()).await;
         self.reply().await
     }
 
     /// How many clients the server says to wait.
-    async fn waiting(&mut self) -> usize {
+    pub(super) async fn waiting(&mut self) -> usize {
         let info = self.ask("INFO clients").await;
         let field = info.lines().find_map(|line| line.strip_prefix("blocked_clients:"));
         field.unwrap().trim().parse().unwrap()
     }
 
-    async fn until_waiting(&mut self, wanted: usize) {
+    pub(super) async fn until_waiting(&mut self, wanted: usize) {
         let deadline = Instant::now() + PATIENCE;
         while self.waiting().await != wanted {
             assert!(Instant::now() < deadline, "{wanted} wait");
@@ -51,7 +49,7 @@ impl Client {
         }
     }
 
-    async fn id(&mut self) -> String {
+    pub(super) async fn id(&mut self) -> String {
         self.ask("CLIENT ID").await[1..].trim_end().to_owned()
     }
 }
@@ -336,6 +334,25 @@ async fn a_client_that_leaves_loses_nothing() {
     }
 }
 
+/// And not when its poll is renewed, which would hide that a wake-up was lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_wakes_at_once() {
+    const ROUNDS: usize = 20;
+    let whole = Whole::start().await;
+    let mut observer = Client::connect(whole.plain).await;
+    let mut client = Client::connect(whole.plain).await;
+    let mut quick = 0;
+    for _ in 0..ROUNDS {
+        client.send(b"BLPOP q 0\r\n").await;
+        observer.until_waiting(1).await;
+        let began = Instant::now();
+        observer.ask("RPUSH q x").await;
+        client.expect("*2\r\n$1\r\nq\r\n$1\r\nx\r\n").await;
+        quick += usize::from(began.elapsed() < Duration::from_millis(500));
+    }
+    assert!(quick > ROUNDS / 2, "{quick} of {ROUNDS}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_who_wait_get_all_that_is_pushed_each_once() {
     const CLIENTS: usize = 40;
@@ -392,105 +409,4 @@ async fn a_wait_takes_as_long_as_it_was_asked_for() {
     assert_eq!(refused, "-ERR a command may wait for 1024 keys: name fewer\r\n");
     let crossed = client.ask("BLPOP a b 0").await;
     assert!(crossed.starts_with("-CROSSSLOT"), "{crossed}");
-}
-
-#[tokio::test]
-async fn who_waits_is_seen_to_wait() {
-    let (_server, plain, _) = start(Fake::new(), ServerConfig::default()).await;
-    let mut client = Client::connect(plain).await;
-    let mut observer = Client::connect(plain).await;
-    let id = client.id().await;
-    client.send(b"PING\r\nBLPOP q 0\r\nGET x\r\n").await;
-    client.expect("+PONG\r\n").await;
-    observer.until_waiting(1).await;
-    let line = observer.ask(&format!("CLIENT LIST ID {id}")).await;
-    assert!(line.contains(" flags=b ") && line.contains(" cmd=blpop "), "{line}");
-    assert_eq!(observer.ask(&format!("CLIENT UNBLOCK {id}")).await, ":1\r\n");
-    client.expect("*-1\r\n$-1\r\n").await;
-    let line = observer.ask(&format!("CLIENT LIST ID {id}")).await;
-    assert!(line.contains(" flags=N "), "{line}");
-    observer.until_waiting(0).await;
-}
-
-#[tokio::test]
-async fn what_comes_meanwhile_is_kept_up_to_a_limit() {
-    let fake = Fake::new();
-    let (server, plain, _) = start(fake, ServerConfig::default()).await;
-    let mut client = Client::connect(plain).await;
-    let mut observer = Client::connect(plain).await;
-    let id = client.id().await;
-    client.send(b"BLPOP q 0\r\n").await;
-    observer.until_waiting(1).await;
-    // More than is kept: the rest waits in the sockets.
-    let (read, mut write) = client.0.into_split();
-    let set = request(&["SET", "k", &"v".repeat(1 << 20)]);
-    let count = KEPT_BYTES_MAX / set.len() + 20;
-    let sender = tokio::spawn(async move {
-        for _ in 0..count {
-            write.write_all(&set).await.unwrap();
-        }
-        write
-    });
-    let held = |text: String| {
-        let held = text.lines().find_map(|line| line.strip_prefix("mem_clients_normal:"));
-        held.unwrap().trim().parse::<usize>().unwrap()
-    };
-    let deadline = Instant::now() + PATIENCE;
-    while held(observer.ask("INFO memory").await) < KEPT_BYTES_MAX - (1 << 20) {
-        assert!(Instant::now() < deadline, "it reads what comes");
-    }
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(held(observer.ask("INFO memory").await) < KEPT_BYTES_MAX + (1 << 20));
-    assert_eq!(observer.waiting().await, 1);
-    assert_eq!(observer.ask(&format!("CLIENT UNBLOCK {id}")).await, ":1\r\n");
-    let write = sender.await.unwrap();
-    let mut client = Client(read.reunite(write).unwrap());
-    client.expect("*-1\r\n").await;
-    client.expect(&"+OK\r\n".repeat(count)).await;
-    drop(client);
-    until("it is gone", || server.clients() == 1).await;
-}
-
-#[tokio::test]
-async fn what_comes_meanwhile_comes_off_the_budget() {
-    let mut config = ServerConfig::default();
-    config.limits.bulk_bytes = 300_000;
-    config.limits.request_bytes = 400_000;
-    config.clients_memory_max = 500_000;
-    let (server, plain, _) = start(Fake::new(), config).await;
-    let mut client = Client::connect(plain).await;
-    let mut observer = Client::connect(plain).await;
-    client.send(b"PING\r\nBLPOP q 0\r\n").await;
-    client.expect("+PONG\r\n").await;
-    observer.until_waiting(1).await;
-    let set = request(&["SET", "k", &"v".repeat(290_000)]);
-    let _ = client.0.write_all(&set.repeat(2)).await; // it may be closed before all has left
-    let line = "-ERR clients of this node hold clients_memory_max bytes together, closing this one";
-    client.expect(&format!("{line}\r\n")).await;
-    client.expect_end().await;
-    observer.until_waiting(0).await;
-    until("it is gone", || server.clients() == 1).await;
-}
-
-#[tokio::test]
-async fn a_server_that_stops_lets_nobody_wait() {
-    let (server, plain, _) = start(Fake::new(), ServerConfig::default()).await;
-    let mut clients = Vec::new();
-    let mut observer = Client::connect(plain).await;
-    for number in 0..3 {
-        let mut client = Client::connect(plain).await;
-        client.send(b"BLPOP q 0\r\nSET k v\r\n").await;
-        observer.until_waiting(number + 1).await;
-        clients.push(client);
-    }
-    let began = Instant::now();
-    let ended = async {
-        for client in &mut clients {
-            client.expect_end().await;
-        }
-        observer.expect_end().await;
-    };
-    tokio::join!(server.shutdown(PATIENCE), ended);
-    assert!(began.elapsed() < PATIENCE / 2);
-    assert_eq!(server.clients(), 0);
 }

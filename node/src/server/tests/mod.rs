@@ -6,6 +6,7 @@ mod limits;
 mod protocol;
 mod session;
 mod transactions;
+mod waiting;
 
 use super::backend::{Backend, Door, SessionView};
 use super::config::ServerConfig;
