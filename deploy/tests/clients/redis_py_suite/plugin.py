@@ -3,25 +3,30 @@ they are; fixtures get what they need, and what became of each test is written d
 
 Fixtures empty the database with FLUSHDB and FLUSHALL, which Flotilla refuses: while a test is set up
 and torn down these find all keys with SCAN and delete them with UNLINK. A test that sends them itself
-gets the refusal. Some tests leave out the port: what connects to Redis' own gets to the node.
+gets the refusal.
+
+Tests of what Flotilla has of releases later than INFO says are run too. Some tests leave out the port:
+what connects to Redis' own gets to the node.
 
 `--outcomes FILE`: a line of JSON for each test, `{"test", "outcome", "why"}`, with outcome `passed`,
 `failed` (also in a fixture) or `skipped` (also those that the suite expects to fail)."""
 
 import json
+import re
 import socket
-from collections.abc import Awaitable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 import redis.asyncio
 
-# Seconds for a test of modules, instead of the suite's 30: many wait for ever for an index.
-MODULES_TIMEOUT = 2
+# Redis 8.4: SET with IFEQ and IFNE, and DELEX with them.
+LATER = re.compile(r"::test_(set_if(eq|ne)|delex(?!_ifdeq))_")
 # Where a client connects that is told nothing.
 DEFAULT_PORT = 6379
 # Keys that one SCAN looks at and one UNLINK deletes.
@@ -50,7 +55,7 @@ class Flotilla:
 
     @contextmanager
     def default_port(self) -> Iterator[None]:
-        port = redis.connection.parse_url(self.url)["port"]
+        port = urlsplit(self.url).port
         connect = socket.socket.connect
 
         def redirected(one: socket.socket, address: Any) -> None:
@@ -81,8 +86,8 @@ class Flotilla:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
-            if item.get_closest_marker("redismod"):
-                item.add_marker(pytest.mark.timeout(MODULES_TIMEOUT, func_only=True))
+            if LATER.search(item.nodeid):
+                item.own_markers = [mark for mark in item.own_markers if mark.name != "skipif"]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self) -> Generator[None, Any, Any]:

@@ -4,8 +4,8 @@ does not pass is not exactly what stands in expected.txt; a line for each differ
     run.py [--protocol 2|3] [--redis] [PYTEST ARGUMENT...]
 
 `make redis-py-suite` runs it. With `--redis` it runs against the redis-server of the machine instead:
-what fails there too is not for us to mend. With further arguments (a
-file, `-k NAME`) pytest is given them, and of expected.txt only what was run is compared."""
+what fails there too is not for us to mend. Further arguments (a file, `-k NAME`) are given to pytest,
+and then only what was run is compared."""
 
 import argparse
 import collections
@@ -13,12 +13,13 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,10 @@ SELECTION = [
     *("-m", "not onlycluster"),
     *("--ignore=tests/test_scenario", "--ignore=tests/test_asyncio/test_scenario"),
 ]
+# Seconds for a test, instead of the suite's 30: machines may be busy.
+TEST_TIMEOUT = 120
+# Bytes that the node gets, instead of a quarter of the machine.
+NODE_MEMORY = 256 << 20
 PROTOCOLS = ("2", "3")
 
 
@@ -50,7 +55,7 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def process(command: list[str | Path], log: Path) -> Iterator[None]:
+def process(command: Sequence[str | Path], log: Path) -> Iterator[None]:
     with log.open("wb") as out:
         running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
     try:
@@ -81,51 +86,54 @@ def wait_for(port: int, place: Path) -> None:
         time.sleep(0.1)
 
 
+def configure(binary: str, place: Path, role: str, settings: str) -> Path:
+    """The configuration of a process, with its certificate."""
+    certs = f"{place}/certs"
+    issue = [binary, "cert", "issue", "--authority", f"{place}/ca", "--out", certs]
+    name = ["--cluster", "1", "--role", role, "--name", "one"]
+    subprocess.run([*issue, *name], check=True, stdout=subprocess.DEVNULL)
+    tls = f'ca = "{certs}/ca.pem", cert = "{certs}/{role}-one.pem", key = "{certs}/{role}-one.key"'
+    common = f'name = "one"\ncluster = 1\ndir = "{place / role}"\ntls = {{ {tls} }}\n'
+    file = place / f"{role}.toml"
+    file.write_text(common + settings)
+    return file
+
+
 @contextlib.contextmanager
 def flotilla(place: Path) -> Iterator[int]:
     """A cluster of one node whose namespace has one group, so that commands and transactions may take
     any keys, as in a single Redis. Gives the plain port."""
-    binary = os.environ.get("FLOTILLA_BIN") or shutil.which("flotilla")
+    binary = os.environ.get("FLOTILLA_BIN")
     if not binary:
-        raise SystemExit("run.py: set FLOTILLA_BIN to the flotilla binary (make redis-py-suite does)")
-    at = [f"127.0.0.1:{port}" for port in free_ports(6)]
-    cert = [binary, "cert"]
-    authority = ["--authority", place / "ca", "--cluster", "1", "--out", place / "certs"]
-    subprocess.run([*cert, "authority", "--out", place / "ca"], check=True, stdout=subprocess.DEVNULL)
-    for role, name, rest in (
-        ("pd", "pd", f"""
-            cluster_name = "one"
-            listen = {{ rpc = "{at[0]}", http = "{at[1]}" }}
-            bootstrap = {{ nodes = 1, partitions = 1, replicas = 1 }}"""),
-        ("node", "n1", f"""
-            datacenter = "dc"
-            pd = ["{at[0]}"]
-            memory = {256 << 20}
-            listen = {{ rpc = "{at[2]}", http = "{at[3]}", resp = "{at[4]}", cluster_resp = "{at[5]}" }}"""),
-    ):
-        issue = [*cert, "issue", *authority, "--role", role, "--name", name]
-        subprocess.run(issue, check=True, stdout=subprocess.DEVNULL)
-        file = place / "certs" / f"{role}-{name}"
-        (place / f"{role}.toml").write_text(f"""
-            name = "{name}"
-            cluster = 1
-            dir = "{place / role}"
-            tls = {{ ca = "{place}/certs/ca.pem", cert = "{file}.pem", key = "{file}.key" }}
-            {rest}
-        """)
-    run = lambda role: process([binary, role, "--config", place / f"{role}.toml"], place / f"{role}.log")
-    with run("pd"), run("node"):
-        port = int(at[4].rpartition(":")[2])
-        wait_for(port, place)
-        yield port
+        raise SystemExit("run.py: set FLOTILLA_BIN to the flotilla binary, or use make redis-py-suite")
+    ports = free_ports(6)
+    pd_rpc, pd_http, rpc, http, resp, cluster = [f'"127.0.0.1:{port}"' for port in ports]
+    authority = [binary, "cert", "authority", "--out", f"{place}/ca"]
+    subprocess.run(authority, check=True, stdout=subprocess.DEVNULL)
+    pd = f"""
+        cluster_name = "one"
+        listen = {{ rpc = {pd_rpc}, http = {pd_http} }}
+        bootstrap = {{ nodes = 1, partitions = 1, replicas = 1 }}
+    """
+    node = f"""
+        datacenter = "one"
+        pd = [{pd_rpc}]
+        memory = {NODE_MEMORY}
+        listen = {{ rpc = {rpc}, http = {http}, resp = {resp}, cluster_resp = {cluster} }}
+    """
+    with contextlib.ExitStack() as running:
+        for role, settings in (("pd", pd), ("node", node)):
+            config = configure(binary, place, role, settings)
+            running.enter_context(process([binary, role, "--config", config], place / f"{role}.log"))
+        wait_for(ports[4], place)
+        yield ports[4]
 
 
 @contextlib.contextmanager
 def redis_server(place: Path) -> Iterator[int]:
     (port,) = free_ports(1)
-    with process(
-        ["redis-server", "--port", str(port), "--save", "", "--dir", place], place / "redis.log"
-    ):
+    command = ["redis-server", "--port", str(port), "--save", "", "--dir", str(place)]
+    with process([*command, "--enable-debug-command", "yes"], place / "redis.log"):
         wait_for(port, place)
         yield port
 
@@ -142,8 +150,9 @@ def run_suite(port: int, protocol: str, place: Path, more: list[str]) -> list[Ou
     log = place / f"resp{protocol}.log"
     url = f"redis://127.0.0.1:{port}"
     command = [
-        *(suite() / "venv/bin/python", "-m", "pytest", "-q", "--tb=native", "-o", "addopts="),
+        *(f"{suite()}/venv/bin/python", "-m", "pytest", "-q", "--tb=native", "-o", "addopts="),
         *("-p", "plugin", "-p", "no:cacheprovider", f"--outcomes={outcomes}"),
+        f"--timeout={TEST_TIMEOUT}",
         *(f"--redis-url={url}/0", f"--redis-mod-url={url}", f"--protocol={protocol}"),
         *SELECTION,
         *more,
@@ -151,10 +160,10 @@ def run_suite(port: int, protocol: str, place: Path, more: list[str]) -> list[Ou
     source = suite() / "source"
     env = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"}
     with log.open("wb") as out:
-        done = subprocess.run(command, cwd=source, env=env, stdout=out, stderr=subprocess.STDOUT)
+        done = subprocess.call(command, cwd=source, env=env, stdout=out, stderr=out)
     # 0 all passed, 1 some failed; anything else is no result.
-    if done.returncode not in (0, 1):
-        raise SystemExit(f"run.py: pytest ended with {done.returncode}, see {log}")
+    if done not in (0, 1):
+        raise SystemExit(f"run.py: pytest ended with {done}, see {log}")
     return [Outcome(**json.loads(line)) for line in outcomes.read_text().splitlines()]
 
 
@@ -179,25 +188,26 @@ def without_variant(test: str) -> str:
 
 def read_expected(text: str) -> Expected:
     """`= REASON` begins a group of tests, each a line: by itself for both protocols, or behind `RESP2` or
-    `RESP3`. Under `= skipped` a line is protocol, number, and why. `#` begins a comment."""
+    `RESP3`. Lines of the group `skipped` are a number of tests and why. `#` begins a comment."""
     found = Expected()
     reason = ""
     for number, line in enumerate(text.splitlines(), 1):
         first, _, rest = line.partition(" ")
-        protocols = {"RESP2": ("2",), "RESP3": ("3",)}.get(first, PROTOCOLS)
         if not line or first == "#":
             continue
-        elif first == "=":
+        if first == "=":
             reason = rest
-        elif reason == "skipped":
-            count, _, why = rest.partition(" ")
-            found.skipped[protocols[0], why] = int(count)
-        else:
-            for protocol in protocols:
-                test = line if protocols == PROTOCOLS else rest
-                if not reason or found.reason(test, protocol):
-                    raise SystemExit(f"{EXPECTED}:{number}: without a reason, or there twice: {test}")
-                found.failing[test, protocol] = reason
+            continue
+        one = {"RESP2": "2", "RESP3": "3"}.get(first)
+        what = rest if one else line
+        for protocol in [one] if one else PROTOCOLS:
+            if reason == "skipped":
+                count, _, why = what.partition(" ")
+                found.skipped[protocol, why] = int(count)
+            elif not reason or found.reason(what, protocol):
+                raise SystemExit(f"{EXPECTED}:{number}: without a reason, or there twice: {what}")
+            else:
+                found.failing[what, protocol] = reason
     return found
 
 
@@ -225,6 +235,8 @@ def compare(protocol: str, outcomes: list[Outcome], expected: Expected, whole: b
 
 
 def main() -> int:
+    # Servers end with us, also when we are told to.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"{Path(__file__).name}: terminated"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--protocol", choices=PROTOCOLS, help="default: both")
     parser.add_argument("--redis", action="store_true", help="against redis-server; nothing is compared")
