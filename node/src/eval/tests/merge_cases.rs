@@ -1,12 +1,9 @@
 //! Histories that broke earlier rules of merging, one test each.
 
 use super::world::World;
-use crate::eval::{self, CONFLICT_WINDOW_MS, CleanFrom, CleanRules, LoserKind, Losers};
-use crate::flaws::{self, Flaw};
-use crate::model::{Closed, Effect, Stability};
-use flotilla_topology::ids::ClusterId;
+use crate::eval::{self, CONFLICT_WINDOW_MS, LoserKind, Losers};
+use crate::model::{Closed, Effect};
 use flotilla_topology::slot::Slot;
-use flotilla_topology::stamp::{Hlc, Stamp};
 
 /// Clusters with one group each, and what each has shipped and taken.
 struct Clusters {
@@ -422,45 +419,4 @@ fn what_a_returning_cluster_brings_is_not_taken_for_forgotten() {
         Effect::Element { .. } => None,
     });
     assert_eq!(low, Some(20));
-}
-
-/// What a cluster has, up to a time, of clusters 1, 2 and 3.
-fn has(ms: [u64; 3]) -> Closed {
-    let stamp = |ms, cluster| Stamp { hlc: Hlc::from_ms(ms), cluster };
-    (1..).map(ClusterId).zip(ms).map(|(cluster, ms)| (cluster, stamp(ms, cluster))).collect()
-}
-
-/// A head stays until everybody has its claim, though nothing is left of the key: a state that is
-/// merged brings what the claim hides, and the claim is not told twice. The link from `a` to `s` is dead.
-#[test]
-fn a_claim_that_is_not_known_everywhere_is_kept() {
-    for flaw in [None, Some(Flaw::HeaderEarly)] {
-        flaws::with(flaw, || {
-            let (mut clusters, [s, a, b]) = (Clusters::new(3), [0, 1, 2]);
-            clusters.run(s, 4, "SET x hidden");
-            clusters.run(a, 5, "HSET x f v");
-            clusters.send(a, b);
-            clusters.run(b, 6, "HDEL x f");
-            for (from, to) in [(s, b), (s, a), (b, a), (b, s)] {
-                clusters.send(from, to);
-            }
-            let told = [(ClusterId(1), has([9, 0, 9])), (ClusterId(3), has([9, 9, 9]))];
-            let stability =
-                Stability { own: ClusterId(2), heard: has([9, 9, 9]), told: told.into() };
-            let rules = CleanRules { stability: &stability, merges: 0, budget: 512 };
-            let mut from = CleanFrom::default();
-            for ms in 20..30 {
-                let world = clusters.worlds[a].at(ms);
-                world.entry(|txn| eval::clean(txn, &mut from, &rules).unwrap());
-            }
-            let state = clusters.worlds[s].state();
-            clusters.worlds[a].take(&state);
-            clusters.send(a, s);
-            let seen = [s, a].map(|cluster| clusters.worlds[cluster].at(40).cmd("EXISTS x"));
-            match flaw {
-                None => assert_eq!(seen, ["0", "0"]),
-                Some(_) => assert_eq!(seen, ["0", "1"], "this rule is what keeps it"),
-            }
-        });
-    }
 }
