@@ -7,7 +7,7 @@
 //!
 //! No wake-up is lost: entering and looking are one step of the evaluator, and every write comes by the
 //! run's overlay, which tells which keys were touched (`engine::waited`). Who is woken is evaluated
-//! behind the write that woke it. Which one that is the [`Room`] decides.
+//! behind the write that woke it. Which one that is its `Room` decides.
 
 mod room;
 #[cfg(test)]
