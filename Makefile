@@ -18,6 +18,7 @@ SEED ?=
 SEEDS ?= 100000
 FUZZ_SECONDS ?= 60
 KEYS ?=
+SUITE_ARGS ?=
 CUT ?= 600s
 # Limits for what is large on purpose, in MiB.
 LARGE = --data-max 32768 --log-max 16384 --memory-max 4096 $(if $(SEED),--seed $(SEED))
@@ -79,6 +80,10 @@ calibrate: build ## puts one rule wrong at a time, and counts histories until th
 
 fuzz: build ## gives damaged bytes to every decoder for FUZZ_SECONDS, from SEED
 	@$(BINARY) fuzz --seconds $(FUZZ_SECONDS) $(if $(SEED),--seed $(SEED))
+
+redis-py-suite: build ## the test suite of redis-py against a node, RESP2 and RESP3 (pip; SUITE_ARGS="-k NAME")
+	@./.ci/setup-redis-py-suite
+	@python3 deploy/tests/clients/redis_py_suite/run.py $(SUITE_ARGS)
 
 fmt: ## formats the code
 	cargo fmt --all

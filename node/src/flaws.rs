@@ -72,7 +72,7 @@ pub enum Flaw {
     MergesOnFenced,
     /// A returning cluster joins what others have, and drops nothing.
     NoCover,
-    /// A merge that only joins, begun before a new life, counts as one that covers.
+    /// A merge that only joins, begun before the group knew of its new life, counts as one that covers.
     CoveredByJoin,
     /// A returning cluster drops removals and ends too that only it has.
     CoverageOfAll,

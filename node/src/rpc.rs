@@ -14,6 +14,7 @@ use crate::group::remote::{
 use crate::group::source::{self, Cuts, SourceAnswer, SourceRequest};
 use crate::group::state::StateRequest;
 use crate::group::transaction::AskRequest;
+use crate::group::wait::{Told, WaitRequest};
 use crate::group::{Group, ReadError, Work, synced};
 use crate::raft::RaftGroups;
 use crate::router::Places;
@@ -98,6 +99,21 @@ impl NodeService {
                 Err(_) => vec![Outcome::NotApplied { leader: None }],
             };
             Ok(encode_outcomes(&outcomes))
+        }))
+    }
+
+    /// Queues a poll at once.
+    fn wait(&self, payload: &Bytes) -> Result<Pending, RpcRefused> {
+        let WaitRequest { group, wait } =
+            WaitRequest::decode(payload).map_err(|e| bad_payload(&e))?;
+        let group = self.group(group)?;
+        let (answer, told) = oneshot::channel();
+        if group.submit(Work::Wait { wait, answer }).is_err() {
+            return Err(RpcRefused::new(REFUSED_NOW, "the group's queue is full: ask again"));
+        }
+        Ok(Box::pin(async move {
+            let told = told.await.unwrap_or_else(|_| Told::NotLeader { leader: group.leader() });
+            Ok(told.encode())
         }))
     }
 
@@ -284,10 +300,10 @@ impl Service for NodeService {
     fn call(&self, peer: &Identity, kind: u16, payload: Bytes, reply: ReplyTo) {
         use kinds::{
             ASK, CENSUS, CURSORS, DIGEST, EXEC, FULL_STATE, LINK_FLOOR, LINK_SEED, MERGE_STEP,
-            RAFT_APPEND, READ_INDEX, REMOTE_BATCH, TICK, TRANSFER_LEADER,
+            RAFT_APPEND, READ_INDEX, REMOTE_BATCH, TICK, TRANSFER_LEADER, WAIT,
         };
         let allowed = match kind {
-            RAFT_APPEND..=TRANSFER_LEADER | EXEC | READ_INDEX | TICK | ASK => {
+            RAFT_APPEND..=TRANSFER_LEADER | EXEC | READ_INDEX | TICK | ASK | WAIT => {
                 peer.role == Role::Node
             }
             REMOTE_BATCH | CURSORS | LINK_FLOOR | LINK_SEED | MERGE_STEP | FULL_STATE => {
@@ -312,6 +328,7 @@ impl Service for NodeService {
             }
             READ_INDEX | TICK => self.barrier(&payload),
             ASK => self.ask(&payload),
+            WAIT => self.wait(&payload),
             REMOTE_BATCH => self.remote(&payload),
             CURSORS => self.cursors(&payload),
             LINK_FLOOR => self.floor(&payload),

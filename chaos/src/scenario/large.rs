@@ -93,7 +93,9 @@ impl Kind {
         let int = |number: u64| Value::Int(number as i64);
         let text = |text: String| Value::Bulk(text.into());
         let range = |sign: char, from: u64| {
-            Value::Array((from..from + RANGE).map(|number| text(format!("{sign}{number}"))).collect())
+            Value::Array(
+                (from..from + RANGE).map(|number| text(format!("{sign}{number}"))).collect(),
+            )
         };
         let to = middle + RANGE - 1;
         let questions = match self {
@@ -117,10 +119,7 @@ impl Kind {
                 (format!("ZCOUNT * {middle} +inf"), int(size - middle)),
                 (format!("ZRANGE * {middle} {to}"), range('m', middle)),
                 (format!("ZRANGE * {middle} +inf BYSCORE LIMIT 0 {RANGE}"), range('m', middle)),
-                (
-                    format!("ZRANGE * -inf +inf BYSCORE LIMIT {middle} {RANGE}"),
-                    range('m', middle),
-                ),
+                (format!("ZRANGE * -inf +inf BYSCORE LIMIT {middle} {RANGE}"), range('m', middle)),
             ],
             Kind::List => vec![
                 ("LLEN *".to_owned(), int(size)),
@@ -174,7 +173,8 @@ pub async fn large(world: &dyn World, seed: u64, size: &Large, settings: &Settin
     let grown = memory.grown();
     trial.tell(format!("memory grew, besides the block cache: {}", told(&grown)));
     for (node, bytes) in grown.into_iter().filter(|(_, bytes)| *bytes > size.growth_max) {
-        let what = format!("{node} grew by {} MiB, {} are allowed", bytes >> 20, size.growth_max >> 20);
+        let what =
+            format!("{node} grew by {} MiB, {} are allowed", bytes >> 20, size.growth_max >> 20);
         trial.violation(Violation { invariant: INVARIANT, what });
     }
     trial.finish().await
@@ -266,7 +266,8 @@ impl Trial<'_> {
         let took = began.elapsed();
         self.tell(format!("{scan} to the end in {took:.1?}, the slowest step {slowest:.1?}"));
         if found != elements || slowest > QUESTION_MAX {
-            let what = format!("{scan} found {found} of {elements}, its slowest step took {slowest:.1?}");
+            let what =
+                format!("{scan} found {found} of {elements}, its slowest step took {slowest:.1?}");
             self.violation(Violation { invariant: INVARIANT, what });
         }
         Ok(())
@@ -326,11 +327,7 @@ impl Memory {
     }
 }
 
-async fn look_on(
-    census: Census,
-    nodes: Vec<String>,
-    seen: &Mutex<BTreeMap<String, (u64, u64)>>,
-) {
+async fn look_on(census: Census, nodes: Vec<String>, seen: &Mutex<BTreeMap<String, (u64, u64)>>) {
     let mut tick = tokio::time::interval(PERIOD);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -2,6 +2,7 @@
 //! a time, free ports, temporary directories, waiting by condition only.
 
 mod audit;
+mod blocking;
 mod chaos;
 mod clients;
 mod conflicts;

@@ -30,8 +30,6 @@ refused! {
         "xgroup|delconsumer" "xgroup|destroy" "xgroup|help" "xgroup|setid" "xinfo" "xinfo|consumers"
         "xinfo|groups" "xinfo|help" "xinfo|stream" "xlen" "xpending" "xrange" "xread" "xreadgroup"
         "xrevrange" "xsetid" "xtrim";
-    "blocking pops", "no command waits for another client's: ask again, with the commands without B":
-        "blmove" "blmpop" "blpop" "brpop" "brpoplpush" "bzmpop" "bzpopmax" "bzpopmin" "client|unblock";
     "scripts and functions", "nothing is run in the server: use MULTI, WATCH or TXN":
         "eval" "eval_ro" "evalsha" "evalsha_ro" "fcall" "fcall_ro" "function" "function|delete"
         "function|dump" "function|flush" "function|help" "function|kill" "function|list"

@@ -41,6 +41,11 @@ impl Spec {
         self.flags.has(Flags::WRITE)
     }
 
+    /// Whether it waits, outside of a transaction, while it finds nothing to do.
+    pub fn is_blocking(&self) -> bool {
+        self.flags.has(Flags::BLOCKING)
+    }
+
     /// Access control categories, as COMMAND shows them.
     pub fn categories(&self) -> Vec<&'static str> {
         if self.id == Id::Object {
@@ -66,6 +71,7 @@ impl Spec {
         add(self.family == Family::Geo, "@geo");
         add(self.flags.has(Flags::FAST), "@fast");
         add(!self.flags.has(Flags::FAST), "@slow");
+        add(self.flags.has(Flags::BLOCKING), "@blocking");
         // Redis puts the subcommands of CLIENT there, not CLIENT itself; and COMMAND.
         let connection = self.family == Family::Connection && self.id != Id::Client;
         add(connection || self.id == Id::Command, "@connection");
@@ -111,13 +117,16 @@ impl Flags {
     pub const SKIP_SLOWLOG: Flags = Flags(1 << 10);
     /// For who runs the server.
     pub const ADMIN: Flags = Flags(1 << 11);
+    /// Waits, if there is nothing to do, until there is or its time is up.
+    pub const BLOCKING: Flags = Flags(1 << 12);
 
-    const NAMES: [(Flags, &'static str); 12] = [
+    const NAMES: [(Flags, &'static str); 13] = [
         (Flags::WRITE, "write"),
         (Flags::READONLY, "readonly"),
         (Flags::DENYOOM, "denyoom"),
         (Flags::ADMIN, "admin"),
         (Flags::NOSCRIPT, "noscript"),
+        (Flags::BLOCKING, "blocking"),
         (Flags::LOADING, "loading"),
         (Flags::STALE, "stale"),
         (Flags::FAST, "fast"),
@@ -156,7 +165,7 @@ impl BitOr for Flags {
 pub struct KeySpec {
     /// The first key; 0: there are none.
     pub first: u8,
-    /// The last key; -1: the last argument.
+    /// The last key; -1: the last argument, -2: the one before it.
     pub last: i8,
     /// From one key to the next.
     pub step: u8,
@@ -197,6 +206,10 @@ impl KeySpec {
     pub const ONE_AND_COUNTED: KeySpec = KeySpec { counted: 2, ..KeySpec::ONE };
     /// As many as the first argument says.
     pub const COUNTED: KeySpec = KeySpec { counted: 1, ..KeySpec::NONE };
+    /// As many as the second argument says.
+    pub const COUNTED_SECOND: KeySpec = KeySpec { counted: 2, ..KeySpec::NONE };
+    /// All arguments but the last.
+    pub const BUT_LAST: KeySpec = KeySpec::of(1, -2, 1);
     /// The first argument, and the target of GEORADIUS.
     pub const AROUND: KeySpec = KeySpec::around(6);
     /// The same of GEORADIUSBYMEMBER.

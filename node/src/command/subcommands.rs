@@ -92,6 +92,7 @@ subcommands! {
     Client "client|setinfo" 4 SESSION, "LIB-NAME or LIB-VER: what CLIENT LIST says of the client's library.";
     Client "client|setname" 3 SESSION, "Names the connection, for CLIENT LIST.";
     Client "client|trackinginfo" 2 SESSION, "That tracking is off: there is none.";
+    Client "client|unblock" -3 ADMIN, "Ends the wait of another connection of this node in a command such as BLPOP, as if its time were up (TIMEOUT) or with an error (ERROR): 1 if it waited, else 0.";
 
     Command "command|count" 2 ANY_TIME, "How many commands there are, without subcommands.";
     Command "command|docs" -2 ANY_TIME, "What commands do, by name or all.";

@@ -5,6 +5,8 @@ pub mod keys;
 
 pub mod view;
 
+pub mod waited;
+
 pub mod watch;
 
 pub mod meta;

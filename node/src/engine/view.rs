@@ -10,6 +10,7 @@
 //!
 //! A client's read uses a view with an empty overlay: it sees applied state only.
 
+use crate::engine::waited::Waited;
 use crate::engine::watch::Watches;
 use crate::model::Parts;
 use bytes::Bytes;
@@ -142,6 +143,8 @@ pub struct Overlay {
     bytes: usize,
     /// Which keys somebody wants to know the changes of: all that is written comes by here.
     pub watches: Watches,
+    /// Which keys somebody waits for.
+    pub waited: Waited,
 }
 
 impl Overlay {
@@ -225,6 +228,7 @@ impl Overlay {
 
     fn write(&mut self, key: Bytes, value: Option<Bytes>, parts: Parts) {
         self.watches.touch(&key);
+        self.waited.touch(&key);
         let cost = Self::cost(&key, &value);
         self.bytes += cost;
         self.entry.bytes += cost;

@@ -60,7 +60,8 @@ impl Generation {
     }
 }
 
-fn name_of(slot: Slot, key: &[u8]) -> Bytes {
+/// What [`keys::owner`] gives of the rows of a key.
+pub(super) fn name_of(slot: Slot, key: &[u8]) -> Bytes {
     keys::head(slot, key).slice(1..)
 }
 

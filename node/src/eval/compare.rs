@@ -8,6 +8,7 @@ use super::args::{Outcome, Stop, is};
 use super::set::{Deadline, deadline, end_of, set_with_end};
 use super::strings::value_of;
 use super::txn::Txn;
+use crate::model::Type;
 use crate::resp::Reply;
 use bytes::Bytes;
 use std::io;
@@ -104,6 +105,11 @@ pub fn end_of_key(txn: &Txn<'_>, key: &Bytes) -> io::Result<u64> {
     let key = txn.load(key)?;
     let end = key.ty.and_then(|_| key.head.deadline(txn.context.now_ms));
     Ok(end.unwrap_or(0))
+}
+
+/// The type of a visible key.
+pub fn type_of_key(txn: &Txn<'_>, key: &Bytes) -> io::Result<Option<Type>> {
+    Ok(txn.load(key)?.ty)
 }
 
 /// `CAS key old new`, with an expiry as SET has it: 1 done, 0 it holds another value, -1 no key.

@@ -97,6 +97,25 @@ impl LongDouble {
         sum.is_finite().then_some(sum)
     }
 
+    /// A thousand times the number, rounded up to an integer; none if 64 bits do not hold that.
+    pub(super) fn thousandfold(self) -> Option<i64> {
+        let Size::Finite { mantissa, exponent } = self.size else { return None };
+        let product = round(u128::from(mantissa) * 1000, exponent, false);
+        let Size::Finite { mantissa, exponent } = product else { return None };
+        let mantissa = i128::from(mantissa);
+        let whole = match u32::try_from(exponent) {
+            Ok(up @ 0..64) => mantissa.checked_mul(1 << up)?,
+            Ok(_) => return None,
+            Err(_) => {
+                let down = exponent.unsigned_abs();
+                let whole = mantissa.checked_shr(down).unwrap_or(0);
+                let rest = whole.checked_shl(down) != Some(mantissa);
+                whole + i128::from(rest && !self.negative)
+            }
+        };
+        i64::try_from(if self.negative { -whole } else { whole }).ok()
+    }
+
     /// The text in a reply and in a value: up to 17 digits behind the point, no zeros at the end.
     pub(super) fn format(self) -> String {
         let sign = if self.negative { "-" } else { "" };

@@ -16,6 +16,7 @@
 mod args;
 mod bitfield;
 mod bits;
+mod blocking;
 mod chance;
 mod clean;
 mod collection;
@@ -58,8 +59,9 @@ mod tests;
 mod txn;
 mod zsets;
 
+pub use blocking::Awaited;
 pub use clean::{CleanFrom, CleanRules, Cleaned, clean, garbage_waits};
-pub use compare::{Comparison, Condition, end_of_key, is_met};
+pub use compare::{Comparison, Condition, end_of_key, is_met, type_of_key};
 pub use conflicts::{CONFLICTS_MAX, ConflictOptions, LoserRow, newest_conflicts};
 pub use cover::{CoverFrom, Coverage, cover};
 pub use digest::{KeyDigest, SlotDigest, digest, key_digests, visible_keys};
@@ -242,9 +244,12 @@ fn on_lists(txn: &mut Txn<'_>, command: &Command) -> Outcome {
         Id::RpushX => lists::push(txn, args, Side::Right, true),
         Id::Lpop => lists::pop(txn, args, Side::Left, name),
         Id::Rpop => lists::pop(txn, args, Side::Right, name),
-        Id::Lmpop => lists::lmpop(txn, args),
-        Id::Lmove => lists::lmove(txn, args),
-        Id::RpopLpush => lists::rpoplpush(txn, args),
+        Id::Lmpop => lists::lmpop(txn, &args[1..], None),
+        Id::Lmove | Id::BlMove => lists::lmove(txn, args),
+        Id::RpopLpush | Id::BrpopLpush => lists::rpoplpush(txn, args),
+        Id::BlPop => lists::blpop(txn, args, Side::Left),
+        Id::BrPop => lists::blpop(txn, args, Side::Right),
+        Id::BlmPop => lists::lmpop(txn, &args[2..], Some(&args[1])),
         Id::Llen => collection::tell_size(txn, args, Type::List),
         Id::Lindex => lists::lindex(txn, args),
         Id::Lrange => lists::lrange(txn, args),
@@ -305,7 +310,10 @@ fn on_sorted_sets(txn: &mut Txn<'_>, command: &Command) -> Outcome {
         Id::ZremRangeByLex => zsets::rem_range(txn, args, By::Name),
         Id::ZpopMin => zsets::zpop(txn, args, End::Min),
         Id::ZpopMax => zsets::zpop(txn, args, End::Max),
-        Id::Zmpop => zsets::zmpop(txn, args),
+        Id::Zmpop => zsets::zmpop(txn, &args[1..], None),
+        Id::BzPopMin => zsets::bzpop(txn, args, End::Min),
+        Id::BzPopMax => zsets::bzpop(txn, args, End::Max),
+        Id::BzmPop => zsets::zmpop(txn, &args[2..], Some(&args[1])),
         Id::ZrandMember => randfield::rand_elements(txn, args, Type::SortedSet),
         Id::Zscan => element_scan::element_scan(txn, args, Type::SortedSet),
         Id::Zunion => zsets::combine(txn, args, Algebra::Union, name),

@@ -84,6 +84,7 @@ impl Evaluator {
         loop {
             self.follow_raft();
             let takes = self.takes_work();
+            let due = self.leader.as_ref().and_then(Leader::wait_due);
             tokio::select! {
                 biased;
                 Some(completion) = self.completions.recv() => self.completed(completion),
@@ -97,6 +98,7 @@ impl Evaluator {
                     None => break,
                 },
                 _ = housekeeping.tick() => self.housekeep().await,
+                () = until(due) => self.rouse(),
             }
         }
         if let Some(mut leader) = self.leader.take() {
@@ -111,12 +113,15 @@ impl Evaluator {
             let status = self.status.borrow_and_update();
             (status.ready(), status.term)
         };
-        if let Some(Leader { run, .. }) = &mut self.leader {
-            if !run.is_stopped() && (!ready || term != run.term) {
-                run.stop();
+        if let Some(leader) = &mut self.leader {
+            if !leader.run.is_stopped() && (!ready || term != leader.run.term) {
+                leader.run.stop();
             }
-            if run.is_stopped() && run.is_drained() {
-                self.leader = None;
+            if leader.run.is_stopped() {
+                leader.end_waits();
+                if leader.run.is_drained() {
+                    self.leader = None;
+                }
             }
         }
         let state = *self.applied.borrow_and_update();
@@ -253,6 +258,14 @@ impl Evaluator {
         self.propose().await;
     }
 
+    /// Does what is due for clients that wait.
+    fn rouse(&mut self) {
+        let clock = self.clock();
+        let Some(leader) = &mut self.leader else { return };
+        let roused = leader.rouse_due(&self.rows, clock);
+        self.ends_on_error(roused);
+    }
+
     async fn housekeep(&mut self) {
         if self.leader.is_none() {
             return;
@@ -266,5 +279,13 @@ impl Evaluator {
         let kept = leader.housekeep(&self.rows, clock);
         self.ends_on_error(kept);
         self.propose().await;
+    }
+}
+
+/// Never, if nothing is due.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }

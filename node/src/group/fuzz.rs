@@ -20,15 +20,18 @@ use super::source::{SourceAnswer, SourceRequest};
 use super::state::{OpenMerge, StateRequest, StateStep, StateVerdict};
 use super::synced;
 use super::transaction::{Ask, AskRequest, Since, Transaction, Watch};
+use super::wait::{Told, WAIT_MAX, Wait, WaitRequest};
 use crate::command::Place;
 use crate::eval::{Comparison, Condition, KeyDigest, SlotDigest};
 use crate::fuzz::sample::{AT, FENCE, GROUP, ORIGIN, SLOT};
 use crate::fuzz::{Target, sample, sample_commands, sample_replies};
+use crate::model::Type;
 use bytes::Bytes;
 use flotilla_topology::ids::{ClusterId, GroupId, Incarnation};
 use flotilla_topology::slot::SlotRange;
 use flotilla_topology::stamp::Hlc;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// All of them.
 pub(crate) fn targets() -> Vec<Target> {
@@ -37,6 +40,7 @@ pub(crate) fn targets() -> Vec<Target> {
     all.extend(state());
     all.extend(digests());
     all.extend(commands());
+    all.extend(waits());
     all
 }
 
@@ -313,5 +317,26 @@ fn commands() -> Vec<Target> {
             |(group, tick_ms)| exec::encode_barrier_request(*group, *tick_ms),
         ),
         Target::new("barrier answer", barriers, exec::decode_barrier, exec::encode_barrier),
+    ]
+}
+
+fn waits() -> Vec<Target> {
+    let key = || Bytes::from_static(b"k");
+    let wait = |count, ty, waited| Wait { keys: vec![key(); count], ty, waited, max: WAIT_MAX };
+    let waits = [
+        wait(1, Type::List, Duration::ZERO),
+        wait(3, Type::SortedSet, Duration::from_micros(u64::MAX)),
+    ];
+    let requests = waits.map(|wait| WaitRequest { group: GROUP, wait }).to_vec();
+    let told = vec![
+        Told::Ready(key()),
+        Told::Nothing,
+        Told::NotLeader { leader: Some("east-n1".into()) },
+        Told::NotLeader { leader: None },
+        Told::Full,
+    ];
+    vec![
+        Target::new("wait request", requests, WaitRequest::decode, WaitRequest::encode),
+        Target::new("wait answer", told, Told::decode, Told::encode),
     ]
 }

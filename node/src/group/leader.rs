@@ -22,6 +22,7 @@ use crate::group::state::{StateRequest, StateVerdict};
 use crate::group::statemerge::{self, StateEnd};
 use crate::group::transaction::Ask;
 use crate::group::upkeep::Upkeep;
+use crate::group::wait::{Room, Told, Wait};
 use crate::group::{levelled, life, synced};
 use crate::model::{Parts, Synced};
 use flotilla_topology::stamp::{Hlc, Stamp};
@@ -45,6 +46,13 @@ pub enum Work {
         ask: Ask,
         /// One outcome.
         answer: oneshot::Sender<Vec<Outcome>>,
+    },
+    /// Tell when one of some keys is there.
+    Wait {
+        /// Which, and for how long.
+        wait: Wait,
+        /// What came of it; dropped if this replica ceases to lead.
+        answer: oneshot::Sender<Told>,
     },
     /// Merge a batch of another cluster.
     Remote {
@@ -100,6 +108,7 @@ impl Work {
             Work::Ask { answer, .. } => {
                 let _ = answer.send(vec![Outcome::NotApplied { leader }]);
             }
+            Work::Wait { answer, .. } => drop(answer.send(Told::NotLeader { leader })),
             Work::Remote { answer, .. } => drop(answer.send(Answer::NotLeader(elsewhere))),
             Work::State { answer, .. } => drop(answer.send(Answer::NotLeader(elsewhere))),
             Work::LinkFloor { answer, .. }
@@ -128,12 +137,15 @@ pub struct Leader {
     pub run: Run,
     proposals: Vec<Proposal>,
     pub(super) upkeep: Upkeep,
+    /// Who waits for keys.
+    pub(super) room: Room,
 }
 
 impl Leader {
     /// Evaluates through `run`.
     pub fn new(context: Arc<GroupContext>, run: Run) -> Leader {
-        Leader { context, run, proposals: Vec::new(), upkeep: Upkeep::default() }
+        let (upkeep, room) = (Upkeep::default(), Room::default());
+        Leader { context, run, proposals: Vec::new(), upkeep, room }
     }
 
     /// Entries to propose, in this order, since this was last asked.
@@ -144,9 +156,15 @@ impl Leader {
     /// Evaluates work. An error means that rows could not be read half way through: what the
     /// overlay holds of it may not be proposed, the run must end.
     pub fn evaluate(&mut self, rows: &dyn Rows, clock: LeaderClock, work: Work) -> io::Result<()> {
+        self.work(rows, clock, work)?;
+        self.rouse(rows, clock, false)
+    }
+
+    fn work(&mut self, rows: &dyn Rows, clock: LeaderClock, work: Work) -> io::Result<()> {
         match work {
             Work::Exec { commands, answer } => self.exec(rows, clock, &commands, answer),
             Work::Ask { ask, answer } => self.ask(rows, clock, &ask, answer),
+            Work::Wait { wait, answer } => self.wait(rows, clock, wait, answer),
             Work::Remote { batch, answer } => {
                 self.close(); // an entry has one origin
                 let evaluated = self.remote(rows, clock, &batch, answer);
@@ -216,7 +234,10 @@ impl Leader {
             if self.run.is_stopped() || bytes > REPLY_BYTES_MAX {
                 break; // what is not evaluated is not applied, and asked for again
             }
-            match self.command(rows, clock, (job, index), command) {
+            let evaluated = self.command(rows, clock, (job, index), command);
+            // Command by command: who waits hears of what one wrote before the next one takes it.
+            let popped = command.spec.is_blocking();
+            match evaluated.and_then(|reply| self.rouse(rows, clock, popped).map(|()| reply)) {
                 Ok(reply) => bytes += reply,
                 Err(error) => {
                     failed = Err(error);
@@ -348,7 +369,8 @@ impl Leader {
         self.close();
         let done = self.upkeep.step(&self.context, &mut self.run, rows, clock);
         self.close();
-        done
+        done?;
+        self.rouse(rows, clock, false)
     }
 
     /// Closes the open entry, if it holds anything that must be proposed.

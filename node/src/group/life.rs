@@ -105,6 +105,21 @@ pub(crate) fn is_current(view: &View<'_>, context: &GroupContext) -> io::Result<
     Ok(Life::read(view)?.is_some_and(|life| life.life >= context.origin.incarnation))
 }
 
+/// Why no state is taken yet by a group that is in a later life of its cluster than it has told itself;
+/// none if it is not. It does not know yet whom it owes: what was merged before would cover nothing, and
+/// whoever sent it would not send it again.
+pub(super) fn refuses_states(
+    view: &View<'_>,
+    context: &GroupContext,
+) -> io::Result<Option<String>> {
+    let life = context.origin.incarnation;
+    let known = Life::read(view)?.filter(|known| known.life < life);
+    let refused = known.filter(|_| !flaws::has(Flaw::CoveredByJoin));
+    Ok(refused.map(|known| {
+        format!("the group goes by life {} of its cluster, not yet {life}: try again", known.life)
+    }))
+}
+
 /// A set of clusters is in force: a new life begins owing all live ones, and nobody is owed who is
 /// not live.
 pub(super) fn follow(view: &mut View<'_>, context: &GroupContext, set: &LiveSet) -> io::Result<()> {
@@ -154,6 +169,8 @@ pub(super) fn covered(view: &mut View<'_>, cut: &StateCut) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::view::Overlay;
+    use flotilla_topology::ids::{GroupId, Origin};
     use flotilla_topology::slot::Slot;
 
     #[test]
@@ -169,5 +186,22 @@ mod tests {
         assert_eq!(left(part(0, 12)), [part(13, 20)]);
         assert_eq!(left(part(15, 30)), [part(10, 14)]);
         assert_eq!(left(SlotRange::ALL), []);
+    }
+    #[test]
+    fn a_group_takes_no_state_before_it_knows_its_life() {
+        let origin = Origin { cluster: ClusterId(1), incarnation: Incarnation(2) };
+        let (group, slots) = (GroupId(7), SlotRange::ALL);
+        let context = GroupContext { group, slots, born_synced: true, origin, max_skew_ms: 0 };
+        let refuses = |known: Option<u32>| {
+            let life = known.map(|life| Life { life: Incarnation(life), ..Life::default() });
+            let row = life.map(|life| (keys::single(keys::LIFE), life.encode()));
+            let rows: BTreeMap<Bytes, Bytes> = row.into_iter().collect();
+            refuses_states(&View::new(&rows, &mut Overlay::new()), &context).unwrap()
+        };
+        assert_eq!(refuses(None), None, "it has no state of another life");
+        assert!(
+            refuses(Some(1)).is_some_and(|why| why.contains("life 1") && why.contains("yet 2"))
+        );
+        assert_eq!(refuses(Some(2)), None);
     }
 }

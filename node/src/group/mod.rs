@@ -54,6 +54,8 @@ pub mod transaction;
 
 pub(crate) mod transact;
 
+pub mod wait;
+
 mod evaluator;
 
 mod apply;
@@ -78,6 +80,7 @@ use crate::group::run::Verdict;
 use crate::group::skew::{Clocks, SkewLimit};
 use crate::group::state::{StateRequest, StateVerdict};
 use crate::group::transaction::Ask;
+use crate::group::wait::{Told, Wait};
 use crate::model::Synced;
 use crate::raft::{Completions, Membership, RaftGroup, RaftRole, RaftStatus};
 use flotilla_topology::api::PeerCluster;
@@ -250,6 +253,15 @@ impl Group {
         }
         let outcome = outcomes.await.ok().and_then(|mut outcomes| outcomes.pop());
         outcome.unwrap_or(Outcome::Unknown)
+    }
+
+    /// Waits for one of some keys, if this replica leads, until it is there or the time is up.
+    pub async fn wait(&self, wait: Wait) -> Told {
+        let (answer, told) = oneshot::channel();
+        if self.work.send(Work::Wait { wait, answer }).await.is_err() {
+            return Told::NotLeader { leader: None };
+        }
+        told.await.unwrap_or_else(|_| Told::NotLeader { leader: self.leader() })
     }
 
     /// Merges a batch of another cluster, if this replica leads.

@@ -112,6 +112,9 @@ fn open(
     if let Some(reason) = never.map_or_else(|| live::refusal(&view, cut.origin), |n| Ok(Some(n)))? {
         return refused(reason);
     }
+    if let Some(reason) = life::refuses_states(&view, context)? {
+        return refused(reason);
+    }
     let cursor = read_cursor(&view, cut.origin, cut.group)?;
     let position = cursor.map_or(LogId::default(), |cursor| cursor.position);
     if cut.position.index < position.index && !flaws::has(Flaw::OldSnapshot) {

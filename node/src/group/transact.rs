@@ -211,6 +211,10 @@ impl Leader {
         let reply = eval::command(&mut txn, command)?;
         let (wrote, ticks) = (txn.wrote(), txn.needs_tick());
         self.note(at, draft, wrote, ticks);
+        if wrote {
+            // Who waits is served by what was written first.
+            self.run.overlay.waited.foretell(command.keys());
+        }
         draft.reply_bytes += reply.size();
         draft.replies.push(reply);
         Ok(())

@@ -11,6 +11,7 @@
 //! * A multi-key command over several groups is split if its table entry says so: each part is
 //!   atomic, the whole is not. All others are refused with the remedy.
 //! * A transaction is carried out by one group, or refused with the remedy.
+//! * A command that waits is carried out as often as it takes; see `wait`.
 
 mod barrier;
 mod exec;
@@ -18,8 +19,10 @@ mod keyspace;
 mod places;
 mod split;
 mod transact;
+mod wait;
 
 pub use places::{Places, Target};
+pub use wait::POLLS_FORWARDED_MAX;
 
 use crate::command::{Command, Place};
 use crate::config::Limits;
@@ -27,7 +30,7 @@ use crate::group::transaction::{Transaction, Watch};
 use crate::resp::Reply;
 use crate::router::barrier::Barriers;
 use crate::router::split::{Part, Plan};
-use crate::server::{Backend, Door, SessionView};
+use crate::server::{Backend, Door, Patience, SessionView};
 use bytes::Bytes;
 use flotilla_topology::api::ClusterMap;
 use flotilla_topology::ids::{GroupId, NamespaceId};
@@ -53,6 +56,8 @@ pub struct Router {
     disk_full: AtomicBool,
     /// Which group RANDOMKEY asks first.
     turn: AtomicUsize,
+    /// Polls of clients that wait, in the hands of other nodes.
+    polls_forwarded: AtomicUsize,
 }
 
 impl Router {
@@ -60,7 +65,8 @@ impl Router {
     pub fn new(places: Arc<Places>, limits: Limits) -> Arc<Router> {
         let barriers = Barriers::new(places.clone());
         let (disk_full, turn) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Arc::new(Router { places, limits, barriers, disk_full, turn })
+        let polls_forwarded = AtomicUsize::new(0);
+        Arc::new(Router { places, limits, barriers, disk_full, turn, polls_forwarded })
     }
 
     /// Whether the disk has too little left to take client writes.
@@ -170,6 +176,15 @@ impl Backend for Router {
         commands: Vec<Command>,
     ) -> BoxFuture<'static, Vec<Reply>> {
         Box::pin(self.run(session, commands))
+    }
+
+    fn wait(
+        self: Arc<Self>,
+        session: SessionView,
+        command: Command,
+        patience: Patience,
+    ) -> BoxFuture<'static, Option<Reply>> {
+        Box::pin(self.wait_for(session, command, patience))
     }
 
     fn may_queue(&self, session: SessionView, command: &Command) -> Result<(), Reply> {

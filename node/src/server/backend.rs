@@ -1,5 +1,6 @@
 //! What the connections ask of the rest of the node.
 
+use super::patience::Patience;
 use crate::command::Command;
 use crate::group::transaction::{Transaction, Watch};
 use crate::resp::{Protocol, Reply};
@@ -58,6 +59,16 @@ pub trait Backend: Send + Sync + 'static {
         session: SessionView,
         commands: Vec<Command>,
     ) -> BoxFuture<'static, Vec<Reply>>;
+
+    /// Waits for what a blocking command has not found, and carries it out once that is there: its
+    /// answer, also when its time is up or the wait is ended otherwise. None if the client is gone:
+    /// then nothing was popped for it.
+    fn wait(
+        self: Arc<Self>,
+        session: SessionView,
+        command: Command,
+        patience: Patience,
+    ) -> BoxFuture<'static, Option<Reply>>;
 
     /// Whether a data command may be queued for a transaction, as far as that is known now. The error
     /// is the answer to it.

@@ -2,16 +2,21 @@
 //!
 //! Commands that the connection answers itself are answered at once; data commands are collected
 //! into a run for the [`Backend`](super::Backend). A run ends where a command changes what the
-//! next run is told of the session, and a command over all groups is a run of its own. Invariant:
-//! reply i answers request i, whoever gave it.
+//! next run is told of the session, and a command over all groups is a run of its own, as is one that
+//! may wait. Before it waits, what was answered is written; while it waits, the socket is watched.
+//! Invariant: reply i answers request i, whoever gave it.
 
+use super::line::{End, Line};
 use super::local;
+use super::patience::{Ended, Patience};
 use super::session::{Session, Silence};
 use crate::command::{Command, CommandError, Flags, Id, Place, Spec, subcommand, subcommands_of};
 use crate::group::transaction::Transaction;
 use crate::resp::{Protocol, Reply};
 use bytes::Bytes;
 use std::time::Instant;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 /// Commands of a connection that are under way at a time.
 pub const COMMANDS_MAX: usize = 1024;
@@ -33,9 +38,22 @@ enum Slot {
     Run { spec: &'static Spec, silent: bool },
 }
 
+/// What came of a batch.
+pub(super) struct Done {
+    /// To be written, as far as it was not.
+    pub(super) answers: Vec<Answer>,
+    /// Bytes that they take.
+    pub(super) reply_bytes: usize,
+    /// Why the connection ends behind them, if the client went or had to while it waited.
+    pub(super) end: Option<End>,
+}
+
 /// A batch at work.
-pub(super) struct Batch<'s> {
+pub(super) struct Batch<'s, S> {
     session: &'s mut Session,
+    line: &'s mut Line<S>,
+    stop: &'s CancellationToken,
+    end: Option<End>,
     started: Instant,
     slots: Vec<Slot>,
     run: Vec<Command>,
@@ -47,10 +65,17 @@ pub(super) struct Batch<'s> {
 #[derive(Debug)]
 pub(super) struct OutputLimit;
 
-impl<'s> Batch<'s> {
-    pub(super) fn new(session: &'s mut Session) -> Batch<'s> {
+impl<'s, S: AsyncRead + AsyncWrite + Unpin> Batch<'s, S> {
+    pub(super) fn new(
+        session: &'s mut Session,
+        line: &'s mut Line<S>,
+        stop: &'s CancellationToken,
+    ) -> Batch<'s, S> {
         Batch {
             session,
+            line,
+            stop,
+            end: None,
             started: Instant::now(),
             slots: Vec::new(),
             run: Vec::new(),
@@ -59,20 +84,16 @@ impl<'s> Batch<'s> {
         }
     }
 
-    /// Executes requests until one of them closes the connection. Gives the replies, and how many
-    /// bytes they take.
-    pub(super) async fn execute(
-        mut self,
-        requests: Vec<Vec<Bytes>>,
-    ) -> Result<(Vec<Answer>, usize), OutputLimit> {
+    /// Executes requests until one of them closes the connection, or the client goes while one waits.
+    pub(super) async fn execute(mut self, requests: Vec<Vec<Bytes>>) -> Result<Done, OutputLimit> {
         for request in requests {
             self.request(request).await?;
-            if self.session.closing {
+            if self.session.closing || self.end.is_some() {
                 break; // what stands behind QUIT is not executed
             }
         }
         self.flush().await?;
-        Ok((self.answers, self.reply_bytes))
+        Ok(Done { answers: self.answers, reply_bytes: self.reply_bytes, end: self.end })
     }
 
     async fn request(&mut self, request: Vec<Bytes>) -> Result<(), OutputLimit> {
@@ -99,6 +120,9 @@ impl<'s> Batch<'s> {
         }
         if local::answers(&command) {
             return self.local(command).await;
+        }
+        if command.spec.is_blocking() {
+            return self.blocking(command).await;
         }
         // What looks at all keys sees every write before it and none behind it: a run of its own.
         let alone = command.spec.place == Place::EveryGroup;
@@ -135,6 +159,53 @@ impl<'s> Batch<'s> {
             self.session.silence = Silence::Off;
         }
         self.done(reply, silent)
+    }
+
+    /// A command that may wait, outside of MULTI.
+    async fn blocking(&mut self, command: Command) -> Result<(), OutputLimit> {
+        self.flush().await?;
+        let (spec, silent) = (command.spec, self.silent());
+        let mut reply = self.execute_run(vec![command.clone()]).await.pop();
+        let took = self.started.elapsed();
+        if matches!(reply, Some(Reply::Null | Reply::NullArray)) {
+            reply = self.wait(command).await;
+            self.started = Instant::now(); // waiting is nobody's work
+        }
+        let Some(reply) = reply else { return Ok(()) };
+        self.session.shared.stats.answered(spec, &reply, took);
+        self.done(reply, silent)
+    }
+
+    /// Waits for what a command did not find. Nothing is answered if the connection ends.
+    async fn wait(&mut self, command: Command) -> Option<Reply> {
+        let queued = self.session.transaction.bytes();
+        let held = queued + self.line.batch_bytes + self.reply_bytes;
+        let answers = std::mem::take(&mut self.answers);
+        self.reply_bytes = 0;
+        let told = async {
+            self.line.charge_held(held).await?;
+            self.line.write(answers).await
+        };
+        if let Err(end) = told.await {
+            self.end = Some(end);
+            return None;
+        }
+        let view = match self.session.view() {
+            Ok(view) => view,
+            Err(reply) => return Some(reply),
+        };
+        let (shared, record) = (self.session.shared.clone(), self.session.record.clone());
+        record.update(|state| state.command = command.spec.name);
+        let patience = Patience::begin(shared.clone(), record.clone());
+        let mut served = shared.backend.clone().wait(view, command, patience);
+        tokio::select! {
+            biased; // who is gone is noticed before anything is begun for it
+            end = self.line.watch(queued, self.stop) => self.end = Some(end),
+            reply = &mut served => return reply,
+        }
+        // What it has begun to pop by now it pops, and that is still answered.
+        record.end_wait(Ended::Gone);
+        served.await
     }
 
     /// A command behind MULTI.

@@ -1,6 +1,7 @@
 //! All connections of the process, for CLIENT LIST and CLIENT INFO.
 
 use super::backend::Door;
+use super::patience::Ended;
 use crate::resp::Protocol;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -9,6 +10,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use tokio::sync::oneshot;
 
 /// What others may see of a connection.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub(super) struct ClientRecord {
     pub(super) door: Door,
     born: Instant,
     state: Mutex<ClientState>,
+    /// While it waits: by which its wait is ended.
+    waits: Mutex<Option<oneshot::Sender<Ended>>>,
 }
 
 /// The part that changes.
@@ -48,6 +52,33 @@ impl ClientRecord {
         self.state.lock().clone()
     }
 
+    /// It waits from now on, until the answer says why not.
+    pub(super) fn begin_wait(&self) -> oneshot::Receiver<Ended> {
+        let (end, told) = oneshot::channel();
+        *self.waits.lock() = Some(end);
+        told
+    }
+
+    /// Ends its wait; whether it waited, and nobody had ended that before. It may be served at this
+    /// very moment all the same.
+    pub(super) fn end_wait(&self, ended: Ended) -> bool {
+        let end = self.waits.lock().take();
+        end.is_some_and(|end| end.send(ended).is_ok())
+    }
+
+    /// It does not wait any more.
+    pub(super) fn leave_wait(&self) {
+        *self.waits.lock() = None;
+    }
+
+    /// Its flags in Redis' letters.
+    fn flags(&self, state: &ClientState) -> String {
+        let letters = [(self.waits.lock().is_some(), 'b'), (state.readonly, 'r')];
+        let flags: String =
+            letters.iter().filter(|(is, _)| *is).map(|(_, letter)| letter).collect();
+        if flags.is_empty() { "N".to_owned() } else { flags }
+    }
+
     /// The line of CLIENT LIST, in Redis' form: tools split it at spaces and equal signs.
     pub(super) fn line(&self) -> Vec<u8> {
         let state = self.state();
@@ -67,7 +98,7 @@ impl ClientRecord {
             text(&state.name),
             self.born.elapsed().as_secs(),
             state.active.elapsed().as_secs(),
-            if state.readonly { "r" } else { "N" },
+            self.flags(&state),
             state.input_bytes,
             state.output_bytes,
             state.input_bytes + state.output_bytes,
@@ -106,10 +137,15 @@ impl Clients {
             input_bytes: 0,
             output_bytes: 0,
         };
-        let state = Mutex::new(state);
-        let record = Arc::new(ClientRecord { id, peer, local, door, born: now, state });
+        let (state, waits) = (Mutex::new(state), Mutex::default());
+        let record = Arc::new(ClientRecord { id, peer, local, door, born: now, state, waits });
         self.records.lock().insert(id, record.clone());
         Entered { clients: self.clone(), record }
+    }
+
+    /// The connection of this number.
+    pub(super) fn find(&self, id: u64) -> Option<Arc<ClientRecord>> {
+        self.records.lock().get(&id).cloned()
     }
 
     /// All connections, by age.

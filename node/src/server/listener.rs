@@ -3,7 +3,8 @@
 use super::backend::{Backend, Door};
 use super::clients::Clients;
 use super::config::{ServerConfig, ServerConfigError};
-use super::connection::{linger, serve};
+use super::connection::serve;
+use super::line::linger;
 use super::memory::{Budget, Charge};
 use super::session::Session;
 use super::stats::Stats;

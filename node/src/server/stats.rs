@@ -32,6 +32,8 @@ pub(super) struct Stats {
     commands: Vec<PerCommand>,
     errors: Mutex<BTreeMap<String, u64>>,
     pub(super) clients: AtomicUsize,
+    /// Of these, how many wait in a command.
+    pub(super) waiting: AtomicUsize,
     pub(super) accepted: AtomicU64,
     pub(super) rejected: AtomicU64,
     pub(super) bytes_in: AtomicU64,
@@ -39,6 +41,7 @@ pub(super) struct Stats {
     pub(super) error_replies: AtomicU64,
     rate: Mutex<Rate>,
     clients_gauge: [Gauge; 2],
+    waiting_gauge: Gauge,
     accepted_counter: Counter,
     rejected_counter: Counter,
     bytes_in_counter: Counter,
@@ -67,6 +70,7 @@ impl Stats {
             commands: TABLE.iter().map(PerCommand::new).collect(),
             errors: Mutex::default(),
             clients: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
@@ -74,6 +78,7 @@ impl Stats {
             error_replies: AtomicU64::new(0),
             rate: Mutex::new(Rate { since: Instant::now(), calls: 0, per_second: 0 }),
             clients_gauge: [gauge(Door::Plain), gauge(Door::Cluster)],
+            waiting_gauge: metrics::gauge!("flotilla_clients_waiting"),
             accepted_counter: metrics::counter!("flotilla_clients_accepted_total"),
             rejected_counter: metrics::counter!("flotilla_clients_rejected_total"),
             bytes_in_counter: metrics::counter!("flotilla_client_bytes_total", "way" => "in"),
@@ -90,6 +95,17 @@ impl Stats {
 
     pub(super) fn disconnected(&self, door: Door) {
         self.clients_gauge[door as usize].decrement(1.0);
+    }
+
+    /// A client begins to wait in a command, or waits no more.
+    pub(super) fn waits(&self, begins: bool) {
+        if begins {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            self.waiting_gauge.increment(1.0);
+        } else {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.waiting_gauge.decrement(1.0);
+        }
     }
 
     pub(super) fn reject(&self) {
@@ -217,9 +233,13 @@ fn describe() {
     metrics::describe_histogram!(
         "flotilla_command_seconds",
         metrics::Unit::Seconds,
-        "Time from reading a batch to having a command's reply"
+        "Time from reading a batch to having a command's reply, without what a client waited in it"
     );
     metrics::describe_gauge!("flotilla_clients", "Connections of clients, by door");
+    metrics::describe_gauge!(
+        "flotilla_clients_waiting",
+        "Connections of clients that wait in a command such as BLPOP"
+    );
     metrics::describe_counter!("flotilla_clients_accepted_total", "Connections ever accepted");
     metrics::describe_counter!(
         "flotilla_clients_rejected_total",

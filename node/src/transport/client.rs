@@ -16,7 +16,7 @@ pub struct Client {
 }
 
 struct Inner {
-    lanes: [Arc<Lane>; 4],
+    lanes: [Arc<Lane>; Class::ALL.len()],
 }
 
 impl Drop for Inner {

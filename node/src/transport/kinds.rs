@@ -24,6 +24,8 @@ pub const READ_INDEX: u16 = 21;
 pub const TICK: u16 = 22;
 /// Ask the leader to watch keys, or to carry out a transaction.
 pub const ASK: u16 = 23;
+/// Ask the leader to tell when a key is there.
+pub const WAIT: u16 = 24;
 
 /// Merge a batch of another cluster's effects.
 pub const REMOTE_BATCH: u16 = 30;

@@ -1,6 +1,6 @@
 //! Requests and answers between processes: framed, multiplexed, over mutual TLS.
 //!
-//! A [`Client`] stands for one peer process. It keeps up to four TCP connections to it, one per
+//! A [`Client`] stands for one peer process. It keeps up to five TCP connections to it, one per
 //! [`Class`], so that a heartbeat never queues behind data, and dials each when it is first used.
 //! A [`Server`] accepts connections and hands every request to its [`Service`].
 //!
@@ -93,7 +93,7 @@ pub const SERVED_CALLS_MAX: usize = 2 * IN_FLIGHT_CALLS_MAX;
 /// See [`SERVED_CALLS_MAX`]; requests that are not answered and answers that are not sent.
 pub const SERVED_BYTES_MAX: usize = 2 * IN_FLIGHT_BYTES_MAX;
 
-/// Connections per server: some hundred peers with four classes each, several times.
+/// Connections per server: some hundred peers with five classes each, several times.
 pub const CONNECTIONS_MAX: usize = 4_096;
 
 const _: () = assert!(PAYLOAD_BYTES_MAX <= QUEUED_BYTES_MAX);
@@ -109,11 +109,15 @@ pub enum Class {
     Forward = 2,
     /// Snapshots and other large transfers.
     Bulk = 3,
+    /// Questions that are answered late on purpose: they hold places in flight, which others must not
+    /// miss.
+    Wait = 4,
 }
 
 impl Class {
     /// All classes.
-    pub const ALL: [Class; 4] = [Class::Control, Class::Data, Class::Forward, Class::Bulk];
+    pub const ALL: [Class; 5] =
+        [Class::Control, Class::Data, Class::Forward, Class::Bulk, Class::Wait];
 
     /// The word in metrics.
     pub fn as_str(self) -> &'static str {
@@ -122,6 +126,7 @@ impl Class {
             Class::Data => "data",
             Class::Forward => "forward",
             Class::Bulk => "bulk",
+            Class::Wait => "wait",
         }
     }
 

@@ -31,14 +31,15 @@ impl Mix {
         Mix { favours: dice.roll(15), down: dice.chance(30) }
     }
 
-    /// One in which types take each other's place.
-    pub fn of_types(dice: &mut Dice) -> Mix {
-        Mix { favours: dice.pick(&[12, 13, 14, 14]), down: false }
+    /// One thing only: a hash or a set is added to, or a hash is removed from.
+    pub fn of_one(dice: &mut Dice) -> Mix {
+        Mix { favours: dice.pick(&[15, 16, 17]), down: false }
     }
 
     /// A command on `key`.
     pub fn command(self, dice: &mut Dice, key: &str, now_ms: u64) -> String {
-        let field = FIELDS[if (1..4).contains(&self.favours) { 0 } else { dice.roll(2) }];
+        let one = matches!(self.favours, 1..4 | 15..18);
+        let field = FIELDS[if one { 0 } else { dice.roll(2) }];
         let value = dice.roll(40) as i64;
         let added = if self.down { value - 20 } else { 1 + value % 9 };
         let end = now_ms + 1 + dice.roll(8) as u64;
@@ -56,6 +57,9 @@ impl Mix {
             12 => &[10, 13, 13, 22, 24, 17, 26, 29, 17],
             13 => &[10, 22, 17, 17, 17, 13], // the same, mostly ends
             14 => &[10, 13, 22, 24],         // the same, removals only
+            15 => &[10],
+            16 => &[13],
+            17 => &[22],
             _ => &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21],
         };
         match dice.pick(of) {

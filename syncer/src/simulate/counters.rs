@@ -50,7 +50,7 @@ impl World {
     /// No counter shows what was added before its key was deleted. Where counters go down as well
     /// this says nothing.
     pub fn check_counters(&self) -> Step {
-        if self.taste.mix.down {
+        if self.taste.mixes.iter().any(|mix| mix.down) {
             return Ok(());
         }
         let rows = self.oracle.rows();

@@ -10,7 +10,7 @@ use flotilla_node::group::remote::Answer;
 use flotilla_node::group::rows::{self, Resume, Stretch, StretchRows, Units};
 use flotilla_node::group::source;
 use flotilla_node::group::state::{StateCut, StateRequest, StateStep, StateVerdict};
-use flotilla_topology::ids::{ClusterId, GroupId};
+use flotilla_topology::ids::ClusterId;
 use flotilla_topology::slot::{Slot, SlotRange};
 use std::collections::BTreeSet;
 use tokio::sync::oneshot;
@@ -105,11 +105,6 @@ impl Merge {
     pub fn is_given(&self, source: &SimGroup, peer: ClusterId, mesh: u64) -> bool {
         let refusal = source::refusal(&source.context, &self.state.rows, peer, mesh);
         refusal.expect("rows in memory can be read").is_none()
-    }
-
-    /// The group whose state it is.
-    pub fn source(&self) -> GroupId {
-        self.cut.group
     }
 
     /// Whether the target has all of it.

@@ -10,7 +10,7 @@
 use super::commands::KEYS;
 use super::group::SimGroup;
 use super::merge::Merge;
-use super::world::{World, origin};
+use super::world::{Broken, Step, World, origin};
 use flotilla_node::engine::view::{Overlay, View};
 use flotilla_node::flaws::{self, Flaw};
 use flotilla_node::group::cursor;
@@ -22,6 +22,9 @@ use flotilla_topology::slot::Slot;
 use flotilla_topology::stamp::{Hlc, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
+
+/// Steps after which the set of clusters must have come to rest.
+const MOVES_MAX: usize = 100_000;
 
 /// A group, by place of its cluster and its own.
 type At = (usize, usize);
@@ -94,16 +97,6 @@ impl Mesh {
         })
     }
 
-    /// Whether states go from one cluster to another: also to one that returns, as soon as it counts
-    /// again and before it knows that it is in another life.
-    pub(super) fn may_merge(&self, from: usize, to: usize) -> bool {
-        let returns = self.moving.as_ref().is_some_and(|moving| {
-            moving.cluster == to && matches!(moving.phase, Phase::Returning | Phase::Exchanging)
-        });
-        let live = self.standing[from] == Standing::Live && returns;
-        live || !self.is_blocked(from, to)
-    }
-
     /// The clusters that are not given up.
     pub(super) fn live(&self) -> Vec<usize> {
         (0..self.standing.len()).filter(|at| self.standing[*at] == Standing::Live).collect()
@@ -163,7 +156,7 @@ impl World {
 
     /// Whatever is under way ends, or, in the midst of everything, a cluster is given up once more;
     /// whether one is away then.
-    pub(super) fn settle_apart(&mut self) -> bool {
+    pub(super) fn settle_apart(&mut self) -> Step<bool> {
         if self.taste.fences > 0 && self.mesh.moving.is_none() {
             let live = self.mesh.live();
             if live.len() > 2 && self.dice.chance(50) {
@@ -174,31 +167,35 @@ impl World {
         self.end_moves()
     }
 
-    fn end_moves(&mut self) -> bool {
-        for _ in 0..100_000 {
+    fn end_moves(&mut self) -> Step<bool> {
+        for _ in 0..MOVES_MAX {
             if self.mesh.moving.is_none() {
-                return self.mesh.is_apart();
+                return Ok(self.mesh.is_apart());
             }
             self.advance();
         }
-        panic!("the set of clusters does not come to rest");
+        let Some(moving) = &self.mesh.moving else { return Ok(self.mesh.is_apart()) };
+        let (cluster, phase, pairs) = (moving.cluster, moving.phase, &moving.pairs);
+        let what = format!("cluster {cluster}, {phase:?}: not merged, from and to: {pairs:?}");
+        Err(Broken { invariant: "stuck", what })
     }
 
     /// Whatever is under way ends, and everybody comes back.
-    pub(super) fn settle_mesh(&mut self) {
-        while self.end_moves() {
+    pub(super) fn settle_mesh(&mut self) -> Step {
+        while self.end_moves()? {
             let away: Vec<usize> = self.mesh.away().collect();
             let cluster = away[self.dice.roll(away.len())];
             self.begin_return(cluster);
         }
+        Ok(())
     }
 
     /// Every live cluster merges the states of all others (`flotilla link merge`).
-    pub(super) fn merge_all(&mut self) {
+    pub(super) fn merge_all(&mut self) -> Step {
         let live = self.mesh.live();
         let pairs = self.pairs(&live, &live);
         self.enter(live[0], Phase::Levelling, pairs);
-        self.end_moves();
+        self.end_moves().map(|_| ())
     }
 
     fn begin_fence(&mut self, cluster: usize) {
@@ -271,7 +268,11 @@ impl World {
             }
         }
         self.tell(|| format!("cluster {cluster} returns"));
-        self.enter(cluster, Phase::Returning, BTreeSet::new());
+        let mut others = self.mesh.live();
+        others.retain(|at| *at != cluster);
+        // A cluster that counts again is sent states before it knows that it is in another life.
+        let pairs = self.pairs(&others, &[cluster]);
+        self.enter(cluster, Phase::Returning, pairs);
     }
 
     fn enter(&mut self, cluster: usize, phase: Phase, pairs: BTreeSet<(At, At)>) {
@@ -287,7 +288,9 @@ impl World {
         let told = match phase {
             Phase::Barring => self.tell_set(&others),
             Phase::Returning => {
-                self.merge_early(cluster, &others);
+                if self.dice.chance(50) {
+                    self.merge_pairs();
+                }
                 self.tell_set(&self.mesh.live())
             }
             Phase::Levelling | Phase::Exchanging => self.merge_pairs(),
@@ -306,22 +309,15 @@ impl World {
             }
             Phase::Levelling => self.mesh.moving = None,
             Phase::Returning => {
-                let mut pairs = self.pairs(&others, &[cluster]);
-                if !flaws::has(Flaw::NoReissue) {
-                    pairs.extend(self.pairs(&[cluster], &others));
+                let back = self.pairs(&[cluster], &others);
+                if let Some(moving) = &mut self.mesh.moving {
+                    moving.phase = Phase::Exchanging;
+                    if !flaws::has(Flaw::NoReissue) {
+                        moving.pairs.extend(back);
+                    }
                 }
-                self.enter(cluster, Phase::Exchanging, pairs);
             }
             Phase::Exchanging => self.is_back(cluster, &others),
-        }
-    }
-
-    /// A cluster that counts again may be sent a state before it knows that it is in another life.
-    fn merge_early(&mut self, cluster: usize, others: &[usize]) {
-        if self.taste.merges > 0 && self.dice.chance(30) {
-            let from = others[self.dice.roll(others.len())];
-            let group = self.dice.roll(self.clusters[from].len());
-            self.begin_merge_into((from, group), cluster);
         }
     }
 
@@ -383,13 +379,6 @@ impl World {
             && life.is_some_and(|life| life.life == group.context.origin.incarnation)
     }
 
-    /// Whether a state is on its way from one group to another, and nobody waits for it.
-    fn is_merging(&self, from: At, to: At) -> bool {
-        let source = self.clusters[from.0][from.1].context.group;
-        let mut merges = self.merges.iter();
-        merges.any(|merge| merge.to == to && merge.source() == source && !merge.is_done())
-    }
-
     /// Goes on with one of the merges that are wanted; whether none is any more.
     fn merge_pairs(&mut self) -> bool {
         let Some(mut moving) = self.mesh.moving.take() else { return true };
@@ -400,10 +389,6 @@ impl World {
                 return true;
             };
             let (from, to) = pair;
-            if self.faults && self.is_merging(from, to) && self.dice.chance(80) {
-                self.mesh.moving = Some(moving);
-                return false; // what was sent early may come to its end
-            }
             let slots = self.clusters[to.0][to.1].context.slots;
             self.ids += 1;
             let source = &self.clusters[from.0][from.1];

@@ -7,7 +7,8 @@
 //! state that are begun, given up and begun anew; clusters that are fenced, and return. Then the faults end and everything arrives. What
 //! is checked:
 //! * `semantic`: each command leaves of a key what Redis would.
-//! * `cursor_behind_commit`, `stuck`: cursors name committed entries and reach everything.
+//! * `cursor_behind_commit`, `stuck`: cursors name committed entries and reach everything; fences and
+//!   returns come to their end.
 //! * `converge`: all clusters show the same, and what an oracle shows that joined every effect and
 //!   never collected or merged anything.
 //! * `counter_back`: no counter shows more than what was added since its key was deleted last; this
@@ -82,14 +83,14 @@ fn history(world: &mut World, only: Option<&str>) -> Result<(), Broken> {
     }
     world.end_faults();
     // Those that went on must agree also if the others never come back.
-    if world.settle_apart() && heed(world.settle(SETTLE_ROUNDS))? && heed(world.check_arrived())? {
+    if world.settle_apart()? && heed(world.settle(SETTLE_ROUNDS))? && heed(world.check_arrived())? {
         heed(world.converge())?;
         // Of the last that came of a fenced cluster some waits until that returns.
         world.now_ms += LATER_MS;
         heed(world.settle(COLLECT_ROUNDS))?;
         heed(world.check_converged())?;
     }
-    world.settle_mesh();
+    world.settle_mesh()?;
     // What has not arrived cannot be shown.
     if !heed(world.settle(SETTLE_ROUNDS))? || !heed(world.check_arrived())? {
         return Ok(());
@@ -109,7 +110,7 @@ impl World {
     /// Whether all show the same; what the audit would tell and nothing else can mend is mended first.
     fn converge(&mut self) -> Result<(), Broken> {
         if self.differs_by_ends() {
-            self.merge_all();
+            self.merge_all()?;
             self.settle(SETTLE_ROUNDS)?;
         }
         self.check_converged()

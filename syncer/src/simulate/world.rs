@@ -32,7 +32,8 @@ pub(super) type Step<T = ()> = Result<T, Broken>;
 
 /// What a history favours.
 pub(super) struct Taste {
-    pub(super) mix: Mix,
+    /// Of each cluster.
+    pub(super) mixes: Vec<Mix>,
     keys: usize,
     /// Weights: writing, cleaning, leaders.
     writes: usize,
@@ -41,6 +42,7 @@ pub(super) struct Taste {
     pub(super) slow: BTreeSet<(usize, usize)>,
     /// How often something goes over one of those, in percent.
     pub(super) slow_pace: usize,
+    dead: Option<Dead>,
     /// Weight of merges.
     pub(super) merges: usize,
     /// How often a merge goes on, in percent.
@@ -51,6 +53,14 @@ pub(super) struct Taste {
     refusals: bool,
     /// How far stamps may run ahead before they are parked.
     max_skew_ms: u64,
+}
+
+/// What all have settled but one, which has not heard of it: a link that is dead while all others are
+/// well. Each cluster does one thing to the same key, and soon nothing more; states travel only against
+/// that link.
+struct Dead {
+    from: usize,
+    to: usize,
 }
 
 /// How far a leader's clock may be off.
@@ -99,25 +109,30 @@ impl World {
             0 => 2 + dice.roll(2) + usize::from(dice.chance(8)),
             _ => dice.pick(&[2, 3, 3, 3, 4]),
         };
-        let all = count * count;
-        let pairs = (0..all).map(|pair| (pair / count, pair % count));
-        // What all have settled but one, which has not heard of it: a link that is dead while all
-        // others are well, and little else that happens.
-        let dead = (fences == 0 && count == 3 && dice.chance(8)).then(|| dice.roll(all));
+        let pairs = (0..count * count).map(|pair| (pair / count, pair % count));
+        let dead = (fences == 0 && count == 3 && dice.chance(12)).then(|| {
+            let from = dice.roll(count);
+            Dead { from, to: (from + 1 + dice.roll(count - 1)) % count }
+        });
         // A link that is all but dead hides one cluster's doings from one.
-        let (slow, slow_pace) = match dead {
-            Some(dead) => (pairs.skip(dead).take(1).collect(), 0),
+        let (slow, slow_pace) = match &dead {
+            Some(dead) => (BTreeSet::from([(dead.to, dead.from)]), 0),
             None if dice.chance(25) => (pairs.filter(|_| dice.chance(15)).collect(), 1),
             None => (pairs.filter(|_| dice.chance(35)).collect(), 20),
         };
+        let mixes = match dead {
+            Some(_) => (0..count).map(|_| Mix::of_one(&mut dice)).collect(),
+            None => vec![Mix::new(&mut dice); count],
+        };
         let taste = Taste {
-            mix: if dead.is_some() { Mix::of_types(&mut dice) } else { Mix::new(&mut dice) },
+            mixes,
             keys: if dead.is_some() { 1 } else { 1 + dice.roll(3) },
             writes: 10 + dice.roll(20),
             upkeep: dice.pick(&[6, 14, 26]),
             slow,
             slow_pace,
-            merges: if dead.is_some() { 36 } else { dice.pick(&[0, 12, 12, 12, 36]) },
+            dead,
+            merges: dice.pick(&[0, 12, 12, 12, 36]),
             merge_pace: dice.pick(&[100, 100, 20]),
             syncers: 1 + dice.roll(2),
             fences,
@@ -203,6 +218,9 @@ impl World {
     /// Steps until the faults end, and of those how many with writes: a fence and a return take a
     /// while, and one may come in the midst of writes or when most of them have arrived.
     pub(super) fn length(&mut self) -> (usize, usize) {
+        if self.taste.dead.is_some() {
+            return (150 + self.dice.roll(350), 20 + self.dice.roll(60));
+        }
         let fences = if self.taste.fences > 0 { 400 } else { 0 };
         let steps = 80 + self.dice.roll(320) + self.dice.roll(fences);
         (steps, if self.dice.chance(50) { steps } else { steps * 2 / 3 })
@@ -291,7 +309,7 @@ impl World {
         let groups = &self.clusters[cluster];
         let group = groups.iter().position(|group| group.context.slots.contains(slot));
         let at = (cluster, group.expect("every slot has a group"));
-        let line = self.taste.mix.command(&mut self.dice, key, self.now_ms);
+        let line = self.taste.mixes[cluster].command(&mut self.dice, key, self.now_ms);
         let clock = self.clock(at);
         let group = &mut self.clusters[at.0][at.1];
         if group.leader.run.is_stopped() || !group.leader.run.can_take() {
@@ -317,15 +335,15 @@ impl World {
         Ok(())
     }
 
+    /// A merge into some group of another cluster.
     fn begin_merge(&mut self, from: (usize, usize)) {
-        let to = self.dice.roll(self.clusters.len());
-        if to != from.0 && self.mesh.may_merge(from.0, to) && self.passes(from.0, to) {
-            self.begin_merge_into(from, to);
+        let (from, to) = match self.taste.dead {
+            Some(Dead { from, to }) => ((to, self.dice.roll(self.clusters[to].len())), from),
+            None => (from, self.dice.roll(self.clusters.len())),
+        };
+        if to == from.0 || self.mesh.is_blocked(from.0, to) || !self.passes(from.0, to) {
+            return;
         }
-    }
-
-    /// A merge into some group of a cluster.
-    pub(super) fn begin_merge_into(&mut self, from: (usize, usize), to: usize) {
         let slots = self.clusters[from.0][from.1].context.slots;
         let groups = self.clusters[to].iter().enumerate();
         let targets: Vec<usize> =

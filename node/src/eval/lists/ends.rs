@@ -1,6 +1,7 @@
 //! Pushes, pops and moves.
 
 use super::super::args::{Outcome, Stop};
+use super::super::blocking::timeout;
 use super::super::collection::{Budget, counted_keys, pop_count, positive};
 use super::super::txn::{Key, Txn};
 use super::{Side, edge, load, load_to_write, position};
@@ -84,12 +85,13 @@ pub(in super::super) fn pop(txn: &mut Txn<'_>, args: &[Bytes], side: Side, name:
     })
 }
 
-/// LMPOP.
-pub(in super::super) fn lmpop(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
-    let (names, options) = counted_keys(&args[1..])?;
-    let [side, options @ ..] = options else { return Err(Stop::syntax()) };
-    let side = Side::parse(side)?;
-    let count = pop_count(options)?;
+/// Takes up to so many elements from an end of the first of the keys that exists: which one, and they.
+fn take_of_first<'n>(
+    txn: &mut Txn<'_>,
+    names: &'n [Bytes],
+    side: Side,
+    count: u64,
+) -> Result<Option<(&'n Bytes, Vec<Bytes>)>, Stop> {
     for name in names {
         let mut key = load_to_write(txn, name)?;
         if key.ty.is_none() {
@@ -97,19 +99,54 @@ pub(in super::super) fn lmpop(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
         }
         let values = take(txn, &mut key, side, count)?;
         txn.save_or_drop(key)?;
-        return Ok(Reply::Array(vec![Reply::Bulk(name.clone()), Reply::bulks(values)]));
+        return Ok(Some((name, values)));
     }
-    Ok(Reply::NullArray)
+    Ok(None)
 }
 
-/// LMOVE.
+/// LMPOP, by what stands behind its name; BLMPOP if it has a timeout.
+pub(in super::super) fn lmpop(
+    txn: &mut Txn<'_>,
+    args: &[Bytes],
+    max_wait: Option<&Bytes>,
+) -> Outcome {
+    let (names, options) = counted_keys(args)?;
+    let [side, options @ ..] = options else { return Err(Stop::syntax()) };
+    let side = Side::parse(side)?;
+    let count = pop_count(options)?;
+    if let Some(max_wait) = max_wait {
+        timeout(max_wait)?;
+    }
+    Ok(match take_of_first(txn, names, side, count)? {
+        Some((name, values)) => Reply::Array(vec![Reply::Bulk(name.clone()), Reply::bulks(values)]),
+        None => Reply::NullArray,
+    })
+}
+
+/// BLPOP and BRPOP.
+pub(in super::super) fn blpop(txn: &mut Txn<'_>, args: &[Bytes], side: Side) -> Outcome {
+    let (max_wait, names) = args[1..].split_last().ok_or_else(Stop::syntax)?;
+    timeout(max_wait)?;
+    Ok(match take_of_first(txn, names, side, 1)? {
+        Some((name, values)) => Reply::bulks(std::iter::once(name.clone()).chain(values)),
+        None => Reply::NullArray,
+    })
+}
+
+/// LMOVE, and BLMOVE if it has a timeout.
 pub(in super::super) fn lmove(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
     let (from, to) = (Side::parse(&args[3])?, Side::parse(&args[4])?);
+    if let Some(max_wait) = args.get(5) {
+        timeout(max_wait)?;
+    }
     move_one(txn, &args[1], &args[2], from, to)
 }
 
-/// RPOPLPUSH.
+/// RPOPLPUSH, and BRPOPLPUSH if it has a timeout.
 pub(in super::super) fn rpoplpush(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
+    if let Some(max_wait) = args.get(3) {
+        timeout(max_wait)?;
+    }
     move_one(txn, &args[1], &args[2], Side::Right, Side::Left)
 }
 

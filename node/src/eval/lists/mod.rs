@@ -7,7 +7,7 @@ mod find;
 mod position;
 
 pub(super) use edit::{linsert, lrem, lset, ltrim};
-pub(super) use ends::{lmove, lmpop, pop, push, rpoplpush};
+pub(super) use ends::{blpop, lmove, lmpop, pop, push, rpoplpush};
 pub(super) use find::{lindex, lpos, lrange};
 pub(super) use position::nth as position_of_index;
 

@@ -1,6 +1,7 @@
 //! Tests of evaluation: stories of single rules, Redis as the oracle of replies, and a simulation
 //! of clusters that must agree.
 
+mod blocking;
 mod cases;
 mod cover;
 mod dump;

@@ -11,7 +11,7 @@ pub(super) use add::{add_scored, zadd, zincrby};
 pub(super) use algebra::{combine, combine_store, zintercard};
 pub(super) use bounds::places;
 pub(super) use bounds::score as float;
-pub(super) use pop::{zmpop, zpop};
+pub(super) use pop::{bzpop, zmpop, zpop};
 pub(super) use range::store;
 pub(super) use range::{By, Source, range, rem_range, zcount, zlexcount, zrange_store};
 

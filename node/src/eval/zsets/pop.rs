@@ -1,6 +1,7 @@
 //! Members taken from either end.
 
 use super::super::args::{Outcome, Stop, is};
+use super::super::blocking::timeout;
 use super::super::collection::{self, Budget, counted_keys, pop_count, positive};
 use super::super::order::Entry;
 use super::super::txn::{Key, Txn};
@@ -41,9 +42,29 @@ pub(in super::super) fn zpop(txn: &mut Txn<'_>, args: &[Bytes], end: End) -> Out
     })
 }
 
-/// ZMPOP.
-pub(in super::super) fn zmpop(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
-    let (names, options) = counted_keys(&args[1..])?;
+/// Removes up to so many members from an end of the first of the keys that exists: which one, and they.
+fn pop_of_first<'n>(
+    txn: &mut Txn<'_>,
+    names: &'n [Bytes],
+    end: End,
+    count: u64,
+) -> Result<Option<(&'n Bytes, Vec<Entry>)>, Stop> {
+    for name in names {
+        let key = load_to_write(txn, name)?;
+        if key.ty.is_some() {
+            return Ok(Some((name, pop(txn, key, end, count)?)));
+        }
+    }
+    Ok(None)
+}
+
+/// ZMPOP, by what stands behind its name; BZMPOP if it has a timeout.
+pub(in super::super) fn zmpop(
+    txn: &mut Txn<'_>,
+    args: &[Bytes],
+    max_wait: Option<&Bytes>,
+) -> Outcome {
+    let (names, options) = counted_keys(args)?;
     let [end, options @ ..] = options else { return Err(Stop::syntax()) };
     let end = match () {
         () if is(end, "MIN") => End::Min,
@@ -51,15 +72,23 @@ pub(in super::super) fn zmpop(txn: &mut Txn<'_>, args: &[Bytes]) -> Outcome {
         () => return Err(Stop::syntax()),
     };
     let count = pop_count(options)?;
-    for name in names {
-        let key = load_to_write(txn, name)?;
-        if key.ty.is_none() {
-            continue;
-        }
-        let popped = pop(txn, key, end, count)?;
-        let members =
-            popped.iter().map(pair).map(|(member, score)| Reply::Array(vec![member, score]));
-        return Ok(Reply::Array(vec![Reply::Bulk(name.clone()), Reply::Array(members.collect())]));
+    if let Some(max_wait) = max_wait {
+        timeout(max_wait)?;
     }
-    Ok(Reply::NullArray)
+    let Some((name, popped)) = pop_of_first(txn, names, end, count)? else {
+        return Ok(Reply::NullArray);
+    };
+    let members = popped.iter().map(pair).map(|(member, score)| Reply::Array(vec![member, score]));
+    Ok(Reply::Array(vec![Reply::Bulk(name.clone()), Reply::Array(members.collect())]))
+}
+
+/// BZPOPMIN and BZPOPMAX.
+pub(in super::super) fn bzpop(txn: &mut Txn<'_>, args: &[Bytes], end: End) -> Outcome {
+    let (max_wait, names) = args[1..].split_last().ok_or_else(Stop::syntax)?;
+    timeout(max_wait)?;
+    let Some((name, popped)) = pop_of_first(txn, names, end, 1)? else {
+        return Ok(Reply::NullArray);
+    };
+    let members = popped.iter().map(pair).flat_map(|(member, score)| [member, score]);
+    Ok(Reply::Array(std::iter::once(Reply::Bulk(name.clone())).chain(members).collect()))
 }

@@ -9,6 +9,7 @@ use crate::group::remote::{RemoteBatch, RemoteEffect};
 use crate::group::rows::encode_effect;
 use crate::group::run::Verdict;
 use crate::group::transaction::watched;
+use crate::group::wait::{Told, Wait};
 use crate::model::{Effect, Parts, effect_of};
 use crate::resp::Protocol;
 use bytes::BytesMut;
@@ -101,8 +102,21 @@ impl Solo {
         }
     }
 
+    /// Asks for keys to be there.
+    pub(crate) fn wait(&mut self, wait: Wait) -> oneshot::Receiver<Told> {
+        let (answer, told) = oneshot::channel();
+        self.submit(Work::Wait { wait, answer });
+        told
+    }
+
+    /// Lets time pass, and does what is due for those who wait.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.waited += time;
+        self.leader.rouse_due(&self.rows, self.clock()).unwrap();
+    }
+
     /// Another run begins; what was proposed and has not landed never will.
-    fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.leader.run.stop();
         self.proposed.clear();
         let fence = Fence { term: self.term, next_seq: self.log.len() as u64 + 1 };
@@ -134,7 +148,7 @@ impl Solo {
         watched(GROUP, keys, &reply).unwrap()
     }
 
-    fn line(&mut self, line: &str) -> String {
+    pub(crate) fn line(&mut self, line: &str) -> String {
         show(&self.exec(vec![command(line)])[0])
     }
 
@@ -142,7 +156,7 @@ impl Solo {
         self.watch(keys.split(' ').map(|key| Bytes::copy_from_slice(key.as_bytes())).collect())
     }
 
-    fn transact(&mut self, watches: Vec<Watch>, lines: &[&str]) -> String {
+    pub(crate) fn transact(&mut self, watches: Vec<Watch>, lines: &[&str]) -> String {
         show(&self.ask(Ask::Transact(multi(watches, lines))))
     }
 
@@ -152,7 +166,7 @@ impl Solo {
     }
 
     /// What an entry ships.
-    fn shipped(&self, entry: &Entry) -> Vec<Effect> {
+    pub(crate) fn shipped(&self, entry: &Entry) -> Vec<Effect> {
         let effect = |op: &RowOp| match op {
             RowOp::Put { key, value, parts } => effect_of(HOME, key, value, Parts(*parts)).unwrap(),
             _ => None,
@@ -161,7 +175,7 @@ impl Solo {
     }
 
     /// Merges what another cluster has shipped.
-    fn merge(&mut self, from: u64, effects: &[Effect]) {
+    pub(crate) fn merge(&mut self, from: u64, effects: &[Effect]) {
         let origin = Origin { cluster: ClusterId(2), ..HOME };
         let last = effects.iter().map(Effect::max_stamp).max().unwrap();
         let effects = effects.iter().map(|effect| RemoteEffect {

@@ -1,6 +1,7 @@
 //! PING, HELLO, AUTH, SELECT, CLIENT, READONLY, QUIT, RESET.
 
 use super::super::backend::Door;
+use super::super::patience::Ended;
 use super::super::session::{DEFAULT_NAMESPACE, Session, Silence};
 use super::{error_about, integer, needs_cluster_door, syntax_error};
 use crate::command::CommandError;
@@ -189,6 +190,7 @@ pub(super) fn client(session: &mut Session, name: &str, args: &[Bytes]) -> Reply
         }
         "list" => list(session, &args[2..]),
         "reply" => reply(session, &args[2]),
+        "unblock" => unblock(session, args),
         // Nothing is ever evicted here.
         "no-evict" => match args[2].to_ascii_lowercase().as_slice() {
             b"on" | b"off" => Reply::Ok,
@@ -242,6 +244,29 @@ fn reply(session: &mut Session, mode: &Bytes) -> Reply {
         _ => return syntax_error(),
     };
     Reply::Ok
+}
+
+/// Ends the wait of another connection. 1 also if that is served at this very moment.
+fn unblock(session: &Session, args: &[Bytes]) -> Reply {
+    let ended = match args {
+        [_, _, _] => Ended::TimedOut,
+        [_, _, _, reason] if reason.eq_ignore_ascii_case(b"timeout") => Ended::TimedOut,
+        [_, _, _, reason] if reason.eq_ignore_ascii_case(b"error") => Ended::Unblocked,
+        [_, _, _, _] => {
+            return Reply::error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
+        }
+        _ => {
+            let given = String::from_utf8_lossy(&args[1]);
+            return Reply::error(format!(
+                "ERR unknown subcommand or wrong number of arguments for '{given}'. Try CLIENT HELP."
+            ));
+        }
+    };
+    let Some(id) = integer(&args[2]) else {
+        return Reply::error("ERR value is not an integer or out of range");
+    };
+    let record = u64::try_from(id).ok().and_then(|id| session.shared.clients.find(id));
+    Reply::Int(i64::from(record.is_some_and(|record| record.end_wait(ended))))
 }
 
 fn list(session: &Session, filter: &[Bytes]) -> Reply {

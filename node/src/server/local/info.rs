@@ -146,14 +146,16 @@ fn flotilla(session: &Session) -> Fields {
 }
 
 fn clients(session: &Session) -> Fields {
-    let connected = session.shared.stats.clients.load(Ordering::Relaxed);
+    let stats = &session.shared.stats;
+    let connected = stats.clients.load(Ordering::Relaxed);
+    let waiting = stats.waiting.load(Ordering::Relaxed);
     fields([
         ("connected_clients", connected.to_string()),
         ("cluster_connections", "0".into()),
         ("maxclients", session.shared.config.clients_max.to_string()),
         ("client_recent_max_input_buffer", "0".into()),
         ("client_recent_max_output_buffer", "0".into()),
-        ("blocked_clients", "0".into()),
+        ("blocked_clients", waiting.to_string()),
         ("tracking_clients", "0".into()),
         ("clients_in_timeout_table", "0".into()),
     ])

@@ -1,14 +1,17 @@
 //! The server against a backend that keeps keys in a map, and against a real Redis.
 
 mod against_redis;
+mod blocking;
 mod limits;
 mod protocol;
 mod session;
 mod transactions;
+mod waiting;
 
 use super::backend::{Backend, Door, SessionView};
 use super::config::ServerConfig;
 use super::listener::Server;
+use super::patience::Patience;
 use crate::command::{Command, Id};
 use crate::group::transaction::{Transaction, Watch};
 use crate::resp::Reply;
@@ -75,6 +78,7 @@ impl Fake {
             Id::Mget => Reply::Array(command.keys().map(|key| get(&data, key)).collect()),
             Id::HgetAll => Reply::Map(vec![(Reply::bulk("f"), Reply::bulk("v"))]),
             Id::DbSize => Reply::Int(data.len() as i64),
+            _ if command.spec.is_blocking() => Reply::NullArray,
             _ => Reply::error("ERR the fake knows no such command"),
         }
     }
@@ -94,6 +98,15 @@ impl Backend for Fake {
             commands.iter().map(|command| self.answer(session.namespace, command)).collect()
         }
         .boxed()
+    }
+
+    fn wait(
+        self: Arc<Self>,
+        _: SessionView,
+        _: Command,
+        mut patience: Patience,
+    ) -> BoxFuture<'static, Option<Reply>> {
+        async move { patience.ended().await.reply() }.boxed()
     }
 
     fn may_queue(&self, _: SessionView, _: &Command) -> Result<(), Reply> {

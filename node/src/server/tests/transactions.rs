@@ -29,6 +29,15 @@ impl Backend for Real {
         async move { self.solo().exec(commands) }.boxed()
     }
 
+    fn wait(
+        self: Arc<Self>,
+        _: SessionView,
+        _: Command,
+        mut patience: Patience,
+    ) -> BoxFuture<'static, Option<Reply>> {
+        async move { patience.ended().await.reply() }.boxed()
+    }
+
     fn may_queue(&self, _: SessionView, command: &Command) -> Result<(), Reply> {
         let full = command.first_key().is_some_and(|key| key.starts_with(b"full"));
         if full { Err(Reply::error("ERR the disk is nearly full")) } else { Ok(()) }
@@ -115,7 +124,7 @@ async fn story(address: SocketAddr, hello: &str, steps: &[&str]) -> Vec<String> 
 
 impl Client {
     /// All bytes up to these, with them.
-    async fn until(&mut self, end: &str) -> String {
+    pub(super) async fn until(&mut self, end: &str) -> String {
         let mut text = Vec::new();
         let read = async {
             while !text.ends_with(end.as_bytes()) {
@@ -127,7 +136,7 @@ impl Client {
     }
 
     /// One reply, whole, as it is written.
-    async fn reply(&mut self) -> String {
+    pub(super) async fn reply(&mut self) -> String {
         let mut text = String::new();
         let mut left = 1;
         while left > 0 {
@@ -141,7 +150,10 @@ impl Client {
             left -= 1;
             text.push_str(&line);
             if line.starts_with('$') && !line.starts_with("$-") {
-                text.push_str(&self.until("\r\n").await);
+                let mut bytes = vec![0; count() + 2];
+                let read = self.0.read_exact(&mut bytes);
+                tokio::time::timeout(PATIENCE, read).await.expect(&line).expect(&line);
+                text.push_str(&String::from_utf8_lossy(&bytes));
             }
         }
         text
