@@ -37,8 +37,6 @@ const OVERRUN_KEYS: u64 = 4000;
 /// besides its block cache.
 const LARGE_ELEMENTS: u64 = 5_000_000;
 const LARGE_GROWTH_MIB: u64 = 300;
-/// Elements are asked for a thousand at a time.
-const LARGE_UNIT: u64 = 4000;
 /// A hunt exceeds it, so it must be little: the least that PD takes.
 const SMALL_BUDGET_MIB: u64 = 64;
 /// Kills of a storm, and of a join, unless told otherwise.
@@ -220,8 +218,8 @@ impl ChaosArgs {
     }
 
     fn large(&self) -> Large {
-        let elements = self.keys.unwrap_or(LARGE_ELEMENTS).next_multiple_of(LARGE_UNIT);
-        Large { elements, growth_max: LARGE_GROWTH_MIB * MIB, patience: self.settle() }
+        let elements = self.keys.unwrap_or(LARGE_ELEMENTS);
+        Large::new(elements, LARGE_GROWTH_MIB * MIB, self.settle())
     }
 
     fn join(&self) -> Join {

@@ -312,7 +312,7 @@ impl Inbound {
 mod tests {
     use super::*;
     use flotilla_topology::api::{GroupInfo, NamespaceInfo, NamespaceSpec};
-    use flotilla_topology::ids::{ClusterId, Epoch, Incarnation, NamespaceId};
+    use flotilla_topology::ids::{ClusterId, NamespaceId};
 
     fn map(partitions: u32, synced: bool) -> ClusterMap {
         let spec = NamespaceSpec { name: "default".into(), partitions, replicas: 1, synced };
@@ -327,18 +327,9 @@ mod tests {
             leader: None,
         };
         ClusterMap {
-            cluster: ClusterId(1),
-            name: "east".into(),
-            incarnation: Incarnation(1),
-            epoch: Epoch(1),
-            revision: 1,
-            nodes: vec![],
-            syncers: vec![],
             namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec, switched: false }],
             groups: (0..partitions).map(group).collect(),
-            peers: vec![],
-            mesh_version: 0,
-            backlog: Default::default(),
+            ..ClusterMap::new(ClusterId(1), "east")
         }
     }
 

@@ -125,7 +125,7 @@ mod tests {
     use crate::link::transport;
     use flotilla_node::tls::dev::Authority;
     use flotilla_topology::api::Standing;
-    use flotilla_topology::ids::{Epoch, Identity, Incarnation, Role};
+    use flotilla_topology::ids::{Identity, Incarnation, Role};
 
     fn peer(id: u8) -> PeerCluster {
         let name = format!("c{id}");
@@ -150,20 +150,7 @@ mod tests {
             }),
             peer,
         };
-        let mut map = ClusterMap {
-            cluster: ClusterId(1),
-            name: "east".into(),
-            incarnation: Incarnation(1),
-            epoch: Epoch(1),
-            revision: 1,
-            nodes: vec![],
-            syncers: vec![],
-            namespaces: vec![],
-            groups: vec![],
-            peers: vec![],
-            mesh_version: 1,
-            backlog: Default::default(),
-        };
+        let mut map = ClusterMap { mesh_version: 1, ..ClusterMap::new(ClusterId(1), "east") };
         let peers = Peers::default();
         let mut set = peers.set();
         map.peers = vec![peer(2), peer(3)];

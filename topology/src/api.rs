@@ -185,6 +185,26 @@ pub struct ClusterMap {
     pub backlog: BacklogBudget,
 }
 
+impl ClusterMap {
+    /// A cluster in its first life that has nothing yet.
+    pub fn new(cluster: ClusterId, name: &str) -> ClusterMap {
+        ClusterMap {
+            cluster,
+            name: name.to_owned(),
+            incarnation: Incarnation(1),
+            epoch: Epoch(1),
+            revision: 1,
+            nodes: Vec::new(),
+            syncers: Vec::new(),
+            namespaces: Vec::new(),
+            groups: Vec::new(),
+            peers: Vec::new(),
+            mesh_version: 0,
+            backlog: BacklogBudget::default(),
+        }
+    }
+}
+
 /// How much log a group keeps for a peer that lags; beyond either, the peer merges a full state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BacklogBudget {

@@ -5,6 +5,7 @@ use super::Report;
 use super::trial::{Settings, Trial};
 use super::world::{Rows, World};
 use crate::checkers::Violation;
+use crate::workload::words;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -59,23 +60,23 @@ impl Fate {
     }
 
     fn begin(self, key: &str) -> Vec<String> {
-        let words: &[&str] = match self {
+        let line: &[&str] = match self {
             Fate::TextStays | Fate::TextDeleted | Fate::TextEnds => &["SET", key, "value"],
             Fate::TextWrittenWithEnd => &["SET", key, "value", "PX", LIFE_MS],
             _ => &["HSET", key, "f", "value", "g", "other"],
         };
-        words.iter().map(|word| (*word).to_owned()).collect()
+        words(line)
     }
 
     fn end(self, key: &str) -> Vec<String> {
-        let words: &[&str] = match self {
+        let line: &[&str] = match self {
             Fate::TextDeleted | Fate::HashDeleted => &["DEL", key],
             Fate::TextEnds | Fate::HashEnds => &["PEXPIRE", key, REST_MS],
             Fate::FieldsDeleted => &["HDEL", key, "f", "g"],
             // Nothing is to be done: a look.
             Fate::TextStays | Fate::HashStays | Fate::TextWrittenWithEnd => &["EXISTS", key],
         };
-        words.iter().map(|word| (*word).to_owned()).collect()
+        words(line)
     }
 }
 

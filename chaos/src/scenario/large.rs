@@ -8,7 +8,7 @@ use crate::checkers::Violation;
 use crate::http;
 use crate::resp::{Client, Value};
 use crate::vitals::{Census, Vital, metric, resident_bytes};
-use crate::workload::Bulk;
+use crate::workload::{Bulk, words};
 use flotilla_topology::ids::Role;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -33,12 +33,20 @@ const QUESTION_MAX: Duration = Duration::from_secs(1);
 /// How large.
 #[derive(Debug, Clone, Copy)]
 pub struct Large {
-    /// Elements of each collection; a multiple of 1000.
-    pub elements: u64,
+    /// Elements of each collection, some thousands.
+    elements: u64,
     /// How much the memory of a node may grow, in bytes, besides its block cache.
-    pub growth_max: u64,
+    growth_max: u64,
     /// How long deleting the rows may take once the keys are deleted.
-    pub patience: Duration,
+    patience: Duration,
+}
+
+impl Large {
+    /// So many elements, rounded up: whole commands add them, and a range stands behind their middle.
+    pub fn new(elements: u64, growth_max: u64, patience: Duration) -> Large {
+        let elements = elements.max(1).next_multiple_of(2 * RANGE);
+        Large { elements, growth_max, patience }
+    }
 }
 
 /// The four collections.
@@ -48,10 +56,6 @@ enum Kind {
     Hash,
     SortedSet,
     List,
-}
-
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 impl Kind {
@@ -171,6 +175,10 @@ pub async fn large(world: &dyn World, seed: u64, size: &Large, settings: &Settin
     }
     trial.await_rows(before, began, size).await;
     let grown = memory.grown();
+    if grown.is_empty() {
+        let what = "no node has told how large its block cache is".to_owned();
+        trial.violation(Violation { invariant: INVARIANT, what });
+    }
     trial.tell(format!("memory grew, besides the block cache: {}", told(&grown)));
     for (node, bytes) in grown.into_iter().filter(|(_, bytes)| *bytes > size.growth_max) {
         let what =

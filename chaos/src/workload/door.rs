@@ -97,6 +97,6 @@ pub(super) fn meaning(reply: Value) -> Outcome {
 }
 
 /// A command from its words.
-pub(super) fn words(words: &[&str]) -> Vec<String> {
+pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }

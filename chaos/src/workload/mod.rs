@@ -25,6 +25,7 @@ mod tests;
 pub use bulk::{Bulk, text};
 pub use choice::Family;
 pub use door::Doorway;
+pub(crate) use door::words;
 pub use gate::{Gate, Pass, Shut};
 pub use graves::{Graves, GravesRan};
 pub use pairs::{Pairs, PairsRan};

@@ -24,6 +24,21 @@ pub(super) fn load_to_write(txn: &mut Txn<'_>, name: &Bytes, ty: Type) -> Result
     Ok(key)
 }
 
+/// The first of some keys that exists, for a write.
+pub(super) fn first_there<'n>(
+    txn: &mut Txn<'_>,
+    names: &'n [Bytes],
+    ty: Type,
+) -> Result<Option<(&'n Bytes, Key)>, Stop> {
+    for name in names {
+        let key = load_to_write(txn, name, ty)?;
+        if key.ty.is_some() {
+            return Ok(Some((name, key)));
+        }
+    }
+    Ok(None)
+}
+
 /// How many elements a key has; none if it does not exist.
 pub(super) fn size(txn: &Txn<'_>, key: &Key) -> io::Result<u64> {
     if key.ty.is_some() { txn.count(key) } else { Ok(0) }

@@ -113,7 +113,7 @@ pub fn decode_outcomes(payload: &Bytes) -> Result<Vec<Outcome>, DecodeError> {
     Ok(outcomes)
 }
 
-fn decode_name(input: &mut Decoder<'_>) -> Result<Option<String>, DecodeError> {
+pub(super) fn decode_name(input: &mut Decoder<'_>) -> Result<Option<String>, DecodeError> {
     input.option(|input| Ok(input.text(NAME_BYTES_MAX)?.to_owned()))
 }
 

@@ -19,6 +19,7 @@ pub use room::{NEXT_AFTER, ROOM_BYTES_MAX, WAITERS_MAX};
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::engine::view::{Rows, View};
 use crate::eval::{self, Txn};
+use crate::group::exec::decode_name;
 use crate::group::leader::{Leader, LeaderClock};
 use crate::model::Type;
 use bytes::Bytes;
@@ -32,8 +33,6 @@ const VERSION: u8 = 1;
 pub const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Keys of one poll.
 pub const WAIT_KEYS_MAX: usize = 1024;
-/// Longest node name on the wire.
-const NAME_BYTES_MAX: usize = 256;
 
 /// One poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,9 +144,7 @@ impl Told {
         let told = match input.u8()? {
             READY => Told::Ready(input.bytes(usize::MAX)?),
             NOTHING => Told::Nothing,
-            NOT_LEADER => Told::NotLeader {
-                leader: input.option(|input| input.text(NAME_BYTES_MAX).map(str::to_owned))?,
-            },
+            NOT_LEADER => Told::NotLeader { leader: decode_name(&mut input)? },
             FULL => Told::Full,
             _ => return Err(unknown),
         };

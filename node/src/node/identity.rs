@@ -31,6 +31,13 @@ pub struct DirectoryIdentity {
     pub partitions: Option<u32>,
 }
 
+impl DirectoryIdentity {
+    /// Groups of a standalone node.
+    pub fn partitions(&self) -> u32 {
+        self.partitions.unwrap_or(PARTITIONS_DEFAULT)
+    }
+}
+
 /// The directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -99,7 +106,7 @@ pub fn open(
             found.node, found.cluster
         )));
     }
-    let has = found.partitions.unwrap_or(PARTITIONS_DEFAULT);
+    let has = found.partitions();
     if let Some(wanted) = partitions.filter(|wanted| *wanted != has) {
         return Err(foreign(format!(
             "was made with {has} partitions, not with {wanted}: leave --partitions out, or name an \

@@ -149,8 +149,7 @@ impl Node {
         };
         let stop = CancellationToken::new();
         if standalone {
-            let partitions = identity.partitions.unwrap_or(identity::PARTITIONS_DEFAULT);
-            let map = standalone::map(&config, &addresses, partitions);
+            let map = standalone::map(&config, &addresses, identity.partitions());
             standalone::serve(map, &places, &keeper, stop.clone());
         } else if let Some(tls) = &tls {
             let info = node_info(&config, &addresses);

@@ -6,7 +6,7 @@ use crate::router::Places;
 use flotilla_topology::api::{
     ClusterMap, GroupInfo, NamespaceInfo, NamespaceSpec, NodeAddresses, NodeInfo, ReplicaInfo,
 };
-use flotilla_topology::ids::{Epoch, GroupId, Incarnation, NamespaceId, ReplicaId};
+use flotilla_topology::ids::{GroupId, NamespaceId, ReplicaId};
 use flotilla_topology::slot::SlotRange;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -36,18 +36,10 @@ pub fn map(config: &Config, addresses: &NodeAddresses, partitions: u32) -> Clust
         }
     };
     ClusterMap {
-        cluster: config.cluster,
-        name: config.name.clone(),
-        incarnation: Incarnation(1),
-        epoch: Epoch(1),
-        revision: 1,
         nodes: vec![node],
-        syncers: Vec::new(),
         namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec, switched: false }],
         groups: (0..partitions).map(group).collect(),
-        peers: Vec::new(),
-        mesh_version: 0,
-        backlog: Default::default(),
+        ..ClusterMap::new(config.cluster, &config.name)
     }
 }
 

@@ -196,7 +196,7 @@ mod tests {
     use super::*;
     use crate::resp::Protocol;
     use flotilla_topology::api::{GroupInfo, NamespaceInfo, NamespaceSpec};
-    use flotilla_topology::ids::{ClusterId, Epoch, Incarnation};
+    use flotilla_topology::ids::ClusterId;
     use flotilla_topology::slot::SlotRange;
 
     /// Namespace 1 is synced, namespace 2 is not; both have two groups.
@@ -217,18 +217,9 @@ mod tests {
             leader: None,
         };
         ClusterMap {
-            cluster: ClusterId(1),
-            name: "east".into(),
-            incarnation: Incarnation(1),
-            epoch: Epoch(1),
-            revision: 1,
-            nodes: vec![],
-            syncers: vec![],
             namespaces: vec![namespace(1, true), namespace(2, false)],
             groups: (1..=4).map(group).collect(),
-            peers: vec![],
-            mesh_version: 0,
-            backlog: Default::default(),
+            ..ClusterMap::new(ClusterId(1), "east")
         }
     }
 

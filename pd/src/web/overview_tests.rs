@@ -5,7 +5,7 @@ use flotilla_topology::api::{
     ClusterMap, GroupInfo, LinkAudit, NodeAddresses, NodeInfo, PeerCluster, ReplicaInfo,
     ReplicaStatus,
 };
-use flotilla_topology::ids::{Epoch, Incarnation, LogId, NamespaceId};
+use flotilla_topology::ids::{LogId, NamespaceId};
 use flotilla_topology::slot::SlotRange;
 
 const EAST: ClusterId = ClusterId(1);
@@ -45,11 +45,6 @@ fn status(id: ClusterId, peer: ClusterId, links: Vec<LinkStatus>) -> ClusterStat
     };
     ClusterStatus {
         map: ClusterMap {
-            cluster: id,
-            name: String::new(),
-            incarnation: Incarnation(1),
-            epoch: Epoch(1),
-            revision: 1,
             nodes: vec![NodeInfo {
                 name: "n1".into(),
                 datacenter: "dc".into(),
@@ -57,8 +52,6 @@ fn status(id: ClusterId, peer: ClusterId, links: Vec<LinkStatus>) -> ClusterStat
                 advertise: Default::default(),
                 alive: true,
             }],
-            syncers: Vec::new(),
-            namespaces: Vec::new(),
             groups: vec![group(1), group(2)],
             peers: vec![PeerCluster {
                 id: peer,
@@ -68,7 +61,7 @@ fn status(id: ClusterId, peer: ClusterId, links: Vec<LinkStatus>) -> ClusterStat
                 ..PeerCluster::default()
             }],
             mesh_version: 1,
-            backlog: Default::default(),
+            ..ClusterMap::new(id, "")
         },
         replicas: vec![leads(1), leads(2)],
         links,

@@ -25,7 +25,7 @@ use flotilla_topology::api::{
     PeerCluster, ReplicaInfo, View,
 };
 use flotilla_topology::ids::{
-    ClusterId, Epoch, GroupId, Identity, Incarnation, LogId, NamespaceId, Origin, ReplicaId, Role,
+    ClusterId, GroupId, Identity, Incarnation, LogId, NamespaceId, Origin, ReplicaId, Role,
 };
 use flotilla_topology::slot::{Slot, SlotRange};
 use flotilla_topology::stamp::Stamp;

@@ -62,10 +62,10 @@ pub async fn run(
         // The log behind the cut must stay until the peer has come past it.
         pin(&leaders, &floor).await?;
         let wire = open(&link, &route).await?;
-        let (route, leaders, kept, progress) = (&route, &leaders, &kept, &progress);
+        let (route, progress) = (&route, &progress);
         let sending = Sending { route, kept, wire, progress, under_way: 0, covers: false };
         match sending.run(state).await {
-            Ok(()) => return pin(leaders, &LinkFloor { merged: Some(request), ..floor }).await,
+            Ok(()) => return pin(&leaders, &LinkFloor { merged: Some(request), ..floor }).await,
             Err(Ended::Older(cursor)) => after = cursor,
             Err(Ended::Failed(reason)) => return Err(reason),
         }
@@ -171,7 +171,7 @@ impl From<LinkError> for Ended {
 
 struct Sending<'a> {
     route: &'a Route,
-    kept: &'a KeptCut,
+    kept: KeptCut,
     wire: Wire,
     progress: &'a watch::Sender<MergeProgress>,
     /// Chunks that are not merged yet.

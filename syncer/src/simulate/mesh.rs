@@ -102,6 +102,11 @@ impl Mesh {
         (0..self.standing.len()).filter(|at| self.standing[*at] == Standing::Live).collect()
     }
 
+    /// The same without one.
+    fn others(&self, cluster: usize) -> Vec<usize> {
+        self.live().into_iter().filter(|at| *at != cluster).collect()
+    }
+
     /// Whether a cluster is given up.
     pub(super) fn is_apart(&self) -> bool {
         self.away().next().is_some()
@@ -146,10 +151,10 @@ impl World {
         // Two that are away at once find what one that is away cannot.
         let fence = if away.is_empty() { 20 } else { 50 };
         if !away.is_empty() && (live.len() < 2 || self.dice.chance(25)) {
-            let cluster = away[self.dice.roll(away.len())];
+            let cluster = self.dice.pick(&away);
             self.begin_return(cluster);
         } else if live.len() > 1 && self.dice.chance(fence) {
-            let cluster = live[self.dice.roll(live.len())];
+            let cluster = self.dice.pick(&live);
             self.begin_fence(cluster);
         }
     }
@@ -160,7 +165,7 @@ impl World {
         if self.taste.fences > 0 && self.mesh.moving.is_none() {
             let live = self.mesh.live();
             if live.len() > 2 && self.dice.chance(50) {
-                let cluster = live[self.dice.roll(live.len())];
+                let cluster = self.dice.pick(&live);
                 self.begin_fence(cluster);
             }
         }
@@ -170,21 +175,24 @@ impl World {
     fn end_moves(&mut self) -> Step<bool> {
         for _ in 0..MOVES_MAX {
             if self.mesh.moving.is_none() {
-                return Ok(self.mesh.is_apart());
+                break;
             }
             self.advance();
         }
-        let Some(moving) = &self.mesh.moving else { return Ok(self.mesh.is_apart()) };
-        let (cluster, phase, pairs) = (moving.cluster, moving.phase, &moving.pairs);
-        let what = format!("cluster {cluster}, {phase:?}: not merged, from and to: {pairs:?}");
-        Err(Broken { invariant: "stuck", what })
+        match &self.mesh.moving {
+            None => Ok(self.mesh.is_apart()),
+            Some(Moving { cluster, phase, pairs, .. }) => Err(Broken {
+                invariant: "stuck",
+                what: format!("cluster {cluster}, {phase:?}: not merged, from and to: {pairs:?}"),
+            }),
+        }
     }
 
     /// Whatever is under way ends, and everybody comes back.
     pub(super) fn settle_mesh(&mut self) -> Step {
         while self.end_moves()? {
             let away: Vec<usize> = self.mesh.away().collect();
-            let cluster = away[self.dice.roll(away.len())];
+            let cluster = self.dice.pick(&away);
             self.begin_return(cluster);
         }
         Ok(())
@@ -233,7 +241,8 @@ impl World {
         let slots = KEYS.iter().map(|key| Slot::of(key.as_bytes()));
         let seen = slots.map(|slot| {
             let levels = others.iter().map(|own| {
-                let (source, at) = (self.group_of(cluster, slot), self.group_of(*own, slot));
+                let group = |cluster: usize| &self.clusters[cluster][self.group_of(cluster, slot)];
+                let (source, at) = (group(cluster), group(*own));
                 let shared = source.context.slots.common(&at.context.slots);
                 let shared = shared.expect("both have the slot");
                 let of = |other: &usize| {
@@ -247,11 +256,6 @@ impl World {
             (slot, levels.min().unwrap_or(Stamp::ZERO))
         });
         seen.collect()
-    }
-
-    fn group_of(&self, cluster: usize, slot: Slot) -> &SimGroup {
-        let mut groups = self.clusters[cluster].iter();
-        groups.find(|group| group.context.slots.contains(slot)).expect("every slot has a group")
     }
 
     fn begin_return(&mut self, cluster: usize) {
@@ -268,8 +272,7 @@ impl World {
             }
         }
         self.tell(|| format!("cluster {cluster} returns"));
-        let mut others = self.mesh.live();
-        others.retain(|at| *at != cluster);
+        let others = self.mesh.others(cluster);
         // A cluster that counts again is sent states before it knows that it is in another life.
         let pairs = self.pairs(&others, &[cluster]);
         self.enter(cluster, Phase::Returning, pairs);
@@ -283,8 +286,7 @@ impl World {
     fn advance(&mut self) {
         let Some(moving) = &self.mesh.moving else { return };
         let (cluster, phase) = (moving.cluster, moving.phase);
-        let mut others = self.mesh.live();
-        others.retain(|at| *at != cluster);
+        let others = self.mesh.others(cluster);
         let told = match phase {
             Phase::Barring => self.tell_set(&others),
             Phase::Returning => {
@@ -310,6 +312,7 @@ impl World {
             Phase::Levelling => self.mesh.moving = None,
             Phase::Returning => {
                 let back = self.pairs(&[cluster], &others);
+                self.tell(|| format!("cluster {cluster}: {:?}", Phase::Exchanging));
                 if let Some(moving) = &mut self.mesh.moving {
                     moving.phase = Phase::Exchanging;
                     if !flaws::has(Flaw::NoReissue) {

@@ -55,6 +55,42 @@ pub(super) struct Taste {
     max_skew_ms: u64,
 }
 
+impl Taste {
+    /// That of a history with so many clusters. `parks`: what is ahead in time is.
+    fn new(dice: &mut Dice, count: usize, fences: usize, parks: bool) -> Taste {
+        let pairs = (0..count * count).map(|pair| (pair / count, pair % count));
+        let dead = (fences == 0 && count == 3 && dice.chance(12)).then(|| {
+            let from = dice.roll(count);
+            Dead { from, to: (from + 1 + dice.roll(count - 1)) % count }
+        });
+        // A link that is all but dead hides one cluster's doings from one.
+        let (slow, slow_pace) = match &dead {
+            Some(dead) => (BTreeSet::from([(dead.to, dead.from)]), 0),
+            None if dice.chance(25) => (pairs.filter(|_| dice.chance(15)).collect(), 1),
+            None => (pairs.filter(|_| dice.chance(35)).collect(), 20),
+        };
+        let mixes = match dead {
+            Some(_) => (0..count).map(|_| Mix::of_one(dice)).collect(),
+            None => vec![Mix::new(dice); count],
+        };
+        Taste {
+            mixes,
+            keys: if dead.is_some() { 1 } else { 1 + dice.roll(3) },
+            writes: 10 + dice.roll(20),
+            upkeep: dice.pick(&[6, 14, 26]),
+            slow,
+            slow_pace,
+            dead,
+            merges: dice.pick(&[0, 12, 12, 12, 36]),
+            merge_pace: dice.pick(&[100, 100, 20]),
+            syncers: 1 + dice.roll(2),
+            fences,
+            refusals: dice.chance(30),
+            max_skew_ms: if parks { 2 } else { SKEW_NEVER_MS },
+        }
+    }
+}
+
 /// What all have settled but one, which has not heard of it: a link that is dead while all others are
 /// well. Each cluster does one thing to the same key, and soon nothing more; states travel only against
 /// that link.
@@ -109,36 +145,7 @@ impl World {
             0 => 2 + dice.roll(2) + usize::from(dice.chance(8)),
             _ => dice.pick(&[2, 3, 3, 3, 4]),
         };
-        let pairs = (0..count * count).map(|pair| (pair / count, pair % count));
-        let dead = (fences == 0 && count == 3 && dice.chance(12)).then(|| {
-            let from = dice.roll(count);
-            Dead { from, to: (from + 1 + dice.roll(count - 1)) % count }
-        });
-        // A link that is all but dead hides one cluster's doings from one.
-        let (slow, slow_pace) = match &dead {
-            Some(dead) => (BTreeSet::from([(dead.to, dead.from)]), 0),
-            None if dice.chance(25) => (pairs.filter(|_| dice.chance(15)).collect(), 1),
-            None => (pairs.filter(|_| dice.chance(35)).collect(), 20),
-        };
-        let mixes = match dead {
-            Some(_) => (0..count).map(|_| Mix::of_one(&mut dice)).collect(),
-            None => vec![Mix::new(&mut dice); count],
-        };
-        let taste = Taste {
-            mixes,
-            keys: if dead.is_some() { 1 } else { 1 + dice.roll(3) },
-            writes: 10 + dice.roll(20),
-            upkeep: dice.pick(&[6, 14, 26]),
-            slow,
-            slow_pace,
-            dead,
-            merges: dice.pick(&[0, 12, 12, 12, 36]),
-            merge_pace: dice.pick(&[100, 100, 20]),
-            syncers: 1 + dice.roll(2),
-            fences,
-            refusals: dice.chance(30),
-            max_skew_ms: if seed.is_multiple_of(3) { 2 } else { SKEW_NEVER_MS },
-        };
+        let taste = Taste::new(&mut dice, count, fences, seed.is_multiple_of(3));
         let mut partitions = vec![1u32, 2, 3, 2];
         for last in (1..4).rev() {
             partitions.swap(last, dice.roll(last + 1));
@@ -204,6 +211,13 @@ impl World {
     pub(super) fn groups(&self) -> Vec<(usize, usize)> {
         let each = self.clusters.iter().enumerate();
         each.flat_map(|(cluster, groups)| (0..groups.len()).map(move |g| (cluster, g))).collect()
+    }
+
+    /// Which group of a cluster has a slot, by its place.
+    pub(super) fn group_of(&self, cluster: usize, slot: Slot) -> usize {
+        let mut groups = self.clusters[cluster].iter();
+        let place = groups.position(|group| group.context.slots.contains(slot));
+        place.expect("every slot has a group")
     }
 
     pub(super) fn clock(&self, at: (usize, usize)) -> LeaderClock {
@@ -306,9 +320,7 @@ impl World {
     fn write(&mut self, cluster: usize) -> Step {
         let key = KEYS[self.dice.roll(self.taste.keys)];
         let slot = Slot::of(key.as_bytes());
-        let groups = &self.clusters[cluster];
-        let group = groups.iter().position(|group| group.context.slots.contains(slot));
-        let at = (cluster, group.expect("every slot has a group"));
+        let at = (cluster, self.group_of(cluster, slot));
         let line = self.taste.mixes[cluster].command(&mut self.dice, key, self.now_ms);
         let clock = self.clock(at);
         let group = &mut self.clusters[at.0][at.1];

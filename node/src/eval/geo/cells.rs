@@ -37,6 +37,16 @@ struct Bounds {
 }
 
 impl Bounds {
+    /// So many degrees to the north and south, and to the east and west.
+    fn around(middle: Place, up: f64, aside: f64) -> Bounds {
+        Bounds {
+            south: middle.latitude - up,
+            north: middle.latitude + up,
+            west: middle.longitude - aside,
+            east: middle.longitude + aside,
+        }
+    }
+
     fn has_all_longitudes(self) -> bool {
         self.east - self.west >= 2.0 * LONGITUDE_MAX
     }
@@ -94,12 +104,7 @@ impl Shape {
         };
         let (up, aside) =
             (up.to_degrees() + ROUNDING_DEGREES, aside.to_degrees() + ROUNDING_DEGREES);
-        Bounds {
-            south: middle.latitude - up,
-            north: middle.latitude + up,
-            west: middle.longitude - aside,
-            east: middle.longitude + aside,
-        }
+        Bounds::around(middle, up, aside)
     }
 
     fn bounds_of_redis(self, middle: Place) -> Bounds {
@@ -111,12 +116,7 @@ impl Shape {
         let up = degrees(up / EARTH_METERS);
         let edge = if middle.latitude < 0.0 { middle.latitude - up } else { middle.latitude + up };
         let aside = degrees(aside / EARTH_METERS / edge.to_radians().cos());
-        Bounds {
-            south: middle.latitude - up,
-            north: middle.latitude + up,
-            west: middle.longitude - aside,
-            east: middle.longitude + aside,
-        }
+        Bounds::around(middle, up, aside)
     }
 
     fn steps_of_redis(self, middle: Place) -> u32 {

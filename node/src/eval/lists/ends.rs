@@ -2,7 +2,7 @@
 
 use super::super::args::{Outcome, Stop};
 use super::super::blocking::timeout;
-use super::super::collection::{Budget, counted_keys, pop_count, positive};
+use super::super::collection::{Budget, counted_keys, first_there, pop_count, positive};
 use super::super::txn::{Key, Txn};
 use super::{Side, edge, load, load_to_write, position};
 use crate::engine::order::Span;
@@ -92,16 +92,10 @@ fn take_of_first<'n>(
     side: Side,
     count: u64,
 ) -> Result<Option<(&'n Bytes, Vec<Bytes>)>, Stop> {
-    for name in names {
-        let mut key = load_to_write(txn, name)?;
-        if key.ty.is_none() {
-            continue;
-        }
-        let values = take(txn, &mut key, side, count)?;
-        txn.save_or_drop(key)?;
-        return Ok(Some((name, values)));
-    }
-    Ok(None)
+    let Some((name, mut key)) = first_there(txn, names, Type::List)? else { return Ok(None) };
+    let values = take(txn, &mut key, side, count)?;
+    txn.save_or_drop(key)?;
+    Ok(Some((name, values)))
 }
 
 /// LMPOP, by what stands behind its name; BLMPOP if it has a timeout.

@@ -2,11 +2,12 @@
 
 use super::super::args::{Outcome, Stop, is};
 use super::super::blocking::timeout;
-use super::super::collection::{self, Budget, counted_keys, pop_count, positive};
+use super::super::collection::{self, Budget, counted_keys, first_there, pop_count, positive};
 use super::super::order::Entry;
 use super::super::txn::{Key, Txn};
 use super::{End, load_to_write, pair};
 use crate::engine::order::Span;
+use crate::model::Type;
 use crate::resp::Reply;
 use bytes::Bytes;
 
@@ -49,13 +50,8 @@ fn pop_of_first<'n>(
     end: End,
     count: u64,
 ) -> Result<Option<(&'n Bytes, Vec<Entry>)>, Stop> {
-    for name in names {
-        let key = load_to_write(txn, name)?;
-        if key.ty.is_some() {
-            return Ok(Some((name, pop(txn, key, end, count)?)));
-        }
-    }
-    Ok(None)
+    let Some((name, key)) = first_there(txn, names, Type::SortedSet)? else { return Ok(None) };
+    Ok(Some((name, pop(txn, key, end, count)?)))
 }
 
 /// ZMPOP, by what stands behind its name; BZMPOP if it has a timeout.

@@ -20,7 +20,7 @@ use flotilla_topology::api::{
     ClusterMap, GroupInfo, LeaderHint, NamespaceInfo, NamespaceSpec, NodeAddresses, NodeInfo,
     ReplicaInfo,
 };
-use flotilla_topology::ids::{ClusterId, Epoch, GroupId, Incarnation, NamespaceId, ReplicaId};
+use flotilla_topology::ids::{ClusterId, Epoch, GroupId, NamespaceId, ReplicaId};
 use flotilla_topology::slot::SlotRange;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -192,21 +192,15 @@ fn map() -> ClusterMap {
     };
     let spec = NamespaceSpec { name: "default".into(), partitions: 2, replicas: 3, synced: true };
     ClusterMap {
-        cluster: ClusterId(1),
-        name: "east".into(),
-        incarnation: Incarnation(1),
         epoch: Epoch(5),
         revision: 9,
         nodes: vec![node("n1", 7000), node("n2", 7010), node("n3", 7020)],
-        syncers: vec![],
         namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec, switched: false }],
         groups: vec![
             group(2, SlotRange::partition(1, 2), "n2", "n3"),
             group(1, SlotRange::partition(0, 2), "n1", "n2"),
         ],
-        peers: vec![],
-        mesh_version: 0,
-        backlog: Default::default(),
+        ..ClusterMap::new(ClusterId(1), "east")
     }
 }
 

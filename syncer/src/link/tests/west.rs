@@ -105,11 +105,6 @@ fn west_map(rpc: SocketAddr, partitions: u32) -> ClusterMap {
     let spec = NamespaceSpec { name: "default".into(), partitions, replicas: 1, synced: true };
     let addresses = NodeAddresses { rpc: rpc.to_string(), ..NodeAddresses::default() };
     ClusterMap {
-        cluster: WEST,
-        name: "west".into(),
-        incarnation: Incarnation(1),
-        epoch: Epoch(1),
-        revision: 1,
         nodes: vec![NodeInfo {
             name: "n1".into(),
             datacenter: "west".into(),
@@ -117,12 +112,9 @@ fn west_map(rpc: SocketAddr, partitions: u32) -> ClusterMap {
             advertise: Default::default(),
             alive: true,
         }],
-        syncers: vec![],
         namespaces: vec![NamespaceInfo { id: NamespaceId(1), spec, switched: false }],
         groups: (0..partitions).map(group).collect(),
-        peers: vec![],
-        mesh_version: 0,
-        backlog: Default::default(),
+        ..ClusterMap::new(WEST, "west")
     }
 }
 

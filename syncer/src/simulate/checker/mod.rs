@@ -337,10 +337,9 @@ impl World {
             let slot = Slot::of(key.as_bytes());
             for ms in [now, now + 1, now + 3, now + 100] {
                 let want = self.checker.history.shows(key.as_bytes(), ms);
-                for (place, groups) in self.clusters.iter_mut().enumerate() {
-                    let owns = |group: &SimGroup| group.context.slots.contains(slot);
-                    let at = groups.iter().position(owns).expect("every slot has a group");
-                    let shown = commands::look_at(&mut groups[at], key, ms);
+                for place in 0..self.clusters.len() {
+                    let at = self.group_of(place, slot);
+                    let shown = commands::look_at(&mut self.clusters[place][at], key, ms);
                     let came = self.checker.history.shows_at((place, at), key.as_bytes(), ms);
                     if came != want {
                         return broken(&format!(
