@@ -49,17 +49,47 @@ impl Txn<'_> {
         range: Range<Bytes>,
         reverse: bool,
     ) -> impl Iterator<Item = io::Result<(Bytes, Bytes)>> {
-        let (prefix, floor) = (keys::element(key.slot, &key.name, ty, b"").len(), key.floor);
-        self.view.scan(range, reverse).filter_map(move |row| {
-            let (row, value) = match row {
-                Ok(row) => row,
-                Err(error) => return Some(Err(error)),
-            };
-            match self.read_element(&value) {
-                Ok(element) => Some(Ok((row.slice(prefix..), element.value(floor)?))),
-                Err(error) => Some(Err(error)),
-            }
+        self.rows_of(key, ty, range, reverse).filter_map(|row| match row {
+            Ok((name, value)) => Some(Ok((name, value?))),
+            Err(error) => Some(Err(error)),
         })
+    }
+
+    /// All elements in a range of rows of the type, also those that are not visible: these without a
+    /// value.
+    fn rows_of(
+        &self,
+        key: &Key,
+        ty: Type,
+        range: Range<Bytes>,
+        reverse: bool,
+    ) -> impl Iterator<Item = io::Result<(Bytes, Option<Bytes>)>> {
+        let (prefix, floor) = (keys::element(key.slot, &key.name, ty, b"").len(), key.floor);
+        self.view.scan(range, reverse).map(move |row| {
+            let (row, value) = row?;
+            Ok((row.slice(prefix..), self.read_element(&value)?.value(floor)))
+        })
+    }
+
+    /// The rows of elements of a visible key whose names are in a span, in order of the names; no value
+    /// for what is not visible.
+    pub(super) fn element_rows(
+        &self,
+        key: &Key,
+        span: Span,
+    ) -> impl Iterator<Item = io::Result<(Bytes, Option<Bytes>)>> {
+        let (ty, range) = Self::range_of(key, span);
+        self.rows_of(key, ty, range, false)
+    }
+
+    fn range_of(key: &Key, span: Span) -> (Type, Range<Bytes>) {
+        let ty = Self::type_of(key);
+        let mut range = keys::elements_of_type(key.slot, &key.name, ty);
+        range.start = keys::element(key.slot, &key.name, ty, &span.start);
+        if let Some(end) = &span.end {
+            range.end = keys::element(key.slot, &key.name, ty, end);
+        }
+        (ty, range)
     }
 
     /// Visible elements of a visible key whose names are in a span, in order of the names.
@@ -69,21 +99,14 @@ impl Txn<'_> {
         span: Span,
         reverse: bool,
     ) -> impl Iterator<Item = io::Result<(Bytes, Bytes)>> {
-        let ty = Self::type_of(key);
-        let mut range = keys::elements_of_type(key.slot, &key.name, ty);
-        range.start = keys::element(key.slot, &key.name, ty, &span.start);
-        if let Some(end) = &span.end {
-            range.end = keys::element(key.slot, &key.name, ty, end);
-        }
+        let (ty, range) = Self::range_of(key, span);
         self.visible(key, ty, range, reverse)
     }
 
     /// The first visible element whose name is not below this one.
     pub(super) fn first_from(&self, key: &Key, name: &[u8]) -> io::Result<Option<(Bytes, Bytes)>> {
-        let ty = Self::type_of(key);
-        let mut range = keys::elements_of_type(key.slot, &key.name, ty);
-        range.start = keys::element(key.slot, &key.name, ty, name);
-        self.visible(key, ty, range, false).next().transpose()
+        let start = Bytes::copy_from_slice(name);
+        self.fields_in(key, Span { start, end: None }, false).next().transpose()
     }
 
     /// The first or the last visible element whose name begins so.

@@ -219,4 +219,30 @@ impl Txn<'_> {
         let over = usize::try_from(over).unwrap_or(usize::MAX);
         Ok(self.in_order(key, &span, reverse).skip(over))
     }
+
+    /// The visible elements of a visible key that are in a span, but the first `over` of them.
+    pub(super) fn in_span_from<'t>(
+        &'t self,
+        key: &'t Key,
+        span: &Span,
+        over: usize,
+        reverse: bool,
+    ) -> io::Result<Box<dyn Iterator<Item = io::Result<Entry>> + 't>> {
+        let order = key.ty.map(|ty| order_of(key, ty));
+        if let Some(order) = order.filter(|_| over as u64 > FEW)
+            && self.counted(key, order)?.is_some()
+        {
+            let beside = match (reverse, &span.end) {
+                (true, Some(end)) => Some(Span { start: end.clone(), end: None }),
+                (true, None) => None,
+                (false, _) => Some(Span::before(span.start.clone())),
+            };
+            let beside = beside.map_or(Ok(0), |span| self.entries(order, LEVELS, &span))?;
+            let among = self.entries(order, LEVELS, span)?;
+            let left = usize::try_from(among).unwrap_or(usize::MAX).saturating_sub(over);
+            let rank = beside.saturating_add(over as u64);
+            return Ok(Box::new(self.in_order_from(key, rank, reverse)?.take(left)));
+        }
+        Ok(Box::new(self.in_order(key, span, reverse).skip(over)))
+    }
 }

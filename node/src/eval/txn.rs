@@ -8,6 +8,7 @@
 //! * A write that creates a key voids the expiry that an emptied one may have left.
 //! * A passed expiry is never made a floor: it hides by itself.
 
+use super::marks::ScanMarks;
 use super::order::order_of;
 use crate::codec::DecodeError;
 use crate::engine::keys::{self, RowKey};
@@ -51,6 +52,8 @@ pub struct EvalContext {
 pub struct Txn<'a> {
     pub(super) view: View<'a>,
     pub(super) context: EvalContext,
+    /// Where scans of this replica stand, if it remembers.
+    pub(super) marks: Option<&'a ScanMarks>,
     needs_tick: Cell<bool>,
     wrote: bool,
 }
@@ -99,7 +102,12 @@ pub(super) fn corrupt(error: DecodeError) -> io::Error {
 impl<'a> Txn<'a> {
     /// Starts one command on a view.
     pub fn new(view: View<'a>, context: EvalContext) -> Txn<'a> {
-        Txn { view, context, needs_tick: Cell::new(false), wrote: false }
+        Txn { view, context, marks: None, needs_tick: Cell::new(false), wrote: false }
+    }
+
+    /// The same with a memory of where scans stand: without it each step looks for its place.
+    pub fn with_marks(self, marks: &'a ScanMarks) -> Txn<'a> {
+        Txn { marks: Some(marks), ..self }
     }
 
     /// Whether a key was found ended that applied state does not know to have ended: before the

@@ -72,6 +72,7 @@ use crate::engine::keys;
 use crate::engine::rocks::Engine;
 use crate::engine::rows::TabletRows;
 use crate::engine::view::{Overlay, Rows, View};
+use crate::eval::ScanMarks;
 use crate::group::evaluator::Evaluator;
 use crate::group::exec::{Barrier, Outcome};
 use crate::group::live::LiveSet;
@@ -142,6 +143,7 @@ pub struct Group {
     applied: watch::Receiver<AppliedState>,
     skew: Arc<Mutex<SkewLimit>>,
     work: mpsc::Sender<Work>,
+    scans: ScanMarks,
 }
 
 impl Group {
@@ -168,7 +170,8 @@ impl Group {
         );
         tokio::spawn(evaluator.drive());
         let status = raft.watch();
-        Arc::new(Group { context, replica, raft, engine, status, applied, skew, work })
+        let scans = ScanMarks::default();
+        Arc::new(Group { context, replica, raft, engine, status, applied, skew, work, scans })
     }
 
     /// Where the applied state is.

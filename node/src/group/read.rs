@@ -84,7 +84,8 @@ impl Group {
             let applied_ms = applied.clock.ms();
             let mut context = eval_context(&self.context, synced, Stamp::ZERO, now_ms, applied_ms);
             context.chance = rand::random();
-            let mut txn = Txn::new(View::new(rows.as_ref(), &mut overlay), context);
+            let view = View::new(rows.as_ref(), &mut overlay);
+            let mut txn = Txn::new(view, context).with_marks(&self.scans);
             let reply = eval::command(&mut txn, command)?;
             bytes += reply.size();
             replies.push(reply);

@@ -36,6 +36,11 @@ impl Mix {
         Mix { favours: dice.pick(&[15, 16, 17]), down: false }
     }
 
+    /// A set is added to.
+    pub const FILLS_SET: Mix = Mix { favours: 17, down: false };
+    /// Nothing is done.
+    pub const RESTS: Mix = Mix { favours: 18, down: false };
+
     /// A command on `key`.
     pub fn command(self, dice: &mut Dice, key: &str, now_ms: u64) -> String {
         let one = matches!(self.favours, 1..4 | 15..18);
@@ -60,6 +65,7 @@ impl Mix {
             15 => &[10],
             16 => &[13],
             17 => &[22],
+            18 => &[20],
             _ => &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21],
         };
         match dice.pick(of) {

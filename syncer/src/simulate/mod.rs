@@ -28,6 +28,8 @@ mod commands;
 
 mod counters;
 
+mod dead;
+
 mod dice;
 
 mod group;
@@ -77,6 +79,7 @@ fn history(world: &mut World, only: Option<&str>) -> Result<(), Broken> {
         Err(broken) if only.is_some_and(|only| only != broken.invariant) => Ok(false),
         step => step.map(|()| true),
     };
+    heed(world.before_it_dies())?;
     let (steps, writes) = world.length();
     for step in 0..steps {
         heed(world.step(step < writes))?;

@@ -2,9 +2,10 @@
 
 use super::checker::Checker;
 use super::commands::{self, KEYS, Mix};
+use super::dead::Dead;
 use super::dice::Dice;
 use super::group::SimGroup;
-use super::link::{Call, Pending, Tenure};
+use super::link::{Call, Pending, Route, Tenure};
 use super::merge::Merge;
 use super::mesh::Mesh;
 use super::oracle::Oracle;
@@ -42,7 +43,7 @@ pub(super) struct Taste {
     pub(super) slow: BTreeSet<(usize, usize)>,
     /// How often something goes over one of those, in percent.
     pub(super) slow_pace: usize,
-    dead: Option<Dead>,
+    pub(super) dead: Option<Dead>,
     /// Weight of merges.
     pub(super) merges: usize,
     /// How often a merge goes on, in percent.
@@ -59,18 +60,15 @@ impl Taste {
     /// That of a history with so many clusters. `parks`: what is ahead in time is.
     fn new(dice: &mut Dice, count: usize, fences: usize, parks: bool) -> Taste {
         let pairs = (0..count * count).map(|pair| (pair / count, pair % count));
-        let dead = (fences == 0 && count == 3 && dice.chance(12)).then(|| {
-            let from = dice.roll(count);
-            Dead { from, to: (from + 1 + dice.roll(count - 1)) % count }
-        });
+        let dead = (fences == 0 && count == 3 && dice.chance(12)).then(|| Dead::new(dice));
         // A link that is all but dead hides one cluster's doings from one.
         let (slow, slow_pace) = match &dead {
-            Some(dead) => (BTreeSet::from([(dead.to, dead.from)]), 0),
+            Some(dead) => dead.slow(dice),
             None if dice.chance(25) => (pairs.filter(|_| dice.chance(15)).collect(), 1),
             None => (pairs.filter(|_| dice.chance(35)).collect(), 20),
         };
-        let mixes = match dead {
-            Some(_) => (0..count).map(|_| Mix::of_one(dice)).collect(),
+        let mixes = match &dead {
+            Some(dead) => dead.mixes(dice),
             None => vec![Mix::new(dice); count],
         };
         Taste {
@@ -91,16 +89,8 @@ impl Taste {
     }
 }
 
-/// What all have settled but one, which has not heard of it: a link that is dead while all others are
-/// well. Each cluster does one thing to the same key, and soon nothing more; states travel only against
-/// that link.
-struct Dead {
-    from: usize,
-    to: usize,
-}
-
 /// How far a leader's clock may be off.
-const OFFSET_MAX_MS: usize = 4;
+pub(super) const OFFSET_MAX_MS: usize = 4;
 /// Nothing is parked.
 const SKEW_NEVER_MS: u64 = 1_000_000;
 
@@ -232,8 +222,8 @@ impl World {
     /// Steps until the faults end, and of those how many with writes: a fence and a return take a
     /// while, and one may come in the midst of writes or when most of them have arrived.
     pub(super) fn length(&mut self) -> (usize, usize) {
-        if self.taste.dead.is_some() {
-            return (150 + self.dice.roll(350), 20 + self.dice.roll(60));
+        if let Some(dead) = &self.taste.dead {
+            return dead.length(&mut self.dice);
         }
         let fences = if self.taste.fences > 0 { 400 } else { 0 };
         let steps = 80 + self.dice.roll(320) + self.dice.roll(fences);
@@ -283,7 +273,7 @@ impl World {
         self.check_found()
     }
 
-    fn housekeep(&mut self, at: (usize, usize)) {
+    pub(super) fn housekeep(&mut self, at: (usize, usize)) {
         self.instant += Duration::from_secs(1);
         let clock = self.clock(at);
         self.clusters[at.0][at.1].housekeep(clock);
@@ -322,6 +312,13 @@ impl World {
         let slot = Slot::of(key.as_bytes());
         let at = (cluster, self.group_of(cluster, slot));
         let line = self.taste.mixes[cluster].command(&mut self.dice, key, self.now_ms);
+        self.command(at, key, &line)?;
+        self.maybe_commit(at);
+        Ok(())
+    }
+
+    /// A group evaluates a command; it must leave of its key what Redis leaves.
+    pub(super) fn command(&mut self, at: (usize, usize), key: &str, line: &str) -> Step {
         let clock = self.clock(at);
         let group = &mut self.clusters[at.0][at.1];
         if group.leader.run.is_stopped() || !group.leader.run.can_take() {
@@ -330,27 +327,26 @@ impl World {
         let ms = group.leader.run.clock_at(clock.wall_ms).ms();
         let before = commands::look_at(group, key, ms);
         let (answer, reply) = oneshot::channel();
-        let commands = vec![commands::parse(&line)];
+        let commands = vec![commands::parse(line)];
         self.submit(at, Work::Exec { commands, answer });
         if let Some(heard) = self.clusters[at.0][at.1].heard.last_mut() {
             heard.with(before.clone(), reply);
         }
         let after = commands::look_at(&mut self.clusters[at.0][at.1], key, ms);
-        let want = commands::expected(&before, ms, key, &line);
+        let want = commands::expected(&before, ms, key, line);
         self.tell(|| format!("{at:?} at {ms}: {line}: {before:?} -> {after:?}"));
         if after != want {
             let what =
                 format!("{line} at {ms} left {after:?} of {before:?}, Redis leaves {want:?}");
             return Err(Broken { invariant: "semantic", what });
         }
-        self.maybe_commit(at);
         Ok(())
     }
 
     /// A merge into some group of another cluster.
     fn begin_merge(&mut self, from: (usize, usize)) {
         let (from, to) = match self.taste.dead {
-            Some(Dead { from, to }) => ((to, self.dice.roll(self.clusters[to].len())), from),
+            Some(Dead { from, to, .. }) => ((to, self.dice.roll(self.clusters[to].len())), from),
             None => (from, self.dice.roll(self.clusters.len())),
         };
         if to == from.0 || self.mesh.is_blocked(from.0, to) || !self.passes(from.0, to) {
@@ -446,7 +442,13 @@ impl World {
     }
 
     fn carry_everything(&mut self) {
-        for route in self.routes() {
+        self.carry_over(|_| true);
+    }
+
+    /// Everything that is under way over some links arrives.
+    pub(super) fn carry_over(&mut self, some: impl Fn(&Route) -> bool) {
+        let routes: Vec<Route> = self.routes().into_iter().filter(|route| some(route)).collect();
+        for route in routes.iter().copied() {
             if self.stream_of(route).is_none() {
                 self.open_stream(route);
             }
@@ -456,7 +458,7 @@ impl World {
             for tenure in self.tenures.keys().copied().collect::<Vec<_>>() {
                 self.learn(tenure, usize::MAX);
             }
-            for route in self.routes() {
+            for route in routes.iter().copied() {
                 while self.stream_of(route).is_some_and(|stream| !stream.down.is_empty()) {
                     self.carry_down(route);
                 }

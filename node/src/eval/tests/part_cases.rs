@@ -1,25 +1,13 @@
 //! Stories of what Redis as the oracle cannot show: limits, what is left to chance, pages of a hash,
 //! and keys under other names between clusters.
 
-use super::world::{World, show};
+use super::world::{World, elements, show};
 use crate::eval::VALUE_BYTES_MAX;
 use crate::resp::Reply;
 use std::collections::BTreeSet;
 
 fn both() -> [World; 2] {
     [World::new(1, true), World::new(1, false)]
-}
-
-/// The elements of an array of byte strings.
-fn elements(reply: &Reply) -> Vec<String> {
-    let text = |reply: &Reply| match reply {
-        Reply::Bulk(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        other => panic!("{other:?}"),
-    };
-    match reply {
-        Reply::Array(items) => items.iter().map(text).collect(),
-        other => panic!("an array, not {other:?}"),
-    }
 }
 
 #[test]
@@ -181,35 +169,6 @@ fn random_keys_are_keys_that_exist() {
         let all: BTreeSet<String> = (0..20).map(|key| format!("\"k{key}\"")).collect();
         assert_eq!(seen, all);
     }
-}
-
-#[test]
-fn a_large_hash_comes_in_pages() {
-    let mut world = World::new(1, false);
-    for field in 0..5000 {
-        world.cmd(&format!("HSET h f{field} v{field}"));
-    }
-    let (mut cursor, mut steps, mut found) = ("0".to_owned(), 0, Vec::new());
-    loop {
-        let line = format!("HSCAN h {cursor} COUNT 50");
-        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-        let Reply::Array(step) = world.run(&words).0 else { panic!("an array") };
-        found.extend(elements(&step[1]));
-        (cursor, steps) = (show(&step[0]).replace('"', ""), steps + 1);
-        world.cmd(&format!("HSET h new{steps} v"));
-        world.cmd(&format!("HDEL h new{}", steps - 1));
-        if cursor == "0" {
-            break;
-        }
-    }
-    assert!((5..100).contains(&steps), "{steps} pages");
-    let lasting = found.chunks(2).filter(|field| field[0].starts_with('f'));
-    let lasting: Vec<(&String, &String)> = lasting.map(|field| (&field[0], &field[1])).collect();
-    let distinct: BTreeSet<_> = lasting.iter().collect();
-    assert_eq!((lasting.len(), distinct.len()), (5000, 5000), "each once");
-    assert!(lasting.iter().all(|(name, value)| name[1..] == value[1..]));
-    assert_eq!(world.cmd("HSCAN h 4294967296"), "ERR invalid cursor");
-    assert_eq!(world.cmd("HSCAN h 0 TYPE hash"), "ERR syntax error");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! A scan returns every key that is there throughout, whatever else comes and goes.
 
-use super::world::World;
-use crate::eval::{ScanCursor, ScanOptions, scan};
+use super::world::{World, elements, show};
+use crate::eval::{ScanCursor, ScanMarks, ScanOptions, scan};
+use crate::resp::Reply;
 use bytes::Bytes;
 use flotilla_topology::slot::{Slot, SlotRange};
 use proptest::prelude::*;
@@ -139,4 +140,97 @@ fn the_command_answers_with_a_cursor_and_keys() {
     assert_eq!(world.cmd("SCAN 0"), "[\"35184372088832\" [\"k\"]]");
     world.slots = SlotRange::partition(1, 2);
     assert_eq!(world.cmd("SCAN 35184372088832"), "[\"0\" []]");
+}
+
+/// Goes through a hash, changing it between the steps; all that was told, and the number of steps.
+fn scan_hash(
+    world: &mut World,
+    mut between: impl FnMut(&mut World, &[String]),
+) -> (Vec<String>, usize) {
+    let (mut cursor, mut steps, mut found) = ("0".to_owned(), 0, Vec::new());
+    loop {
+        let line = format!("HSCAN h {cursor} COUNT 50");
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        let Reply::Array(step) = world.run(&words).0 else { panic!("an array") };
+        let names: Vec<String> = elements(&step[1]).into_iter().step_by(2).collect();
+        (cursor, steps) = (show(&step[0]).replace('"', ""), steps + 1);
+        if cursor == "0" {
+            found.extend(names);
+            return (found, steps);
+        }
+        between(world, &names);
+        found.extend(names);
+    }
+}
+
+fn fill(world: &mut World) {
+    for field in 0..5000 {
+        world.cmd(&format!("HSET h f{field} v{field}"));
+    }
+}
+
+fn lasting(found: &[String]) -> (usize, usize) {
+    let lasting: Vec<&String> = found.iter().filter(|name| name.starts_with('f')).collect();
+    (lasting.len(), lasting.iter().collect::<BTreeSet<_>>().len())
+}
+
+#[test]
+fn a_large_hash_comes_in_steps() {
+    for marks in [None, Some(ScanMarks::default())] {
+        let mut world = World::new(1, false);
+        world.marks = marks;
+        fill(&mut world);
+        let mut added = 0;
+        let (found, steps) = scan_hash(&mut world, |world, _| {
+            added += 1;
+            world.cmd(&format!("HSET h a{added} v z{added} v"));
+            world.cmd(&format!("HDEL h z{}", added - 1));
+        });
+        assert_eq!(steps, 5, "1024 at once");
+        assert_eq!(lasting(&found), (5000, 5000), "each once");
+    }
+    let mut world = World::new(1, false);
+    fill(&mut world);
+    assert_eq!(world.cmd("HSCAN h 0 TYPE hash"), "ERR syntax error");
+}
+
+#[test]
+fn a_scan_goes_on_behind_what_was_removed() {
+    let last = |names: &[String]| names.last().unwrap().clone();
+    for synced in [false, true] {
+        let mut world = World::new(1, synced);
+        world.marks = Some(ScanMarks::default());
+        fill(&mut world);
+        let (found, _) = scan_hash(&mut world, |world, names| {
+            world.cmd(&format!("HDEL h {}", last(names)));
+        });
+        assert_eq!(lasting(&found), (5000, 5000), "each once");
+    }
+    // Where nobody remembers the name any more the scan begins anew, once.
+    let mut world = World::new(1, false);
+    fill(&mut world);
+    let (mut removed, mut name) = (false, String::new());
+    let (found, steps) = scan_hash(&mut world, |world, names| {
+        if !removed {
+            (removed, name) = (true, last(names));
+            world.cmd(&format!("HDEL h {name}"));
+        }
+    });
+    assert_eq!((lasting(&found).1, steps), (5000, 6));
+    assert_eq!(found.iter().filter(|found| **found == name).count(), 1);
+}
+
+#[test]
+fn a_step_over_what_is_not_visible_ends() {
+    let mut world = World::new(1, true);
+    world.marks = Some(ScanMarks::default());
+    let fields: Vec<String> = (0..40_000).map(|field| format!("f{field:05}")).collect();
+    for some in fields.chunks(1000) {
+        let pairs: Vec<String> = some.iter().map(|field| format!("{field} v")).collect();
+        world.cmd(&format!("HSET h {}", pairs.join(" ")));
+        world.cmd(&format!("HDEL h {}", some.join(" ")));
+    }
+    world.cmd("HSET h last v");
+    let (found, steps) = scan_hash(&mut world, |_, names| assert!(names.is_empty()));
+    assert_eq!((found.join(" "), steps), ("last".to_owned(), 3), "16,384 rows a step");
 }

@@ -4,7 +4,7 @@
 use crate::command::Command;
 use crate::engine::keys;
 use crate::engine::view::{Batch, Overlay, View};
-use crate::eval::{self, EvalContext, Losers, SlotDigest, Txn};
+use crate::eval::{self, EvalContext, Losers, ScanMarks, SlotDigest, Txn};
 use crate::group::rows::{Resume, Units};
 use crate::group::synced;
 use crate::model::{Effect, Parts, Synced, effect_of};
@@ -30,6 +30,8 @@ pub(super) struct World {
     pub(super) chance: u64,
     /// Up to when ends may have been collected.
     pub(super) forgotten_ms: u64,
+    /// Where scans stand, if that is remembered.
+    pub(super) marks: Option<ScanMarks>,
     seq: u64,
     applied_ms: u64,
 }
@@ -48,6 +50,7 @@ impl World {
             flight_max: 0,
             chance: 0,
             forgotten_ms: 0,
+            marks: None,
             seq: 0,
             applied_ms: 0,
         }
@@ -91,6 +94,9 @@ impl World {
         let empty = self.overlay.entry_is_empty();
         let context = self.context(self.clock.ms());
         let mut txn = Txn::new(View::new(&self.rows, &mut self.overlay), context);
+        if let Some(marks) = &self.marks {
+            txn = txn.with_marks(marks);
+        }
         let done = act(&mut txn);
         let wrote = txn.wrote();
         self.needs_tick = txn.needs_tick();
@@ -205,6 +211,18 @@ impl World {
         let context = self.context(ms);
         let txn = Txn::new(View::new(&self.rows, &mut self.overlay), context);
         eval::digest(&txn, SlotRange::ALL).unwrap()
+    }
+}
+
+/// The elements of an array of byte strings.
+pub(super) fn elements(reply: &Reply) -> Vec<String> {
+    let text = |reply: &Reply| match reply {
+        Reply::Bulk(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        other => panic!("{other:?}"),
+    };
+    match reply {
+        Reply::Array(items) => items.iter().map(text).collect(),
+        other => panic!("an array, not {other:?}"),
     }
 }
 

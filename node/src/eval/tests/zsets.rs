@@ -284,6 +284,16 @@ fn check_ranks(world: &mut World, dice: &mut Dice, model: &BTreeMap<String, i64>
     let within = order.iter().filter(|(score, _)| (low..=high).contains(score)).count();
     assert_eq!(cmd(world, &format!("ZCOUNT z {low} {high}")), within.to_string());
     assert_eq!(cmd(world, &format!("ZRANGE z {} -1", order.len())), "");
+    let mut within: Vec<_> =
+        order.iter().filter(|(score, _)| (low..=high).contains(score)).cloned().collect();
+    let over = dice.roll(within.len() + 3);
+    for command in
+        [format!("ZRANGEBYSCORE z {low} {high}"), format!("ZREVRANGEBYSCORE z {high} {low}")]
+    {
+        let rest = &within[over.min(within.len())..within.len().min(over + 5)];
+        assert_eq!(cmd(world, &format!("{command} LIMIT {over} 5")), names(rest), "{command}");
+        within.reverse();
+    }
 }
 
 #[test]

@@ -173,6 +173,20 @@ impl Section {
         })
     }
 
+    /// Them but the first `over`, in order.
+    pub(super) fn members_from<'t>(
+        &'t self,
+        txn: &'t Txn<'_>,
+        key: &'t Key,
+        over: usize,
+        reverse: bool,
+    ) -> io::Result<Box<dyn Iterator<Item = io::Result<Entry>> + 't>> {
+        match self.names {
+            None => txn.in_span_from(key, &self.span, over, reverse),
+            Some(_) => Ok(Box::new(self.members(txn, key, reverse).skip(over))),
+        }
+    }
+
     /// How many there are.
     pub(super) fn count(&self, txn: &Txn<'_>, key: &Key) -> io::Result<u64> {
         match self.names {

@@ -137,11 +137,11 @@ impl Range {
             }
             Ends::Scores(scores) => {
                 let section = Section::of_scores(*scores);
-                take(&mut section.members(txn, key, self.reverse).skip(over).take(at_most))?;
+                take(&mut section.members_from(txn, key, over, self.reverse)?.take(at_most))?;
             }
             Ends::Names(names) => {
                 let section = Section::of_names(txn, key, names.clone())?;
-                take(&mut section.members(txn, key, self.reverse).skip(over).take(at_most))?;
+                take(&mut section.members_from(txn, key, over, self.reverse)?.take(at_most))?;
             }
         }
         Ok(members)
