@@ -26,6 +26,10 @@ mod verify;
 use clap::{Parser, Subcommand};
 use logging::Kind;
 use std::process::ExitCode;
+use tikv_jemallocator::Jemalloc;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// A Redis-protocol store that spans datacenters.
 ///

@@ -85,7 +85,7 @@ use crate::group::wait::{Told, Wait};
 use crate::model::Synced;
 use crate::raft::{Completions, Membership, RaftGroup, RaftRole, RaftStatus};
 use flotilla_topology::api::PeerCluster;
-use flotilla_topology::ids::{ClusterId, GroupId, LogId, Origin, ReplicaId};
+use flotilla_topology::ids::{ClusterId, GroupId, Origin, ReplicaId};
 use flotilla_topology::slot::SlotRange;
 use flotilla_topology::stamp::{Hlc, Stamp};
 use parking_lot::Mutex;
@@ -223,7 +223,7 @@ impl Group {
     /// Whether this replica has no log, so that the group may still have to be born.
     pub fn is_unborn(&self) -> bool {
         let status = self.raft.status();
-        status.last_index == 0 && status.membership == Membership::default()
+        status.last_index == 0 && *status.membership == Membership::default()
     }
 
     /// Whether it was stopped, or stopped itself on an error.
@@ -345,14 +345,17 @@ impl Group {
     /// The barrier that a linearizable read anywhere must wait for. Leader only; the error names
     /// the leader, if one is known.
     pub async fn barrier(&self) -> Result<Barrier, Option<String>> {
-        let log_id = match self.raft.read_index().await {
-            Ok(log_id) => log_id,
-            Err(not) => return Err(not.leader.map(|(_, member)| member.name)),
+        let index = match self.raft.leased_index() {
+            Some(index) => index,
+            None => match self.raft.read_index().await {
+                Ok(log_id) => log_id.index,
+                Err(not) => return Err(not.leader.map(|(_, member)| member.name)),
+            },
         };
-        self.wait_applied(log_id).await.map_err(|_| None)?;
+        self.wait_applied(index).await.map_err(|_| None)?;
         let wall_ms = self.skew.lock().limited_ms(crate::clock::wall_ms(), Instant::now());
-        let clock_ms = self.applied().clock.ms().max(wall_ms);
-        Ok(Barrier { log_id, clock_ms })
+        let AppliedState { log_id, clock, .. } = self.applied();
+        Ok(Barrier { log_id, clock_ms: clock.ms().max(wall_ms) })
     }
 
     /// Commits a stamp at or above `at_ms`, and answers as a barrier behind it.
@@ -370,10 +373,13 @@ impl Group {
         }
     }
 
-    /// Waits until this replica has applied `at`.
-    pub async fn wait_applied(&self, at: LogId) -> Result<(), ReadError> {
+    /// Waits until this replica has applied the entry at `index`.
+    pub async fn wait_applied(&self, index: u64) -> Result<(), ReadError> {
+        if self.applied().log_id.index >= index {
+            return Ok(());
+        }
         let mut applied = self.applied.clone();
-        let reached = applied.wait_for(|state| state.log_id.index >= at.index);
+        let reached = applied.wait_for(|state| state.log_id.index >= index);
         match tokio::time::timeout(APPLY_DEADLINE, reached).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(ReadError::Behind),

@@ -44,7 +44,7 @@ impl Group {
         commands: &[Command],
         barrier: Barrier,
     ) -> Result<Vec<Reply>, ReadError> {
-        self.wait_applied(barrier.log_id).await?;
+        self.wait_applied(barrier.log_id.index).await?;
         let applied = self.applied();
         self.evaluate_reads(commands, applied, barrier.clock_ms.max(applied.clock.ms()))
     }

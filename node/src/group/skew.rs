@@ -156,7 +156,7 @@ mod tests {
             own_blank_applied: true,
             replication: BTreeMap::new(),
             last_quorum_ack: None,
-            membership: Membership { log_id: LogId::default(), configs, members },
+            membership: Membership { log_id: LogId::default(), configs, members }.into(),
             purged: LogId::default(),
         };
         let known = Known(BTreeMap::from([("n1", 1), ("n2", 2), ("s1", 4)]));

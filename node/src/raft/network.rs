@@ -8,6 +8,7 @@
 
 use super::adapter::SnapshotData;
 use super::config::{C, Vote};
+use super::convert;
 use super::peer::Network;
 use super::send_snapshot;
 use super::types::{Member, Settings};
@@ -29,6 +30,7 @@ use openraft::storage::Snapshot;
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Appends that one stream has in flight, at most.
@@ -40,6 +42,24 @@ pub(super) struct Links {
     pub(super) me: ReplicaId,
     pub(super) settings: Settings,
     pub(super) network: Arc<dyn Network>,
+    pub(super) told: Told,
+}
+
+/// Up to which index this replica, as leader, has told others that the log is committed. Noted before
+/// a message leaves, so nobody else knows of more.
+#[derive(Clone, Default)]
+pub(super) struct Told(Arc<AtomicU64>);
+
+impl Told {
+    /// The highest index; 0 for none.
+    pub(super) fn index(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn note(&self, request: &AppendEntriesRequest<C>) {
+        let committed = convert::log_id(request.leader_commit.as_ref());
+        self.0.fetch_max(committed.index, Ordering::AcqRel);
+    }
 }
 
 impl Links {
@@ -51,6 +71,7 @@ impl Links {
             network: self.network.clone(),
             class,
             settings: self.settings.clone(),
+            told: self.told.clone(),
         }
     }
 }
@@ -78,6 +99,7 @@ pub(super) struct Link {
     network: Arc<dyn Network>,
     class: Class,
     pub(super) settings: Settings,
+    told: Told,
 }
 
 fn rpc_error(error: RpcError) -> RPCError<C> {
@@ -130,8 +152,19 @@ impl Link {
         request: AppendEntriesRequest<C>,
         within: Duration,
     ) -> BoxFuture<'static, Result<Bytes, RpcError>> {
-        let payload = Append { stream: 0, seq: 0, request }.encode(&self.address);
-        self.call(self.class, kinds::RAFT_APPEND, payload, within)
+        self.append((0, 0), request, within).1
+    }
+
+    /// Queues an append, the second number's of the first one's stream; its bytes and its answer.
+    fn append(
+        &self,
+        (stream, seq): (u64, u64),
+        request: AppendEntriesRequest<C>,
+        within: Duration,
+    ) -> (usize, BoxFuture<'static, Result<Bytes, RpcError>>) {
+        self.told.note(&request);
+        let payload = Append { stream, seq, request }.encode(&self.address);
+        (payload.len(), self.call(self.class, kinds::RAFT_APPEND, payload, within))
     }
 }
 
@@ -163,13 +196,10 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
     }
 
     fn send(&mut self, request: AppendEntriesRequest<C>) {
-        let payload =
-            Append { stream: self.stream, seq: self.seq, request }.encode(&self.link.address);
-        self.seq += 1;
-        let len = payload.len();
-        self.bytes += len;
         let stall = Duration::from_millis(self.link.settings.append_stall_ms);
-        let answer = self.link.call(self.link.class, kinds::RAFT_APPEND, payload, stall);
+        let (len, answer) = self.link.append((self.stream, self.seq), request, stall);
+        self.seq += 1;
+        self.bytes += len;
         self.in_flight.push_back(answer.map(move |answer| (len, answer)).boxed());
     }
 

@@ -1,9 +1,9 @@
 //! Turns the library's metrics into [`RaftStatus`].
 
 use super::adapter::{Machine, Progress};
-use super::config::C;
+use super::config::{C, StoredMembership};
 use super::convert;
-use super::types::{RaftRole, RaftStatus};
+use super::types::{Membership, RaftRole, RaftStatus};
 use flotilla_topology::ids::ReplicaId;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant as _, RaftMetrics, ServerState, TokioInstant};
@@ -20,12 +20,13 @@ pub(super) fn follow(
     let mut metrics = raft.metrics();
     // The reference is let go before anything waits: held over an await it stops the library.
     let epoch = Epoch { theirs: TokioInstant::now(), ours: Instant::now() };
-    let first = status(&metrics.borrow_and_update(), &progress, epoch);
+    let mut members = Members::default();
+    let first = status(&metrics.borrow_and_update(), &progress, epoch, &mut members);
     let (tell, told) = watch::channel(first);
     tokio::spawn(async move {
         loop {
             let open = metrics.changed().await.is_ok();
-            let mut now = status(&metrics.borrow_and_update(), &progress, epoch);
+            let mut now = status(&metrics.borrow_and_update(), &progress, epoch, &mut members);
             if !open {
                 now.role = RaftRole::Stopped;
             }
@@ -56,8 +57,30 @@ impl Epoch {
     }
 }
 
-fn status(metrics: &RaftMetrics<C>, progress: &Progress, epoch: Epoch) -> RaftStatus {
-    let membership = convert::membership(&metrics.membership_config);
+/// The members as the library last had them, and as ours: they change far less often than all else.
+#[derive(Default)]
+struct Members(Option<(Arc<StoredMembership>, Arc<Membership>)>);
+
+impl Members {
+    fn of(&mut self, theirs: &Arc<StoredMembership>) -> Arc<Membership> {
+        match &self.0 {
+            Some((known, ours)) if Arc::ptr_eq(known, theirs) => ours.clone(),
+            _ => {
+                let ours = Arc::new(convert::membership(theirs));
+                self.0 = Some((theirs.clone(), ours.clone()));
+                ours
+            }
+        }
+    }
+}
+
+fn status(
+    metrics: &RaftMetrics<C>,
+    progress: &Progress,
+    epoch: Epoch,
+    members: &mut Members,
+) -> RaftStatus {
+    let membership = members.of(&metrics.membership_config);
     let role = match (&metrics.running_state, metrics.state) {
         (Err(_), _) | (_, ServerState::Shutdown) => RaftRole::Stopped,
         (_, ServerState::Leader) => RaftRole::Leader,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use flotilla_topology::election::Timing;
 use flotilla_topology::ids::{LogId, ReplicaId, Role};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A replica's process, as the membership of a group names it. Where that process listens is in
@@ -161,7 +162,7 @@ pub struct RaftStatus {
     /// Leader only: when the last message was sent that a majority has answered by now.
     pub last_quorum_ack: Option<Instant>,
     /// The members, as this replica's log has them (the newest may not be committed yet).
-    pub membership: Membership,
+    pub membership: Arc<Membership>,
     /// The log has been purged up to here.
     pub purged: LogId,
 }

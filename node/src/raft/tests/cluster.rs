@@ -72,6 +72,12 @@ async fn reads_need_a_leader_that_a_majority_answers() {
     cluster.write(old, 0..10).await;
     let at = cluster.raft(old).read_index().await.unwrap();
     assert!(at.index >= cluster.raft(old).applied().index);
+    until("the leader has a lease", || cluster.raft(old).leased_index().is_some()).await;
+    // Whatever the others know of is at or below what a read waits for.
+    cluster.settle(old, &others).await;
+    let known = others.iter().map(|other| cluster.raft(*other).applied().index).max();
+    assert!(cluster.raft(old).leased_index() >= known);
+    assert_eq!(cluster.raft(others[0]).leased_index(), None, "it does not lead");
     assert!(cluster.raft(others[0]).wait_applied(at, Duration::from_secs(10)).await);
     let refused = cluster.raft(others[0]).read_index().await.unwrap_err();
     assert_eq!(refused.leader.map(|(id, _)| id), Some(old));
@@ -79,6 +85,7 @@ async fn reads_need_a_leader_that_a_majority_answers() {
     cluster.net.isolate(old, &others);
     let new = cluster.leader_among(&others).await;
     // The new one leads, so the lease of the old one is over.
+    assert_eq!(cluster.raft(old).leased_index(), None);
     let refused = cluster.raft(old).read_index().await.unwrap_err();
     assert_eq!(refused.leader, None);
     cluster.write(new, 10..20).await;
@@ -130,6 +137,7 @@ async fn leadership_is_handed_over() {
     assert!(matches!(refused, ChangeError::Refused(_)), "{refused}");
     let start = Instant::now();
     cluster.raft(old).transfer_leader(target).await.unwrap();
+    assert_eq!(cluster.raft(old).leased_index(), None, "another may lead from now on");
     until("the target leads", || cluster.status(target).ready()).await;
     println!("handed over in {:?}", start.elapsed());
     cluster.write(target, 100..110).await;
@@ -166,7 +174,7 @@ async fn a_data_less_learner_streams_from_its_seed() {
     // A new tenure takes its place.
     let learners = BTreeMap::from([(id(10), Member::syncer("s1"))]);
     cluster.raft(leader).set_learners(&learners).await.unwrap();
-    let members: Vec<_> = cluster.status(leader).membership.members.into_keys().collect();
+    let members: Vec<_> = cluster.status(leader).membership.members.keys().copied().collect();
     assert_eq!(members, [1, 2, 3, 10].map(id));
 }
 
