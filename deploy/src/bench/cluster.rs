@@ -54,9 +54,10 @@ impl Cluster {
         let by: Vec<String> = led.iter().map(|(node, groups)| format!("{node} {groups}")).collect();
         let spread = if led.len() < self.leaders_wanted() { " (NOT SPREAD)" } else { "" };
         format!(
-            "Cluster of {} Flotilla nodes, internal mutual TLS on; {} groups of {} replicas, led by \
-             {}{spread}.",
+            "Cluster of {} Flotilla nodes of {} MiB each, internal mutual TLS on; {} groups of {} \
+             replicas, led by {}{spread}.",
             self.nodes,
+            self.make.memory.unwrap_or_default() >> 20,
             self.make.partitions(),
             self.make.replicas(self.nodes),
             by.join(", ")

@@ -41,6 +41,11 @@ pub struct BenchArgs {
     /// Measure kvrocks too, with this executable.
     #[arg(long, value_name = "PATH")]
     kvrocks: Option<PathBuf>,
+    /// MiB of memory that each node of a cluster is given. With 1024 its log has files of the same
+    /// size as that of a standalone node, which takes a quarter of the machine.
+    #[arg(long, value_name = "MIB", default_value_t = 1024,
+        value_parser = clap::value_parser!(u64).range(64..=1_048_576))]
+    memory: u64,
     /// Different keys.
     #[arg(long, default_value_t = 100_000,
         value_parser = clap::value_parser!(u32).range(100..=10_000_000))]

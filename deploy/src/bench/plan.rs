@@ -95,7 +95,7 @@ impl Plan {
             rate: args.rate.map(f64::from),
             idle: args.idle,
             gates: args.gates,
-            make: Make { connections_max: connections, ..Make::default() },
+            make: Make { connections_max: connections, ..make(args) },
             matrices: matrices(args, &matrix),
             clusters: clusters(args, &matrix),
             main,
@@ -199,6 +199,11 @@ fn matrices(args: &BenchArgs, kinds: &[Kind]) -> Vec<Matrix> {
     all
 }
 
+/// What all clusters have in common.
+fn make(args: &BenchArgs) -> Make {
+    Make { memory: Some(args.memory << 20), ..Make::default() }
+}
+
 fn clusters(args: &BenchArgs, kinds: &[Kind]) -> Vec<Matrix> {
     // Beside the cluster only what it is compared with: nothing else is different.
     let beside = |kind: &Kind| kind.is_cluster() || *kind == Kind::Redis;
@@ -206,25 +211,25 @@ fn clusters(args: &BenchArgs, kinds: &[Kind]) -> Vec<Matrix> {
     let of = |label: String| variation(&label, usual_cases(), &kinds, args.keys);
     let mut all = Vec::new();
     if !args.replicas.is_empty() {
-        let make = |replicas: &u8| {
+        let of_replicas = |replicas: &u8| {
             let nodes = usize::from(*replicas);
-            (nodes, Make { replicas: Some(*replicas), ..Make::default() })
+            (nodes, Make { replicas: Some(*replicas), ..make(args) })
         };
         all.push(Matrix {
             title: "Replicas, each on a node of its own".to_owned(),
             axis: "replicas".to_owned(),
             variations: args.replicas.iter().map(|one| of(one.to_string())).collect(),
-            makes: args.replicas.iter().map(make).collect(),
+            makes: args.replicas.iter().map(of_replicas).collect(),
             costs: true,
         });
     }
     if !args.groups.is_empty() {
-        let make = |groups: &u32| (3, Make { partitions: Some(*groups), ..Make::default() });
+        let of_groups = |groups: &u32| (3, Make { partitions: Some(*groups), ..make(args) });
         all.push(Matrix {
             title: "Groups of the namespace, on three nodes".to_owned(),
             axis: "groups".to_owned(),
             variations: args.groups.iter().map(|one| of(one.to_string())).collect(),
-            makes: args.groups.iter().map(make).collect(),
+            makes: args.groups.iter().map(of_groups).collect(),
             costs: true,
         });
     }
@@ -289,8 +294,9 @@ mod tests {
         let [small, large] = values.variations.as_slice() else { panic!() };
         assert_eq!((small.keys, large.keys, large.value_bytes), (100_000, 1024, 65_536));
         let [replicas, groups] = plan.clusters.as_slice() else { panic!() };
-        assert_eq!(replicas.makes[1], (5, Make { replicas: Some(5), ..Make::default() }));
-        assert_eq!(groups.makes[0], (3, Make { partitions: Some(8), ..Make::default() }));
+        let memory = Some(1 << 30);
+        assert_eq!(replicas.makes[1], (5, Make { replicas: Some(5), memory, ..Make::default() }));
+        assert_eq!(groups.makes[0], (3, Make { partitions: Some(8), memory, ..Make::default() }));
         assert_eq!(
             groups.variations[0].kinds,
             [Kind::Redis, Kind::FlotillaCluster, Kind::FlotillaOne]

@@ -197,7 +197,7 @@ impl Writer<'_> {
             "datacenter": node.datacenter,
             "dir": self.data(&node.name),
             "pd": [self.roads.seen_from(&node.datacenter, &cluster.pd.rpc)],
-            "memory": NODE_MEMORY,
+            "memory": self.layout.make.memory.unwrap_or(NODE_MEMORY),
             "listen": node.at,
             "advertise_to": seen,
             "tls": tls_table(&self.tls(cluster.id, Role::Node, &node.name)?),

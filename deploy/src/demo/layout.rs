@@ -73,6 +73,8 @@ pub struct Make {
     pub replicas: Option<u8>,
     /// Client connections that a node takes.
     pub connections_max: Option<usize>,
+    /// Bytes of memory that a node may use.
+    pub memory: Option<u64>,
 }
 
 impl Make {
