@@ -208,7 +208,7 @@ impl Seat {
             let client = etcd::connect(&address).await?;
             let inflight = std::mem::replace(&mut load.case.pipeline, 1);
             let workers = (0..inflight).map(|one| {
-                worker(Line::Etcd(client.clone()), load.clone(), number * inflight + one)
+                worker(Line::Etcd(Box::new(client.clone())), load.clone(), number * inflight + one)
             });
             return Ok(workers.collect());
         }

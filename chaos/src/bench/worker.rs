@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What requests go through.
 pub(super) enum Line {
     Resp(TcpStream),
-    Etcd(KvClient),
+    Etcd(Box<KvClient>),
 }
 
 /// Sends and counts.
