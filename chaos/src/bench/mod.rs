@@ -6,7 +6,7 @@
 //! * A sync canary (write and fdatasync of a small block) runs before each measurement and stands
 //!   beside the numbers: when it moves, the disk moved.
 //! * Closed loop: each connection has one batch in flight. The generator shares the machine; what
-//!   it uses is shown too. The open loop is told in [`open`].
+//!   it uses is shown too. The open loop is told in `open`.
 //! * Errors, and reads that find nothing, are counted, and a case with any is marked, never
 //!   silently averaged. A gate is not passed with them.
 //!
