@@ -48,7 +48,7 @@ test: setup-clients ## formats checked, lints, all tests
 	cargo build $(CARGO_FLAGS)
 	cargo test $(CARGO_FLAGS)
 
-bench: build ## three synced nodes against redis-server, interleaved, as ratios
+bench: build ## three synced nodes against redis-server, as ratios; BENCH_ARGS=--gates: aims, and etcd
 	@$(BINARY) bench $(BENCH_ARGS)
 
 chaos: build ## breaks real clusters for MINUTES, from SEED

@@ -74,7 +74,7 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Give damaged bytes to every decoder of what arrives.
     Fuzz(fuzz::FuzzArgs),
-    /// Measure three nodes beside one redis-server.
+    /// Measure three nodes beside redis-server, etcd and others.
     Bench(bench::BenchArgs),
     /// Make and show certificates.
     Cert(cert::CertArgs),

@@ -1,4 +1,5 @@
-//! What the disk does without us: how often a small block can be written and synced.
+//! What the disk does without us: how often a small block can be written and synced, and how long
+//! one such write takes.
 
 use anyhow::{Context, Result};
 use std::fs::OpenOptions;
@@ -13,8 +14,17 @@ const FILE_BYTES: u64 = 1 << 20;
 /// How long it is measured: long enough for a thousand syncs of a good disk.
 const DURATION: Duration = Duration::from_millis(200);
 
-/// Syncs per second of one thread in this directory.
-pub(super) fn syncs_per_second(dir: &Path) -> Result<f64> {
+/// What it said.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Canary {
+    /// Syncs per second of one thread.
+    pub(super) per_second: f64,
+    /// Median time of one write with its fdatasync, in microseconds.
+    pub(super) p50_us: f64,
+}
+
+/// Asks the disk of this directory.
+pub(super) fn ask(dir: &Path) -> Result<Canary> {
     let path = dir.join("canary");
     let file = OpenOptions::new()
         .create(true)
@@ -28,11 +38,15 @@ pub(super) fn syncs_per_second(dir: &Path) -> Result<f64> {
         file.sync_all()?;
     }
     let block = [7; BLOCK_BYTES];
-    let (started, mut syncs) = (Instant::now(), 0u64);
+    let (started, mut times) = (Instant::now(), Vec::new());
     while started.elapsed() < DURATION {
-        file.write_all_at(&block, syncs * BLOCK_BYTES as u64 % FILE_BYTES)?;
+        let one = Instant::now();
+        file.write_all_at(&block, times.len() as u64 * BLOCK_BYTES as u64 % FILE_BYTES)?;
         file.sync_data()?;
-        syncs += 1;
+        times.push(one.elapsed());
     }
-    Ok(syncs as f64 / started.elapsed().as_secs_f64())
+    let per_second = times.len() as f64 / started.elapsed().as_secs_f64();
+    times.sort_unstable();
+    let p50_us = times[times.len() / 2].as_secs_f64() * 1e6;
+    Ok(Canary { per_second, p50_us })
 }

@@ -1,40 +1,82 @@
 //! The load generator: one thread, a small runtime of its own, and raw RESP bytes.
 //!
-//! Each connection writes a batch, counts the replies without building them, and writes the next.
-//! A batch is timed from before its write to its last reply.
+//! Closed loop: each connection writes a batch, counts the replies without building them, and
+//! writes the next. A batch is timed from before its write to its last reply. The open loop is in
+//! [`open`](super::open).
 
-use super::{Case, Command, Config, cpu};
+use super::case::{Case, Command, Material};
+use super::etcd;
+use super::keys::Keys;
+use super::open::Schedule;
+use super::usage;
+use super::worker::{Line, Worker};
 use anyhow::{Context, Result, anyhow};
 use hdrhistogram::Histogram;
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// A batch that takes longer counts as a failed connection.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest time that the histogram keeps apart.
-const LATENCY_MAX_US: u64 = 20_000_000;
-/// How much is read at once.
-const READ_BYTES: usize = 64 << 10;
+pub(super) const LATENCY_MAX_US: u64 = 20_000_000;
 /// How the keys are written before the measurement.
 const LOAD_CONNECTIONS: usize = 8;
 const LOAD_PIPELINE: usize = 64;
+/// The same of values of any size: a batch has so many bytes at most, or one value.
+const LOAD_BYTES: usize = 1 << 20;
+
+/// How a target is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// RESP.
+    Resp,
+    /// RESP after READONLY.
+    Readonly,
+    /// etcd's gRPC.
+    Etcd,
+}
 
 /// Where to send, and which keys; all when `None`.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
+    pub(super) door: Door,
     pub(super) address: String,
     pub(super) keys: Option<Arc<[u32]>>,
+}
+
+/// What to send.
+#[derive(Debug, Clone)]
+pub(super) struct Load {
+    pub(super) case: Case,
+    /// Keys for targets that have none of their own.
+    pub(super) keys: Keys,
+    pub(super) value_bytes: usize,
+}
+
+/// When to send, and when to stop.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Pace {
+    /// The next batch when the last one is answered, for so long.
+    Closed(Duration),
+    /// Each request when it is due.
+    Open(Schedule),
+    /// All keys that a connection was given, once.
+    Once,
 }
 
 /// What one run showed.
 pub(super) struct Measured {
     pub(super) operations: u64,
+    /// Requests that were due and not sent, since the server was too far behind.
+    pub(super) unsent: u64,
+    /// Bytes of keys, fields, members and values in what was sent.
+    pub(super) user_bytes: u64,
     pub(super) errors: u64,
+    /// Replies, or parts of them, that were empty.
+    pub(super) nothing: u64,
     pub(super) first_error: Option<String>,
     pub(super) took: Duration,
     /// Microseconds per batch.
@@ -42,260 +84,143 @@ pub(super) struct Measured {
     pub(super) generator_cpu: f64,
 }
 
-/// The name of a key.
-pub(super) fn key(number: u32) -> String {
-    format!("bench:{number:08}")
+/// A connection to be made.
+struct Seat {
+    number: usize,
+    target: Target,
+    load: Load,
+    /// Keys to write once, in this order from the end.
+    in_order: Option<Vec<u32>>,
 }
 
-/// Measures one case.
+/// Measures one case. With fewer connections than targets, each `round` asks others.
 pub(super) async fn run(
     targets: &[Target],
-    case: Case,
-    config: &Config,
+    load: &Load,
+    pace: Pace,
     round: usize,
 ) -> Result<Measured> {
-    let mut connections = Vec::new();
-    for number in 0..case.connections {
-        // With fewer connections than targets, each round asks others.
-        let target = &targets[(number + round) % targets.len()];
-        connections.push(Connection::new(number, target.clone(), case, config));
-    }
-    let duration = config.duration;
-    on_own_thread(connections, Some(duration)).await
+    let seat = |number: usize| Seat {
+        number,
+        target: targets[(number + round) % targets.len()].clone(),
+        load: load.clone(),
+        in_order: None,
+    };
+    on_own_thread((0..load.case.connections).map(seat).collect(), pace).await
 }
 
-/// Writes all keys once.
-pub(super) async fn load(targets: &[Target], config: &Config) -> Result<Measured> {
-    let case =
-        Case { command: Command::Set, connections: LOAD_CONNECTIONS, pipeline: LOAD_PIPELINE };
-    let mut connections = Vec::new();
-    for number in 0..LOAD_CONNECTIONS {
-        let target = &targets[number % targets.len()];
-        let mut connection = Connection::new(number, target.clone(), case, config);
-        let mine = (0..config.keys).filter(|key| *key as usize % LOAD_CONNECTIONS == number);
-        connection.in_order = Some(mine.collect());
-        connections.push(connection);
+/// Writes all keys below `keys` once.
+pub(super) async fn load(targets: &[Target], keys: u32, value_bytes: usize) -> Result<Measured> {
+    if targets.iter().any(|target| target.door == Door::Etcd) {
+        let targets = targets.to_vec();
+        return in_own_thread(async move { etcd::load(&targets, keys, value_bytes).await }).await;
     }
-    on_own_thread(connections, None).await
+    let pipeline = (LOAD_BYTES / value_bytes.max(1)).clamp(1, LOAD_PIPELINE);
+    let case = Case { command: Command::Set, connections: LOAD_CONNECTIONS, pipeline };
+    let load = Load { case, keys: Keys::Below(keys), value_bytes };
+    let seat = |number: usize| Seat {
+        number,
+        target: targets[number % targets.len()].clone(),
+        load: load.clone(),
+        in_order: Some((number as u32..keys).step_by(LOAD_CONNECTIONS).collect()),
+    };
+    on_own_thread((0..LOAD_CONNECTIONS).map(seat).collect(), Pace::Once).await
 }
 
-async fn on_own_thread(
-    connections: Vec<Connection>,
-    duration: Option<Duration>,
+async fn on_own_thread(seats: Vec<Seat>, pace: Pace) -> Result<Measured> {
+    in_own_thread(drive(seats, pace)).await
+}
+
+async fn in_own_thread(
+    work: impl Future<Output = Result<Measured>> + Send + 'static,
 ) -> Result<Measured> {
     let (done, result) = tokio::sync::oneshot::channel();
-    let work = move || {
+    let run = move || {
         let measured = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("cannot start the generator")
-            .and_then(|runtime| runtime.block_on(drive(connections, duration)));
+            .and_then(|runtime| runtime.block_on(work));
         // Nobody waits any more: then nobody wants it.
         let _ = done.send(measured);
     };
-    std::thread::Builder::new().name("generator".into()).spawn(work)?;
+    std::thread::Builder::new().name("generator".into()).spawn(run)?;
     result.await.map_err(|_| anyhow!("the generator failed"))?
 }
 
-async fn drive(connections: Vec<Connection>, duration: Option<Duration>) -> Result<Measured> {
+async fn drive(seats: Vec<Seat>, pace: Pace) -> Result<Measured> {
+    let mut workers = Vec::new();
+    for seat in seats {
+        workers.extend(seat.sit().await?);
+    }
+    let cpu = usage::seconds_of_this_thread()?;
+    let (started, count) = (Instant::now(), workers.len());
     let mut tasks = JoinSet::new();
-    let mut streams = Vec::new();
-    for connection in connections {
-        let address = &connection.target.address;
-        let stream = TcpStream::connect(address).await;
-        let stream = stream.with_context(|| format!("cannot connect to {address}"))?;
-        stream.set_nodelay(true)?;
-        streams.push((connection, stream));
+    for (number, worker) in workers.into_iter().enumerate() {
+        tasks.spawn(worker.run(pace, started, (number, count)));
     }
-    let cpu = cpu::seconds_of_this_thread()?;
-    let started = Instant::now();
-    for (connection, stream) in streams {
-        tasks.spawn(connection.run(stream, duration.map(|duration| started + duration)));
-    }
-    let mut measured = Measured {
-        operations: 0,
-        errors: 0,
-        first_error: None,
-        took: Duration::ZERO,
-        latency: Histogram::new_with_bounds(1, LATENCY_MAX_US, 3)?,
-        generator_cpu: 0.0,
-    };
-    while let Some(connection) = tasks.join_next().await {
-        let connection = connection?;
-        measured.operations += connection.operations;
-        measured.errors += connection.replies.errors;
-        measured.first_error = measured.first_error.or(connection.replies.first_error);
-        measured.latency.add(&connection.latency)?;
+    let mut measured = Measured::nothing()?;
+    while let Some(worker) = tasks.join_next().await {
+        let worker = worker?;
+        measured.operations += worker.operations;
+        measured.unsent += worker.unsent;
+        measured.user_bytes += worker.user_bytes;
+        measured.errors += worker.replies.errors;
+        if worker.load.case.command.finds() {
+            measured.nothing += worker.replies.nothing;
+        }
+        measured.first_error = measured.first_error.or(worker.replies.first_error);
+        measured.latency.add(&worker.latency)?;
     }
     measured.took = started.elapsed();
-    measured.generator_cpu = cpu::seconds_of_this_thread()? - cpu;
+    measured.generator_cpu = usage::seconds_of_this_thread()? - cpu;
     Ok(measured)
 }
 
-struct Connection {
-    target: Target,
-    case: Case,
-    keys: u32,
-    dice: SmallRng,
-    value: Vec<u8>,
-    /// Keys to write once, in this order from the end, instead of random ones.
-    in_order: Option<Vec<u32>>,
-    request: Vec<u8>,
-    replies: Replies,
-    operations: u64,
-    latency: Histogram<u64>,
-}
-
-impl Connection {
-    fn new(number: usize, target: Target, case: Case, config: &Config) -> Connection {
-        let mut dice = SmallRng::seed_from_u64(number as u64);
-        // Text without repetition, so that no compression makes it cheaper than it looks.
-        let value = (0..config.value_bytes).map(|_| dice.random_range(b'!'..=b'~')).collect();
-        let latency = Histogram::new_with_bounds(1, LATENCY_MAX_US, 3);
-        Connection {
-            target,
-            case,
-            keys: config.keys,
-            dice,
-            value,
-            in_order: None,
-            request: Vec::new(),
-            replies: Replies::default(),
+impl Measured {
+    pub(super) fn nothing() -> Result<Measured> {
+        Ok(Measured {
             operations: 0,
-            latency: latency.expect("constant bounds are valid"),
-        }
+            unsent: 0,
+            user_bytes: 0,
+            errors: 0,
+            nothing: 0,
+            first_error: None,
+            took: Duration::ZERO,
+            latency: Histogram::new_with_bounds(1, LATENCY_MAX_US, 3)?,
+            generator_cpu: 0.0,
+        })
     }
+}
 
-    async fn run(mut self, mut stream: TcpStream, until: Option<Instant>) -> Connection {
-        while until.is_none_or(|until| Instant::now() < until) {
-            let count = self.prepare();
-            if count == 0 {
-                break;
-            }
-            let sent = Instant::now();
-            match tokio::time::timeout(PATIENCE, self.exchange(&mut stream, count)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    self.replies.failed(format!("{}: {error}", self.target.address));
-                    break;
-                }
-                Err(_) => {
-                    self.replies.failed(format!("{}: no reply", self.target.address));
-                    break;
-                }
-            }
-            let took = u64::try_from(sent.elapsed().as_micros()).unwrap_or(LATENCY_MAX_US);
-            self.latency.saturating_record(took.max(1));
-            self.operations += count as u64;
-        }
-        self
-    }
-
-    /// Builds the next batch and says how many commands it has.
-    fn prepare(&mut self) -> usize {
-        self.request.clear();
-        for count in 0..self.case.pipeline {
-            let key = match &mut self.in_order {
-                Some(keys) => match keys.pop() {
-                    Some(key) => key,
-                    None => return count,
-                },
-                None => match &self.target.keys {
-                    Some(keys) => keys[self.dice.random_range(0..keys.len())],
-                    None => self.dice.random_range(0..self.keys),
-                },
-            };
-            self.append(key);
-        }
-        self.case.pipeline
-    }
-
-    fn append(&mut self, number: u32) {
-        let (key, request) = (key(number), &mut self.request);
-        let command = match self.case.command {
-            Command::Get => format!("*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len()),
-            Command::Set => {
-                let (keys, values) = (key.len(), self.value.len());
-                format!("*3\r\n$3\r\nSET\r\n${keys}\r\n{key}\r\n${values}\r\n")
-            }
+impl Seat {
+    /// Connects. A RESP connection has one worker, which sends batches; one of etcd has as many as
+    /// requests are to be in flight.
+    async fn sit(self) -> Result<Vec<Worker>> {
+        let Seat { number, target: Target { door, address, keys }, mut load, in_order } = self;
+        load.keys = keys.map_or(load.keys, Keys::These);
+        let worker = |line, load: Load, number: usize| {
+            let dice = SmallRng::seed_from_u64(number as u64);
+            let with = Material::new(dice, load.value_bytes);
+            Worker::new(address.clone(), line, load, with, in_order.clone())
         };
-        request.extend_from_slice(command.as_bytes());
-        if self.case.command == Command::Set {
-            // Each value differs from the one before.
-            let at = self.dice.random_range(0..self.value.len().max(1));
-            if let Some(byte) = self.value.get_mut(at) {
-                *byte = if *byte == b'~' { b'!' } else { *byte + 1 };
-            }
-            request.extend_from_slice(&self.value);
-            request.extend_from_slice(b"\r\n");
+        if door == Door::Etcd {
+            let client = etcd::connect(&address).await?;
+            let inflight = std::mem::replace(&mut load.case.pipeline, 1);
+            let workers = (0..inflight).map(|one| {
+                worker(Line::Etcd(Box::new(client.clone())), load.clone(), number * inflight + one)
+            });
+            return Ok(workers.collect());
         }
-    }
-
-    async fn exchange(&mut self, stream: &mut TcpStream, count: usize) -> std::io::Result<()> {
-        stream.write_all(&self.request).await?;
-        self.replies.read(stream, count).await
-    }
-}
-
-/// Counts replies without building them.
-#[derive(Default)]
-pub(super) struct Replies {
-    buffer: Vec<u8>,
-    pub(super) errors: u64,
-    pub(super) first_error: Option<String>,
-}
-
-impl Replies {
-    async fn read(&mut self, stream: &mut TcpStream, count: usize) -> std::io::Result<()> {
-        let (mut seen, mut at) = (0, 0);
-        self.buffer.clear();
-        loop {
-            while seen < count {
-                let Some(end) = self.skip(at)? else { break };
-                (at, seen) = (end, seen + 1);
-            }
-            if seen == count {
-                return Ok(());
-            }
-            self.buffer.reserve(READ_BYTES);
-            if stream.read_buf(&mut self.buffer).await? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
+        let stream = TcpStream::connect(&address).await;
+        let mut stream = stream.with_context(|| format!("cannot connect to {address}"))?;
+        stream.set_nodelay(true)?;
+        if door == Door::Readonly {
+            stream.write_all(b"*1\r\n$8\r\nREADONLY\r\n").await?;
+            let mut replies = super::replies::Replies::default();
+            replies.read(&mut stream, 1).await?;
+            replies.first_error.map_or(Ok(()), |error| Err(anyhow!("{address}: {error}")))?;
         }
-    }
-
-    /// Where the reply that starts at `at` ends; `None` when it is incomplete.
-    pub(super) fn skip(&mut self, at: usize) -> std::io::Result<Option<usize>> {
-        let rest = &self.buffer[at..];
-        let Some(line) = rest.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
-        let end = at + line + 1;
-        match rest[0] {
-            b'+' | b':' | b'_' => Ok(Some(end)),
-            b'$' if rest[1] == b'-' => Ok(Some(end)),
-            b'$' => {
-                let digits = rest[1..line].iter().filter(|byte| byte.is_ascii_digit());
-                let size = digits.fold(0usize, |size, digit| {
-                    size.saturating_mul(10).saturating_add(usize::from(digit - b'0'))
-                });
-                let end = end.saturating_add(size).saturating_add(2);
-                Ok((end <= self.buffer.len()).then_some(end))
-            }
-            b'-' => {
-                let text = String::from_utf8_lossy(&rest[..line]).trim_end().to_owned();
-                self.failed(text);
-                Ok(Some(end))
-            }
-            _ => Err(std::io::Error::other("a reply of unknown type")),
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn over(bytes: &[u8]) -> Replies {
-        Replies { buffer: bytes.to_vec(), ..Replies::default() }
-    }
-
-    fn failed(&mut self, what: String) {
-        self.errors += 1;
-        self.first_error.get_or_insert(what);
+        Ok(vec![worker(Line::Resp(stream), load, number)])
     }
 }

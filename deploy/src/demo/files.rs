@@ -7,7 +7,7 @@
 //! DIR/clocks/       how far clocks are shifted, where they are
 //! ```
 
-use super::layout::{Cluster, Layout, Node, PARTITIONS, Pd, Syncer};
+use super::layout::{Cluster, Layout, Node, Pd, Syncer};
 use super::roads::Roads;
 use crate::exit::Exit;
 use crate::state::ClientFiles;
@@ -191,18 +191,22 @@ impl Writer<'_> {
         let others = cluster.datacenters.iter().filter(|other| **other != node.datacenter);
         let seen: BTreeMap<&String, Value> =
             others.map(|from| (from, json!(self.roads.node_seen_from(from, &node.at)))).collect();
-        Ok(json!({
+        let mut config = json!({
             "name": node.name,
             "cluster": cluster.id,
             "datacenter": node.datacenter,
             "dir": self.data(&node.name),
             "pd": [self.roads.seen_from(&node.datacenter, &cluster.pd.rpc)],
-            "memory": NODE_MEMORY,
+            "memory": self.layout.make.memory.unwrap_or(NODE_MEMORY),
             "listen": node.at,
             "advertise_to": seen,
             "tls": tls_table(&self.tls(cluster.id, Role::Node, &node.name)?),
             "raft": { "rtt_ms": self.spread_ms(cluster) },
-        }))
+        });
+        if let Some(connections) = self.layout.make.connections_max {
+            config["limits"] = json!({ "connections_max": connections });
+        }
+        Ok(config)
     }
 
     /// The round trip between voters.
@@ -228,8 +232,8 @@ impl Writer<'_> {
             "tls": tls_table(&self.tls(cluster.id, Role::Pd, &pd.name)?),
             "bootstrap": {
                 "nodes": cluster.nodes.len(),
-                "partitions": PARTITIONS,
-                "replicas": if cluster.nodes.len() >= 3 { 3 } else { 1 },
+                "partitions": self.layout.make.partitions(),
+                "replicas": self.layout.make.replicas(cluster.nodes.len()),
             },
             "peers": peers,
         });
@@ -276,7 +280,7 @@ impl Writer<'_> {
                 .iter()
                 .map(|syncer| self.roads.seen_from(here, &syncer.link))
                 .collect(),
-            replicas: if cluster.nodes.len() >= 3 { 3 } else { 1 },
+            replicas: self.layout.make.replicas(cluster.nodes.len()),
         };
         TopologyFile {
             mode: match self.layout.mode {

@@ -60,6 +60,33 @@ pub struct Wish {
     pub backlog: Option<BacklogBudget>,
     /// Seconds after which clusters fence one that is away beyond its budget, if they do.
     pub fence_after: Option<u64>,
+    /// What the clusters are made of, besides their processes.
+    pub make: Make,
+}
+
+/// What clusters are made of, besides their processes; `None` is what the demo has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Make {
+    /// Groups of the namespace `default`.
+    pub partitions: Option<u32>,
+    /// Replicas of each group.
+    pub replicas: Option<u8>,
+    /// Client connections that a node takes.
+    pub connections_max: Option<usize>,
+    /// Bytes of memory that a node may use.
+    pub memory: Option<u64>,
+}
+
+impl Make {
+    /// Groups of the namespace `default`.
+    pub fn partitions(&self) -> u32 {
+        self.partitions.unwrap_or(PARTITIONS)
+    }
+
+    /// Replicas of each group in a cluster of so many nodes: 3 where that is possible.
+    pub fn replicas(&self, nodes: usize) -> u8 {
+        self.replicas.unwrap_or(if nodes >= 3 { 3 } else { 1 })
+    }
 }
 
 impl Default for Wish {
@@ -75,6 +102,7 @@ impl Default for Wish {
             apart: vec![],
             backlog: None,
             fence_after: None,
+            make: Make::default(),
         }
     }
 }
@@ -94,6 +122,8 @@ pub struct Layout {
     pub backlog: Option<BacklogBudget>,
     /// As in the wish.
     pub fence_after: Option<u64>,
+    /// As in the wish.
+    pub make: Make,
 }
 
 /// A cluster.
@@ -215,8 +245,8 @@ impl Layout {
             (_, false) => "async",
         };
         let (datacenters, apart) = (wish.datacenters.clone(), wish.apart.clone());
-        let Wish { backlog, fence_after, .. } = *wish;
-        Ok(Layout { mode, datacenters, clusters, apart, backlog, fence_after })
+        let Wish { backlog, fence_after, make, .. } = *wish;
+        Ok(Layout { mode, datacenters, clusters, apart, backlog, fence_after, make })
     }
 
     /// A cluster by its name.

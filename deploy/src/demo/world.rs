@@ -1,7 +1,7 @@
 //! The demo as a world that chaos can break.
 
 use super::fleet::Fleet;
-use super::layout::{Layout, PARTITIONS, PORTS, Wish};
+use super::layout::{Layout, PORTS, Wish};
 use crate::census::{self, Counted};
 use crate::exit::{self, Exit};
 use crate::find::{self, Known};
@@ -219,7 +219,7 @@ impl World for DemoWorld {
     fn backlog(&self) -> Option<Backlog> {
         let BacklogBudget { bytes, age_seconds } = self.fleet.layout.backlog?;
         let age = Duration::from_secs(age_seconds);
-        Some(Backlog { bytes, age, groups: u64::from(PARTITIONS) })
+        Some(Backlog { bytes, age, groups: u64::from(self.fleet.layout.make.partitions()) })
     }
 
     fn rows(&self) -> BoxFuture<'_, Result<Vec<Rows>>> {
