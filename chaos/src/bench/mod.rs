@@ -57,6 +57,9 @@ use generator::Target;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Bytes of a value where they are not what varies.
+pub const VALUE_BYTES: usize = 128;
+
 /// A Flotilla node to be measured.
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -114,7 +117,7 @@ impl Config {
             rounds: 5,
             duration: Duration::from_secs(2),
             keys: 100_000,
-            value_bytes: 128,
+            value_bytes: VALUE_BYTES,
         }
     }
 }

@@ -3,10 +3,8 @@
 use super::BenchArgs;
 use crate::demo::layout::Make;
 use crate::exit::Exit;
-use flotilla_chaos::bench::{Case, Command, Gate, Kind, Variation};
+use flotilla_chaos::bench::{Case, Command, Gate, Kind, VALUE_BYTES, Variation};
 
-/// Bytes of a value where they are not what varies.
-const VALUE_BYTES: usize = 128;
 /// Bytes of all values together where values are large: fewer keys then.
 const VALUES_BYTES_MAX: usize = 64 << 20;
 /// Keys at least, however large the values.

@@ -21,6 +21,13 @@ pub(super) fn timeout(arg: &[u8]) -> Result<u64, Stop> {
     ms.ok_or_else(|| error("ERR timeout is negative"))
 }
 
+/// The keys of BLPOP and its kind, with the timeout behind them.
+pub(super) fn keys_before_timeout(args: &[Bytes]) -> Result<&[Bytes], Stop> {
+    let (max_wait, names) = args.split_last().ok_or_else(Stop::syntax)?;
+    timeout(max_wait)?;
+    Ok(names)
+}
+
 /// What a blocking command waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Awaited {

@@ -1,6 +1,7 @@
 //! What commands on all types with elements have in common.
 
 use super::args::{Outcome, Stop, integer, is};
+use super::blocking::timeout;
 use super::txn::{Key, Txn};
 use super::{ROW_OVERHEAD_BYTES, WRITE_BYTES_MAX, write_too_large};
 use crate::model::Type;
@@ -149,8 +150,24 @@ pub(super) fn counted_keys(args: &[Bytes]) -> Result<(&[Bytes], &[Bytes]), Stop>
     args[1..].split_at_checked(number).ok_or_else(Stop::syntax)
 }
 
+/// The words of LMPOP and ZMPOP behind their names: keys, one of their ends, and how many elements may be
+/// taken. With a timeout those of BLMPOP and BZMPOP, which read it last.
+pub(super) fn mpop<'a, E>(
+    args: &'a [Bytes],
+    max_wait: Option<&Bytes>,
+    end: fn(&[u8]) -> Result<E, Stop>,
+) -> Result<(&'a [Bytes], E, u64), Stop> {
+    let (names, options) = counted_keys(args)?;
+    let [word, options @ ..] = options else { return Err(Stop::syntax()) };
+    let words = (names, end(word)?, pop_count(options)?);
+    if let Some(max_wait) = max_wait {
+        timeout(max_wait)?;
+    }
+    Ok(words)
+}
+
 /// COUNT of LMPOP and ZMPOP, which may be left out.
-pub(super) fn pop_count(options: &[Bytes]) -> Result<u64, Stop> {
+fn pop_count(options: &[Bytes]) -> Result<u64, Stop> {
     let [word, count, rest @ ..] = options else {
         return if options.is_empty() { Ok(1) } else { Err(Stop::syntax()) };
     };

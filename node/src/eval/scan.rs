@@ -111,7 +111,7 @@ pub struct ScanPage {
     pub next: Option<ScanCursor>,
 }
 
-pub(super) fn invalid_cursor() -> Stop {
+fn invalid_cursor() -> Stop {
     Stop::error("ERR invalid cursor".to_owned())
 }
 

@@ -78,16 +78,16 @@ impl World {
         // It hears, and says, that the others are past that; of what one of them does then it knows nothing.
         self.now_ms += OFFSET_MAX_MS as u64 / 2;
         for (cluster, peer) in [(third, from), (third, to), (from, to)] {
-            self.tick(cluster);
+            self.tick_cluster(cluster);
             self.carry_from(cluster, peer);
         }
         self.now_ms += OFFSET_MAX_MS as u64 / 2;
         self.command(ahead, key, &format!("LSET {key} 0 1"))?;
         // All that the third one needs to forget the list.
-        self.tick(to);
+        self.tick_cluster(to);
         self.carry_from(to, from);
         self.carry_from(to, third);
-        self.tick(from);
+        self.tick_cluster(from);
         self.carry_from(from, third);
         self.faults = true;
         Ok(())
@@ -97,12 +97,7 @@ impl World {
         self.carry_over(|route| (route.from, route.to) == (from, to));
     }
 
-    fn tick(&mut self, cluster: usize) {
-        for group in 0..self.clusters[cluster].len() {
-            self.clusters[cluster][group].commit_all(&mut self.dice);
-            self.housekeep((cluster, group));
-            self.clusters[cluster][group].commit_all(&mut self.dice);
-            self.witness((cluster, group));
-        }
+    fn tick_cluster(&mut self, cluster: usize) {
+        (0..self.clusters[cluster].len()).for_each(|group| self.tick((cluster, group)));
     }
 }

@@ -273,7 +273,7 @@ impl World {
         self.check_found()
     }
 
-    pub(super) fn housekeep(&mut self, at: (usize, usize)) {
+    fn housekeep(&mut self, at: (usize, usize)) {
         self.instant += Duration::from_secs(1);
         let clock = self.clock(at);
         self.clusters[at.0][at.1].housekeep(clock);
@@ -402,18 +402,21 @@ impl World {
         for _ in 0..rounds {
             self.now_ms += 1;
             self.instant += pause;
-            for at in self.groups() {
-                self.clusters[at.0][at.1].commit_all(&mut self.dice);
-                self.housekeep(at);
-                self.clusters[at.0][at.1].commit_all(&mut self.dice);
-                self.witness(at);
-            }
+            self.groups().into_iter().for_each(|at| self.tick(at));
             self.finish_merges();
             self.carry_everything();
             self.check_cursors()?;
             self.check_found()?;
         }
         Ok(())
+    }
+
+    /// A group does what is due by itself, and all of it is committed.
+    pub(super) fn tick(&mut self, at: (usize, usize)) {
+        self.clusters[at.0][at.1].commit_all(&mut self.dice);
+        self.housekeep(at);
+        self.clusters[at.0][at.1].commit_all(&mut self.dice);
+        self.witness(at);
     }
 
     /// No clock is ahead any more, and nobody has seen a later time.

@@ -1,8 +1,8 @@
 //! Pushes, pops and moves.
 
 use super::super::args::{Outcome, Stop};
-use super::super::blocking::timeout;
-use super::super::collection::{Budget, counted_keys, first_there, pop_count, positive};
+use super::super::blocking::{keys_before_timeout, timeout};
+use super::super::collection::{Budget, first_there, mpop, positive};
 use super::super::txn::{Key, Txn};
 use super::{Side, edge, load, load_to_write, position};
 use crate::engine::order::Span;
@@ -104,13 +104,7 @@ pub(in super::super) fn lmpop(
     args: &[Bytes],
     max_wait: Option<&Bytes>,
 ) -> Outcome {
-    let (names, options) = counted_keys(args)?;
-    let [side, options @ ..] = options else { return Err(Stop::syntax()) };
-    let side = Side::parse(side)?;
-    let count = pop_count(options)?;
-    if let Some(max_wait) = max_wait {
-        timeout(max_wait)?;
-    }
+    let (names, side, count) = mpop(args, max_wait, Side::parse)?;
     Ok(match take_of_first(txn, names, side, count)? {
         Some((name, values)) => Reply::Array(vec![Reply::Bulk(name.clone()), Reply::bulks(values)]),
         None => Reply::NullArray,
@@ -119,8 +113,7 @@ pub(in super::super) fn lmpop(
 
 /// BLPOP and BRPOP.
 pub(in super::super) fn blpop(txn: &mut Txn<'_>, args: &[Bytes], side: Side) -> Outcome {
-    let (max_wait, names) = args[1..].split_last().ok_or_else(Stop::syntax)?;
-    timeout(max_wait)?;
+    let names = keys_before_timeout(&args[1..])?;
     Ok(match take_of_first(txn, names, side, 1)? {
         Some((name, values)) => Reply::bulks(std::iter::once(name.clone()).chain(values)),
         None => Reply::NullArray,

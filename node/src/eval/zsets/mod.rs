@@ -15,7 +15,7 @@ pub(super) use pop::{bzpop, zmpop, zpop};
 pub(super) use range::store;
 pub(super) use range::{By, Source, range, rem_range, zcount, zlexcount, zrange_store};
 
-use super::args::{Outcome, Stop};
+use super::args::{Outcome, Stop, is};
 use super::collection;
 use super::order::{Entry, place_of};
 use super::txn::{Key, Txn};
@@ -29,6 +29,16 @@ use bytes::Bytes;
 pub(super) enum End {
     Min,
     Max,
+}
+
+impl End {
+    fn parse(word: &[u8]) -> Result<End, Stop> {
+        match () {
+            () if is(word, "MIN") => Ok(End::Min),
+            () if is(word, "MAX") => Ok(End::Max),
+            () => Err(Stop::syntax()),
+        }
+    }
 }
 
 fn load(txn: &mut Txn<'_>, name: &Bytes) -> Result<Key, Stop> {

@@ -1,8 +1,8 @@
 //! Members taken from either end.
 
-use super::super::args::{Outcome, Stop, is};
-use super::super::blocking::timeout;
-use super::super::collection::{self, Budget, counted_keys, first_there, pop_count, positive};
+use super::super::args::{Outcome, Stop};
+use super::super::blocking::keys_before_timeout;
+use super::super::collection::{self, Budget, first_there, mpop, positive};
 use super::super::order::Entry;
 use super::super::txn::{Key, Txn};
 use super::{End, load_to_write, pair};
@@ -60,17 +60,7 @@ pub(in super::super) fn zmpop(
     args: &[Bytes],
     max_wait: Option<&Bytes>,
 ) -> Outcome {
-    let (names, options) = counted_keys(args)?;
-    let [end, options @ ..] = options else { return Err(Stop::syntax()) };
-    let end = match () {
-        () if is(end, "MIN") => End::Min,
-        () if is(end, "MAX") => End::Max,
-        () => return Err(Stop::syntax()),
-    };
-    let count = pop_count(options)?;
-    if let Some(max_wait) = max_wait {
-        timeout(max_wait)?;
-    }
+    let (names, end, count) = mpop(args, max_wait, End::parse)?;
     let Some((name, popped)) = pop_of_first(txn, names, end, count)? else {
         return Ok(Reply::NullArray);
     };
@@ -80,8 +70,7 @@ pub(in super::super) fn zmpop(
 
 /// BZPOPMIN and BZPOPMAX.
 pub(in super::super) fn bzpop(txn: &mut Txn<'_>, args: &[Bytes], end: End) -> Outcome {
-    let (max_wait, names) = args[1..].split_last().ok_or_else(Stop::syntax)?;
-    timeout(max_wait)?;
+    let names = keys_before_timeout(&args[1..])?;
     let Some((name, popped)) = pop_of_first(txn, names, end, 1)? else {
         return Ok(Reply::NullArray);
     };
