@@ -228,6 +228,10 @@ impl Cleaner<'_, '_> {
             Txn::recount(key, before, &after);
         }
         self.done.collected += u64::from(after.is_empty());
+        if after.garbage() > before.garbage() {
+            // A sum that stood on a removal went: the removal waits from now on.
+            self.txn.queue_element(key, ty, name, before, &after);
+        }
         self.txn.store(key, (ty, name), before, &after, Parts::NONE)
     }
 

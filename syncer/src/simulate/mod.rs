@@ -42,6 +42,8 @@ mod mesh;
 
 mod oracle;
 
+mod story;
+
 mod traffic;
 
 mod world;
@@ -71,7 +73,8 @@ pub fn run_only(seed: u64, flaw: Option<Flaw>, only: Option<&str>) -> Result<(),
 pub fn trace(seed: u64, flaw: Option<Flaw>) -> (Vec<String>, Result<(), Broken>) {
     let mut world = World::new(seed, true);
     let end = flaws::with(flaw, || history(&mut world, None));
-    (world.trace.take().unwrap_or_default(), end)
+    let story = world.story.take().map(|story| story.end(&world.clusters));
+    (story.unwrap_or_default(), end)
 }
 
 fn history(world: &mut World, only: Option<&str>) -> Result<(), Broken> {
@@ -87,23 +90,23 @@ fn history(world: &mut World, only: Option<&str>) -> Result<(), Broken> {
     world.end_faults();
     // Those that went on must agree also if the others never come back.
     if world.settle_apart()? && heed(world.settle(SETTLE_ROUNDS))? && heed(world.check_arrived())? {
-        heed(world.converge())?;
+        heed(world.converge(SETTLE_ROUNDS))?;
         // Of the last that came of a fenced cluster some waits until that returns.
         world.now_ms += LATER_MS;
         heed(world.settle(COLLECT_ROUNDS))?;
-        heed(world.check_converged())?;
+        heed(world.converge(COLLECT_ROUNDS))?;
     }
     world.settle_mesh()?;
     // What has not arrived cannot be shown.
     if !heed(world.settle(SETTLE_ROUNDS))? || !heed(world.check_arrived())? {
         return Ok(());
     }
-    heed(world.converge())?;
+    heed(world.converge(SETTLE_ROUNDS))?;
     heed(world.check_rules())?;
     heed(world.check_counters())?;
     world.now_ms += LATER_MS;
     heed(world.settle(COLLECT_ROUNDS))?;
-    heed(world.check_converged())?;
+    heed(world.converge(COLLECT_ROUNDS))?;
     heed(world.check_rules())?;
     heed(world.check_collected())?;
     Ok(())
@@ -111,10 +114,10 @@ fn history(world: &mut World, only: Option<&str>) -> Result<(), Broken> {
 
 impl World {
     /// Whether all show the same; what the audit would tell and nothing else can mend is mended first.
-    fn converge(&mut self) -> Result<(), Broken> {
+    fn converge(&mut self, rounds: usize) -> Result<(), Broken> {
         if self.differs_by_ends() {
             self.merge_all()?;
-            self.settle(SETTLE_ROUNDS)?;
+            self.settle(rounds)?;
         }
         self.check_converged()
     }

@@ -28,8 +28,32 @@ pub struct Oracle {
     /// How far each group's log was read, and its fence there.
     read: BTreeMap<(usize, usize), (usize, Fence)>,
     pub(super) added: Added,
+    ends: BTreeMap<Slot, Ends>,
     /// Entries of each group with effects, by slots that they touched.
     pub(super) touched: BTreeMap<(usize, usize), Vec<(u64, SlotRange)>>,
+}
+
+/// What was done to the ends of the keys of a slot.
+#[derive(Default)]
+struct Ends {
+    /// When the first one was to come, in milliseconds.
+    first_ms: Option<u64>,
+    /// Stamps of commands that set an end, took one back, or deleted a key, and its end with it.
+    changes: Vec<Stamp>,
+}
+
+impl Ends {
+    fn note(&mut self, effect: &Effect) {
+        let Effect::Head { head, .. } = effect else { return };
+        if let Some(expiry) = head.expiry {
+            let at = Some(expiry.at).filter(|at| *at > 0);
+            self.first_ms = self.first_ms.into_iter().chain(at).min();
+            self.changes.push(expiry.stamp);
+        }
+        if !head.floor.is_none() {
+            self.changes.push(head.floor.stamp);
+        }
+    }
 }
 
 fn context(now_ms: u64) -> EvalContext {
@@ -81,6 +105,7 @@ impl Oracle {
         }
         for effect in &effects {
             self.added.note(effect);
+            self.ends.entry(effect.slot()).or_default().note(effect);
             let slots = SlotRange { first: effect.slot(), last: effect.slot() };
             self.touched.entry(at).or_default().push((id.index, slots));
         }
@@ -153,8 +178,22 @@ fn slot_of(row: &bytes::Bytes) -> Slot {
     }
 }
 
-/// Rows as text.
+/// What is stored of keys, and everything else that is, as text.
 pub fn dump(rows: &MemoryRows) -> String {
+    let others = rows.keys().filter_map(|row| match keys::decode(row) {
+        Ok(keys::RowKey::Head { .. } | keys::RowKey::Element { .. }) => None,
+        Ok(other @ keys::RowKey::Cursor { .. }) => {
+            Some(format!("{other:?}: {:?}", cursor::Cursor::decode(&rows[row])))
+        }
+        Ok(other) => Some(format!("{other:?}")),
+        Err(error) => Some(error.to_string()),
+    });
+    let lines: Vec<String> = dump_rows(rows).into_iter().chain(others).collect();
+    lines.join("\n")
+}
+
+/// What is stored of keys, a line a row.
+pub(super) fn dump_rows(rows: &MemoryRows) -> Vec<String> {
     let mut lines = Vec::new();
     for (key, value) in rows {
         use flotilla_node::engine::keys::RowKey;
@@ -165,15 +204,11 @@ pub fn dump(rows: &MemoryRows) -> String {
             Ok(RowKey::Element { key, name, .. }) => {
                 format!("{key:?}.{name:?}: {:?}", flotilla_node::model::decode_element(value))
             }
-            Ok(other @ RowKey::Cursor { .. }) => {
-                format!("{other:?}: {:?}", cursor::Cursor::decode(value))
-            }
-            Ok(other) => format!("{other:?}"),
-            Err(error) => error.to_string(),
+            _ => continue,
         };
         lines.push(text);
     }
-    lines.join("\n")
+    lines
 }
 
 impl World {
@@ -259,9 +294,9 @@ impl World {
         if self.mesh.is_apart() { Ok(()) } else { self.check_not_back(now) }
     }
 
-    /// Whether clusters differ, but only in keys whose end was set or taken back by a cluster that was
-    /// given up, where nobody saw it: when it comes back with that, some may have collected what the
-    /// end hid before, and others not yet. The audit tells, and merges mend it.
+    /// Whether clusters differ, but only in keys that have ended, and whose end was set or taken back by
+    /// a cluster that was given up, where nobody saw it: when it comes back with that, some may have
+    /// collected what the end hid before, and others not yet. The audit tells, and merges mend it.
     pub(super) fn differs_by_ends(&self) -> bool {
         let live = self.mesh.live();
         let first = self.shown(live[0], self.now_ms);
@@ -276,11 +311,10 @@ impl World {
     }
 
     fn has_unseen_end(&self, slot: Slot) -> bool {
-        let heads = keys::of_slots(keys::HEAD, SlotRange { first: slot, last: slot });
-        Rows::scan(&self.oracle.rows, heads, false).any(|row| {
-            let head = decode_head(&row.expect("rows in memory").1).expect("rows are readable");
-            let end = head.expiry.map(|expiry| expiry.stamp);
-            end.is_some_and(|end| self.mesh.may_outlive_deletes(slot, end))
+        self.oracle.ends.get(&slot).is_some_and(|ends| {
+            let mut changes = ends.changes.iter();
+            ends.first_ms.is_some_and(|at| at <= self.now_ms)
+                && changes.any(|change| self.mesh.may_outlive_deletes(slot, *change))
         })
     }
 

@@ -9,6 +9,7 @@ use super::link::{Call, Pending, Route, Tenure};
 use super::merge::Merge;
 use super::mesh::Mesh;
 use super::oracle::Oracle;
+use super::story::Story;
 use crate::receiver;
 use flotilla_node::group::GroupContext;
 use flotilla_node::group::leader::{LeaderClock, Work};
@@ -113,7 +114,7 @@ pub struct World {
     pub(super) streams: u64,
     pub(super) ids: u64,
     /// What happened, if somebody wants to read it.
-    pub trace: Option<Vec<String>>,
+    pub(super) story: Option<Story>,
 }
 
 pub(super) fn origin(place: usize) -> Origin {
@@ -156,7 +157,7 @@ impl World {
             faults: true,
             streams: 0,
             ids: 0,
-            trace: trace.then(Vec::new),
+            story: trace.then(Story::default),
         };
         for (place, partitions) in partitions.into_iter().take(count).enumerate() {
             let group = |index: u32| {
@@ -193,8 +194,8 @@ impl World {
     }
 
     pub(super) fn tell(&mut self, what: impl FnOnce() -> String) {
-        if let Some(trace) = &mut self.trace {
-            trace.push(what());
+        if let Some(story) = &mut self.story {
+            story.tell(&self.clusters, what());
         }
     }
 

@@ -1,9 +1,12 @@
 //! Histories that broke earlier rules of merging, one test each.
 
 use super::world::World;
-use crate::eval::{self, CONFLICT_WINDOW_MS, LoserKind, Losers};
-use crate::model::{Closed, Effect};
+use crate::engine::keys;
+use crate::eval::{self, CONFLICT_WINDOW_MS, CleanFrom, CleanRules, LoserKind, Losers};
+use crate::model::{Closed, Effect, Stability};
+use flotilla_topology::ids::ClusterId;
 use flotilla_topology::slot::Slot;
+use flotilla_topology::stamp::Stamp;
 
 /// Clusters with one group each, and what each has shipped and taken.
 struct Clusters {
@@ -419,4 +422,44 @@ fn what_a_returning_cluster_brings_is_not_taken_for_forgotten() {
         Effect::Element { .. } => None,
     });
     assert_eq!(low, Some(20));
+}
+
+/// A count goes on over a removal which did not see all of it, so the removal does not wait to be
+/// collected. Then a delete comes that hides the count. When the cleaner takes the count away, it has
+/// to note that the removal waits now.
+#[test]
+fn a_removal_is_collected_that_lay_under_a_count() {
+    let mut clusters = Clusters::new(3);
+    clusters.run(2, 16, "HINCRBY c f 7");
+    clusters.send(2, 0);
+    clusters.send(2, 1);
+    clusters.run(2, 60, "HINCRBY c f 6");
+    clusters.run(1, 76, "DEL c");
+    clusters.run(0, 87, "HDEL c f");
+    clusters.send(0, 2);
+    assert_eq!(clusters.worlds[2].cmd("HGET c f"), "\"6\"");
+    clusters.send(1, 2);
+    for known_ms in [80, 200] {
+        clean(&mut clusters.worlds[2], 100, known_ms);
+    }
+    let rows = &clusters.worlds[2].rows;
+    assert!(rows.keys().all(|row| row[0] != keys::GARBAGE), "{rows:?}");
+    assert!(clusters.worlds[2].state().is_empty(), "{:?}", clusters.worlds[2].state());
+}
+
+/// Cleans a cluster of three until nothing is left to do, when everybody knows everything until a time.
+fn clean(world: &mut World, now_ms: u64, known_ms: u64) {
+    let known = || -> Closed {
+        let at = Stamp::floor_at_ms(known_ms).hlc;
+        (1..=3).map(ClusterId).map(|cluster| (cluster, Stamp { hlc: at, cluster })).collect()
+    };
+    let own = world.origin.cluster;
+    let others = (1..=3).map(ClusterId).filter(|cluster| *cluster != own);
+    let told = others.map(|cluster| (cluster, known())).collect();
+    let stability = Stability { own, heard: known(), told };
+    let rules = CleanRules { stability: &stability, merges: 0, budget: 512 };
+    for _ in 0..3 {
+        let mut from = CleanFrom::default();
+        world.at(now_ms).entry(|txn| eval::clean(txn, &mut from, &rules).unwrap());
+    }
 }
