@@ -5,7 +5,8 @@ use crate::group::census;
 use crate::group::cursor;
 use crate::group::digest::{DigestAnswer, DigestCall, KeyPage};
 use crate::group::exec::{
-    ExecRequest, Outcome, decode_barrier_request, encode_barrier, encode_outcomes,
+    ExecRequest, Outcome, decode_barrier_request, decode_barriers_request, encode_barrier,
+    encode_barriers, encode_outcomes,
 };
 use crate::group::remote::{
     Answer, CursorsAnswer, CursorsRequest, FloorAnswer, LinkFloor, RemoteBatch, Seed, SeedAnswer,
@@ -124,6 +125,16 @@ impl NodeService {
             let answer = if at_ms == 0 { group.barrier().await } else { group.tick(at_ms).await };
             Ok(encode_barrier(&answer))
         }))
+    }
+
+    /// Answers at once: what must wait is asked for alone.
+    fn barriers(&self, payload: &Bytes) -> Result<Bytes, RpcRefused> {
+        let groups = decode_barriers_request(payload).map_err(|e| bad_payload(&e))?;
+        let answer = |id| match self.places.group(id) {
+            Some(group) => group.barrier_now(),
+            None => Some(Err(None)),
+        };
+        Ok(encode_barriers(&groups.into_iter().map(answer).collect::<Vec<_>>()))
     }
 
     /// Queues a batch at once, in the order of arrival.
@@ -300,12 +311,16 @@ impl Service for NodeService {
     fn call(&self, peer: &Identity, kind: u16, payload: Bytes, reply: ReplyTo) {
         use kinds::{
             ASK, CENSUS, CURSORS, DIGEST, EXEC, FULL_STATE, LINK_FLOOR, LINK_SEED, MERGE_STEP,
-            RAFT_APPEND, READ_INDEX, REMOTE_BATCH, TICK, TRANSFER_LEADER, WAIT,
+            RAFT_APPEND, READ_INDEX, READ_INDEXES, REMOTE_BATCH, TICK, TRANSFER_LEADER, WAIT,
         };
         let allowed = match kind {
-            RAFT_APPEND..=TRANSFER_LEADER | EXEC | READ_INDEX | TICK | ASK | WAIT => {
-                peer.role == Role::Node
-            }
+            RAFT_APPEND..=TRANSFER_LEADER
+            | EXEC
+            | READ_INDEX
+            | READ_INDEXES
+            | TICK
+            | ASK
+            | WAIT => peer.role == Role::Node,
             REMOTE_BATCH | CURSORS | LINK_FLOOR | LINK_SEED | MERGE_STEP | FULL_STATE => {
                 peer.role == Role::Syncer
             }
@@ -326,6 +341,7 @@ impl Service for NodeService {
                 }
                 return;
             }
+            READ_INDEXES => return reply.send(self.barriers(&payload)),
             READ_INDEX | TICK => self.barrier(&payload),
             ASK => self.ask(&payload),
             WAIT => self.wait(&payload),

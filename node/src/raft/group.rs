@@ -83,6 +83,7 @@ struct Inner {
     door: Door,
     progress: Arc<Progress>,
     answers: AnswerSender,
+    reader: status::Reader,
     status: watch::Receiver<RaftStatus>,
     /// The term in which this replica has handed its leadership over; 0 for none.
     handed_over: AtomicU64,
@@ -146,14 +147,19 @@ impl RaftGroup {
             .map_err(|fatal| stopped(&fatal))
     }
 
-    /// What this replica is and knows, followed as it changes.
+    /// What this replica is and knows. Who follows it is told when its role, the term, the leader, the
+    /// members, or whether it is ready change; the rest is as of then.
     pub fn watch(&self) -> watch::Receiver<RaftStatus> {
         self.inner.status.clone()
     }
 
     /// What this replica is and knows now.
     pub fn status(&self) -> RaftStatus {
-        self.inner.status.borrow().clone()
+        let told = self.inner.status.borrow();
+        match told.role {
+            RaftRole::Stopped => told.clone(),
+            _ => self.inner.reader.status(),
+        }
     }
 
     /// The last applied entry, followed as it changes.
@@ -175,10 +181,9 @@ impl RaftGroup {
     /// cost two changes of task, more than all else of a small read. A status that is late tells of an
     /// older promise.
     pub fn leased_index(&self) -> Option<u64> {
-        let status = self.inner.status.borrow();
-        let handed_over = self.inner.handed_over.load(Ordering::Acquire) == status.term;
-        let until = status.last_quorum_ack? + self.inner.settings.lease();
-        let holds = status.ready() && !handed_over && Instant::now() < until;
+        let (term, acknowledged) = self.inner.reader.last_quorum_ack()?;
+        let handed_over = self.inner.handed_over.load(Ordering::Acquire) == term;
+        let holds = !handed_over && Instant::now() < acknowledged + self.inner.settings.lease();
         holds.then(|| self.inner.told.index())
     }
 
@@ -366,7 +371,7 @@ async fn start_inside<L: Log>(
         .await
         .map_err(|error| storage_error(error.to_string()))?;
     let (answers, queue) = mpsc::unbounded_channel();
-    let status = status::follow(&raft, progress.clone());
+    let (reader, status) = status::follow(&raft, progress.clone());
     let door = Door::new(group, me, raft.clone(), receiver, runtime.clone(), silence);
     if let Some(silence) = silence {
         let raft = raft.clone();
@@ -384,6 +389,7 @@ async fn start_inside<L: Log>(
         door,
         progress,
         answers,
+        reader,
         status,
         handed_over,
         told,

@@ -6,42 +6,114 @@ use super::convert;
 use super::types::{Membership, RaftRole, RaftStatus};
 use flotilla_topology::ids::ReplicaId;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant as _, RaftMetrics, ServerState, TokioInstant};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::sync::watch;
 
-/// Follows the metrics until the group stops. Runs on the caller's runtime.
+/// What a replica is and knows, read from the library's metrics when somebody asks: they change several
+/// times with each entry.
+pub(super) struct Reader {
+    metrics: WatchReceiverOf<C, RaftMetrics<C>>,
+    progress: Arc<Progress>,
+    epoch: Epoch,
+    members: Mutex<Members>,
+}
+
+impl Reader {
+    /// All of it, now.
+    pub(super) fn status(&self) -> RaftStatus {
+        let metrics = self.metrics.borrow_watched();
+        status(&metrics, &self.progress, self.epoch, &mut self.members.lock())
+    }
+
+    /// Of a leader that has applied its term's first entry: the term, and when the last message was
+    /// sent that a majority has answered by now.
+    pub(super) fn last_quorum_ack(&self) -> Option<(u64, Instant)> {
+        let metrics = self.metrics.borrow_watched();
+        let term = metrics.current_term;
+        let ready = role(&metrics) == RaftRole::Leader
+            && self.progress.blank_term.load(Ordering::Acquire) == term;
+        let at = metrics.last_quorum_acked.filter(|_| ready)?;
+        Some((term, self.epoch.ours(at.into_inner())?))
+    }
+}
+
+/// Whoever follows a replica is told when this changes, and not with each entry.
+struct Standing {
+    role: RaftRole,
+    term: u64,
+    leader: Option<u64>,
+    blank_term: u64,
+    members: Arc<StoredMembership>,
+}
+
+impl Standing {
+    fn of(metrics: &RaftMetrics<C>, progress: &Progress) -> Standing {
+        Standing {
+            role: role(metrics),
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            blank_term: progress.blank_term.load(Ordering::Acquire),
+            members: metrics.membership_config.clone(),
+        }
+    }
+}
+
+impl PartialEq for Standing {
+    fn eq(&self, other: &Standing) -> bool {
+        let of = |standing: &Standing| {
+            (standing.role, standing.term, standing.leader, standing.blank_term)
+        };
+        of(self) == of(other) && Arc::ptr_eq(&self.members, &other.members)
+    }
+}
+
+/// A reader, and who is told of a new [`Standing`] until the group stops. Follows the metrics on the
+/// caller's runtime.
 pub(super) fn follow(
     raft: &openraft::Raft<C, Machine>,
     progress: Arc<Progress>,
-) -> watch::Receiver<RaftStatus> {
+) -> (Reader, watch::Receiver<RaftStatus>) {
     let mut metrics = raft.metrics();
-    // The reference is let go before anything waits: held over an await it stops the library.
     let epoch = Epoch { theirs: TokioInstant::now(), ours: Instant::now() };
+    let reader = Reader {
+        metrics: raft.metrics(),
+        progress: progress.clone(),
+        epoch,
+        members: Mutex::default(),
+    };
     let mut members = Members::default();
-    let first = status(&metrics.borrow_and_update(), &progress, epoch, &mut members);
+    // The reference is let go before anything waits: held over an await it stops the library.
+    let (mut standing, first) = {
+        let metrics = metrics.borrow_and_update();
+        let first = status(&metrics, &progress, epoch, &mut members);
+        (Standing::of(&metrics, &progress), first)
+    };
     let (tell, told) = watch::channel(first);
     tokio::spawn(async move {
         loop {
             let open = metrics.changed().await.is_ok();
-            let mut now = status(&metrics.borrow_and_update(), &progress, epoch, &mut members);
-            if !open {
-                now.role = RaftRole::Stopped;
-            }
-            let stopped = now.role == RaftRole::Stopped;
-            tell.send_if_modified(|before| {
-                let changed = *before != now;
-                *before = now;
-                changed
-            });
-            if stopped || tell.is_closed() {
+            let now = {
+                let metrics = metrics.borrow_and_update();
+                let new = Standing::of(&metrics, &progress);
+                if open && new == standing {
+                    continue;
+                }
+                standing = new;
+                status(&metrics, &progress, epoch, &mut members)
+            };
+            let role = if open { now.role } else { RaftRole::Stopped };
+            tell.send_replace(RaftStatus { role, ..now });
+            if role == RaftRole::Stopped || tell.is_closed() {
                 return;
             }
         }
     });
-    told
+    (reader, told)
 }
 
 /// One moment on both clocks: the library hides the time in its own type.
@@ -74,6 +146,16 @@ impl Members {
     }
 }
 
+fn role(metrics: &RaftMetrics<C>) -> RaftRole {
+    match (&metrics.running_state, metrics.state) {
+        (Err(_), _) | (_, ServerState::Shutdown) => RaftRole::Stopped,
+        (_, ServerState::Leader) => RaftRole::Leader,
+        (_, ServerState::Follower) => RaftRole::Follower,
+        (_, ServerState::Candidate) => RaftRole::Candidate,
+        (_, ServerState::Learner) => RaftRole::Learner,
+    }
+}
+
 fn status(
     metrics: &RaftMetrics<C>,
     progress: &Progress,
@@ -81,13 +163,7 @@ fn status(
     members: &mut Members,
 ) -> RaftStatus {
     let membership = members.of(&metrics.membership_config);
-    let role = match (&metrics.running_state, metrics.state) {
-        (Err(_), _) | (_, ServerState::Shutdown) => RaftRole::Stopped,
-        (_, ServerState::Leader) => RaftRole::Leader,
-        (_, ServerState::Follower) => RaftRole::Follower,
-        (_, ServerState::Candidate) => RaftRole::Candidate,
-        (_, ServerState::Learner) => RaftRole::Learner,
-    };
+    let role = role(metrics);
     let leader = metrics.current_leader.map(ReplicaId);
     let leader = leader.and_then(|id| Some((id, membership.members.get(&id)?.clone())));
     let blank_term = progress.blank_term.load(Ordering::Acquire);
