@@ -29,8 +29,12 @@ const THROUGH_MAX: u64 = 1600;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long refusing must last at least.
 const REFUSED_MIN: Duration = Duration::from_secs(5);
-/// How long a node whose disk is full may go on.
+/// How long a node whose disk is full may go on, while others send it what they write.
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
+/// How long all disks are kept full: who has not stopped by then refuses writes.
+const ALL_FULL_FOR: Duration = Duration::from_secs(15);
+/// Values that are read in a probe: by chance of all groups.
+const PROBED: usize = 64;
 /// Pause between two looks.
 const PERIOD: Duration = Duration::from_millis(100);
 
@@ -211,11 +215,12 @@ impl Trial<'_> {
 
     /// Each node must read, and refuse to write. What deletes are told is told in the story.
     async fn probe(&mut self, addresses: &[String], filler: &Filler) {
-        let Some(number) = filler.acked.lock().first().copied() else {
+        let numbers: Vec<u64> = filler.acked.lock().iter().copied().take(PROBED).collect();
+        if numbers.is_empty() {
             return self.broken("nothing was written".to_owned());
-        };
+        }
         for address in addresses {
-            match ask(address, filler, number).await {
+            match ask(address, filler, &numbers).await {
                 Ok(line) => self.tell(format!("{address}: {line}")),
                 Err(why) => self.broken(format!("{address}: {why}")),
             }
@@ -239,7 +244,8 @@ impl Trial<'_> {
         }
         let (mut dead, began) = (BTreeSet::new(), Instant::now());
         let (before, end) = (filler.acked(), filler.next.load(Relaxed) + THROUGH_MAX);
-        while dead.len() < victims.len() && began.elapsed() < STOPS_WITHIN {
+        let patience = if victims.len() < nodes.len() { STOPS_WITHIN } else { ALL_FULL_FOR };
+        while dead.len() < victims.len() && began.elapsed() < patience {
             for node in victims {
                 self.squeeze(node, Some(0));
             }
@@ -314,12 +320,15 @@ impl Trial<'_> {
 }
 
 /// What one node says to a read, a write and a delete, while its disk is nearly full.
-async fn ask(address: &str, filler: &Filler, number: u64) -> Result<String, String> {
+async fn ask(address: &str, filler: &Filler, numbers: &[u64]) -> Result<String, String> {
     let failed = |error: RespError| error.to_string();
     let mut client = Client::connect(address, PATIENCE).await.map_err(failed)?;
-    let read = client.call(&["GET", &filler.key(number)]).await.map_err(failed)?;
-    if read.text() != Some(text(number, VALUE_BYTES)) {
-        return Err(format!("a value that was acknowledged reads {:.80}", format!("{read:?}")));
+    for number in numbers {
+        let read = client.call(&["GET", &filler.key(*number)]).await.map_err(failed)?;
+        if read.text() != Some(text(*number, VALUE_BYTES)) {
+            let read: String = format!("{read:?}").chars().take(80).collect();
+            return Err(format!("a value that was acknowledged reads {read}"));
+        }
     }
     let write = understood(client.call(&["SET", &format!("{}:more", filler.prefix), "v"]).await);
     if !matches!(write, Said::Full(_)) {
@@ -330,7 +339,8 @@ async fn ask(address: &str, filler: &Filler, number: u64) -> Result<String, Stri
         Said::Full(_) => "refused".to_owned(),
         said => format!("{said:?}"),
     };
-    Ok(format!("a read is answered, a write refused, a delete: {delete}"))
+    let count = numbers.len();
+    Ok(format!("{count} reads are answered, a write refused, a delete: {delete}"))
 }
 
 #[cfg(test)]

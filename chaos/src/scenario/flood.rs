@@ -24,8 +24,8 @@ const INVARIANT: &str = "flood";
 const GREEDY: usize = 8;
 /// Clients that write small values and read nothing.
 const DEAF: usize = 4;
-/// Clients that send a huge value but for its last byte: together several times what clients may hold.
-const HUGE: usize = 64;
+/// Halves of what clients may hold that are sent by clients which send a huge value but for its last byte.
+const HUGE_HALVES: u64 = 3;
 /// Bytes of a huge value: the largest that a node takes.
 const HUGE_BYTES: usize = 16 << 20;
 /// Bytes of each value that is asked for.
@@ -48,9 +48,9 @@ const WRITES: usize = 50;
 pub struct Flood {
     /// How long clients flood.
     pub duration: Duration,
-    /// Bytes by which the memory of a node may grow meanwhile: what its configuration gives to caches,
-    /// buffers and logs, and to clients.
-    pub growth_max: u64,
+    /// Bytes that the configuration of a node gives to caches, buffers and logs. Its memory may grow by
+    /// them, and by what it says that clients may hold.
+    pub memory: u64,
 }
 
 /// What a flooder does.
@@ -112,6 +112,14 @@ impl Trial<'_> {
         let address = self.addresses[cluster].first()?.clone();
         let groups: Vec<(String, SlotRange)> =
             views.into_iter().map(|group| (group.name, group.slots)).collect();
+        let clients = match clients_max(&address).await {
+            Ok(bytes) => bytes,
+            Err(why) => {
+                self.violated(why);
+                return None;
+            }
+        };
+        let huge = clients * HUGE_HALVES / 2 / HUGE_BYTES as u64 + 1;
         let large = format!("flood:{}", self.mark);
         if let Err(why) = fill(&address, &large).await {
             self.violated(why);
@@ -122,7 +130,7 @@ impl Trial<'_> {
         let rest = self.resident();
         let (began, from) = (Instant::now(), pulses.now());
         let mut flooders = JoinSet::new();
-        let progress = start(&mut flooders, &address, &large);
+        let progress = start(&mut flooders, &address, &large, huge as usize);
         let mut most = rest.clone();
         while began.elapsed() < size.duration {
             tokio::time::sleep(PERIOD).await;
@@ -148,7 +156,8 @@ impl Trial<'_> {
             let what = format!("others waited {waited:.1?}, more than {OTHERS_WAIT_MAX:?}");
             self.violation(Violation { invariant: INVARIANT, what });
         }
-        self.judge_memory(&rest, &most, size.growth_max);
+        self.tell(format!("all clients may hold {} MiB", clients >> 20));
+        self.judge_memory(&rest, &most, size.memory + clients);
         self.beats(pulses, &groups, WRITES).await
     }
 
@@ -178,6 +187,19 @@ impl Trial<'_> {
     }
 }
 
+/// Bytes that all clients of a node together may hold beyond what each has free.
+async fn clients_max(address: &str) -> Result<u64, String> {
+    let client = Client::connect(address, PATIENCE).await;
+    let mut client = client.map_err(|error| error.to_string())?;
+    let told = client.call(&["CONFIG", "GET", "maxmemory-clients"]).await;
+    let number = match &told {
+        Ok(Value::Array(words)) => words.get(1).and_then(Value::text),
+        _ => None,
+    };
+    let number = number.and_then(|number| number.parse().ok());
+    number.ok_or_else(|| format!("CONFIG GET maxmemory-clients: {told:?}"))
+}
+
 /// Writes the value that is asked for.
 async fn fill(address: &str, key: &str) -> Result<(), String> {
     let client = Client::connect(address, PATIENCE).await;
@@ -188,9 +210,9 @@ async fn fill(address: &str, key: &str) -> Result<(), String> {
     }
 }
 
-fn start(tasks: &mut JoinSet<()>, address: &str, large: &str) -> Vec<Arc<Progress>> {
+fn start(tasks: &mut JoinSet<()>, address: &str, large: &str, huge: usize) -> Vec<Arc<Progress>> {
     let mut all = Vec::new();
-    let kinds = [(Kind::Greedy, GREEDY), (Kind::Deaf, DEAF), (Kind::Huge, HUGE)];
+    let kinds = [(Kind::Greedy, GREEDY), (Kind::Deaf, DEAF), (Kind::Huge, huge)];
     for (kind, count) in kinds {
         for number in 0..count {
             let progress = Progress::new(kind);

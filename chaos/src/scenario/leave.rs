@@ -62,10 +62,19 @@ impl Leave {
     }
 }
 
+/// The longest silence of a group as a node went.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Gap {
+    length: Duration,
+    group: String,
+    /// Whether the node that went led it.
+    led: bool,
+}
+
 /// The longest silences of one round.
 struct Round {
     /// Of each group that counts: those that the killed node led, and all when it was told to leave.
-    gone: Vec<(Duration, String)>,
+    gone: Vec<Gap>,
     /// Of any group, while nothing happened before.
     usual: Duration,
     /// Of any group, as the node came back and was given its groups again.
@@ -144,23 +153,33 @@ impl Trial<'_> {
         self.beats(pulses, &groups, WRITES).await?;
         tokio::time::sleep(self.settings.fault.saturating_sub(since.elapsed())).await;
         let (seen, upto) = (pulses.beats(), pulses.now());
-        let led = |group: &&GroupView| group.leader.as_ref() == Some(&victim);
-        let counts = views.iter().filter(|group| how == Leave::Told || led(group));
-        let gaps =
-            counts.map(|group| (seen.longest_gap(&group.name, left, upto), group.name.clone()));
-        let gone: Vec<_> = gaps.collect();
-        let usual = seen.worst(before, left)?.0;
-        let (worst, whose) = gone.iter().max()?;
+        let gap = |group: &GroupView| Gap {
+            length: seen.longest_gap(&group.name, left, upto),
+            group: group.name.clone(),
+            led: group.leader.as_ref() == Some(&victim),
+        };
+        let all: Vec<Gap> = views.iter().map(gap).collect();
+        let usual = seen.until(left).worst(before, left)?.0;
+        let (led, others): (Vec<Gap>, Vec<Gap>) = all.into_iter().partition(|gap| gap.led);
+        let longest = |gaps: &[Gap]| match gaps.iter().max() {
+            Some(gap) => format!("{} (group {})", ms(gap.length), gap.group),
+            None => "not measured".to_owned(),
+        };
         self.tell(format!(
-            "{} {victim}, which led {} of {} groups: gone after {}, at most {} without an \
-             acknowledged write (group {whose}; in the second before: {})",
+            "{} {victim}, which led {} of {} groups: gone after {}, its groups at most {} without an \
+             acknowledged write, others {}; any in the second before: {}",
             how.signal(),
-            views.iter().filter(led).count(),
+            led.len(),
             views.len(),
             ms(took),
-            ms(*worst),
+            longest(&led),
+            longest(&others),
             ms(usual)
         ));
+        let gone = match how {
+            Leave::Killed => led,
+            Leave::Told => led.into_iter().chain(others).collect(),
+        };
         let restarted = pulses.now();
         self.restart(&victim).await;
         self.await_spread(cluster).await?;
@@ -232,22 +251,18 @@ impl Trial<'_> {
     /// Tells medians and worst of all rounds, and holds them to the promise.
     fn judge(&mut self, how: Leave, rounds: &[Round]) {
         let max = how.gap_max();
-        let mut worst: Vec<Duration> = rounds
-            .iter()
-            .filter_map(|round| round.gone.iter().max())
-            .map(|(gap, _)| *gap)
-            .collect();
-        let mut each: Vec<Duration> =
-            rounds.iter().flat_map(|round| &round.gone).map(|(gap, _)| *gap).collect();
+        let worst = rounds.iter().filter_map(|round| round.gone.iter().max());
+        let mut worst: Vec<Duration> = worst.map(|gap| gap.length).collect();
+        let all = || rounds.iter().flat_map(|round| &round.gone);
+        let mut each: Vec<Duration> = all().map(|gap| gap.length).collect();
+        let mut led: Vec<Duration> = all().filter(|gap| gap.led).map(|gap| gap.length).collect();
         let mut usual: Vec<Duration> = rounds.iter().map(|round| round.usual).collect();
         let mut back: Vec<Duration> = rounds.iter().map(|round| round.back).collect();
         let over = each.iter().filter(|gap| **gap > max).count();
-        self.tell(format!(
-            "{over} of {} groups that lost their leader waited longer than {max:?}",
-            each.len()
-        ));
+        self.tell(format!("{over} of {} groups waited longer than {max:?}", each.len()));
         for (what, times, of) in [
             ("a group without an acknowledged write", &mut each, "groups"),
+            ("the same of those that the node led", &mut led, "groups"),
             ("the longest of each round", &mut worst, "rounds"),
             ("the same of all groups in the second before", &mut usual, "rounds"),
             ("the same while the node comes back", &mut back, "rounds"),

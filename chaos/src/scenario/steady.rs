@@ -9,7 +9,7 @@
 use super::Report;
 use super::meters::{LOG_DISK, LOGGED_BYTES, Meters, SNAPSHOT_BYTES, UNCOMPACTED};
 use super::trial::{Settings, Trial};
-use super::world::{self, World};
+use super::world::{self, GroupView, World};
 use crate::bench::{Held, MixedLoad, Timeline, Times};
 use crate::checkers::Violation;
 use crate::resp::{Client, Value};
@@ -111,7 +111,7 @@ impl Trial<'_> {
         let noted = timeline.clone();
         let duration = size.duration;
         let holding = tokio::spawn(async move { load.hold(rate, duration, &noted).await });
-        let held = self.watch(size, &guest, (&timeline, holding), &mut meters).await?;
+        let held = self.watch(size, (cluster, &guest), (&timeline, holding), &mut meters).await?;
         meters.look().await;
         let large = large.stop();
         self.tell(format!(
@@ -130,7 +130,7 @@ impl Trial<'_> {
     async fn watch(
         &mut self,
         size: &Steady,
-        guest: &str,
+        (cluster, guest): (&str, &str),
         (timeline, holding): (&Timeline, JoinHandle<anyhow::Result<Held>>),
         meters: &mut Meters,
     ) -> anyhow::Result<Held> {
@@ -145,7 +145,7 @@ impl Trial<'_> {
                 told += 1;
             }
             let ends = began + size.duration;
-            state = self.move_guest(size, guest, state, ends, meters).await;
+            state = self.move_guest(size, (cluster, guest), state, ends, meters).await;
         }
         while size.part() * (told + 1) <= size.duration {
             self.tell_part(told as usize, timeline, size.part(), (guest, state), meters);
@@ -161,7 +161,7 @@ impl Trial<'_> {
     async fn move_guest(
         &mut self,
         size: &Steady,
-        guest: &str,
+        (cluster, guest): (&str, &str),
         state: Guest,
         ends: Instant,
         meters: &Meters,
@@ -182,13 +182,19 @@ impl Trial<'_> {
                 Guest::Coming(Instant::now())
             }
             Guest::Coming(since) => {
+                // A node is given its groups back when it has all that happened meanwhile.
+                let leads = |groups: &[GroupView]| {
+                    groups.iter().all(|group| group.leader.as_ref() == Some(&group.preferred))
+                };
                 let waited = tokio::time::timeout(PERIOD, self.world.settled()).await;
-                if !matches!(waited, Ok(Ok(()))) {
+                let whole = matches!(waited, Ok(Ok(())));
+                let groups = self.world.groups(cluster).await;
+                if !whole || !groups.is_ok_and(|groups| leads(&groups)) {
                     return state;
                 }
                 let snapshots = meters.total(SNAPSHOT_BYTES, &name) >> 20;
                 self.tell(format!(
-                    "{guest} is whole {:.1?} after its start; {snapshots} MiB of snapshots so far",
+                    "{guest} has all and leads again {:.1?} after its start; {snapshots} MiB of snapshots so far",
                     since.elapsed()
                 ));
                 Guest::Here(Instant::now())

@@ -71,6 +71,12 @@ impl Beats {
         self.0.keys().map(|group| (self.longest_gap(group, from, to), group.clone())).max()
     }
 
+    /// What was known at some time: the writes that were acknowledged until then.
+    pub fn until(&self, at: u64) -> Beats {
+        let known = |beats: &[u64]| beats[..beats.partition_point(|beat| *beat <= at)].to_vec();
+        Beats(self.0.iter().map(|(group, beats)| (group.clone(), known(beats))).collect())
+    }
+
     fn since(&self, group: &str, at: u64) -> usize {
         let beats = self.0.get(group).map(Vec::as_slice).unwrap_or_default();
         beats.len() - beats.partition_point(|beat| *beat <= at)
@@ -269,6 +275,11 @@ mod tests {
         assert_eq!(gap(105, 200), 390);
         assert_eq!(gap(0, 5), 10, "nothing before: from the window's start");
         assert_eq!(gap(600, 900), 400, "nothing after: to the window's end");
+        assert_eq!(
+            beats.until(130).longest_gap("g", 101, 130).as_nanos(),
+            20,
+            "not the one to 500"
+        );
         assert_eq!(beats.longest_gap("silent", 5, 9).as_nanos(), 4);
         assert_eq!(beats.worst(101, 109), Some((Duration::from_nanos(10), "g".to_owned())));
     }

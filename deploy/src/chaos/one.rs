@@ -19,9 +19,8 @@ const STEADY_MEMORY: u64 = 512 << 20;
 /// free of it: room for what compaction writes anew, and for the seconds until it is noticed.
 const DISK: u64 = 768 << 20;
 const DISK_RESERVE: u64 = 128 << 20;
-/// Memory of a node in `flood` for caches, buffers and logs, and for its clients.
+/// Memory of a node in `flood` for caches, buffers and logs; clients have a limit of their own.
 const FLOOD_MEMORY: u64 = 128 << 20;
-const FLOOD_CLIENTS: u64 = 256 << 20;
 /// How long clients flood: longer than a node waits for one that takes nothing of a reply (60 s).
 const FLOOD: Duration = Duration::from_secs(75);
 
@@ -66,9 +65,7 @@ impl One {
             One::Failover | One::Drain => usual,
             One::Steady => Make { memory: Some(STEADY_MEMORY), ..usual },
             One::DiskFull => Make { disk: Some(DISK), disk_reserve: Some(DISK_RESERVE), ..usual },
-            One::Flood => {
-                Make { memory: Some(FLOOD_MEMORY), clients_memory: Some(FLOOD_CLIENTS), ..usual }
-            }
+            One::Flood => Make { memory: Some(FLOOD_MEMORY), ..usual },
         };
         let program = args.program.clone();
         Wish { datacenters: vec!["one".to_owned()], make, program, ..Wish::default() }
@@ -92,10 +89,37 @@ impl One {
             }
             One::DiskFull => scenario::disk_full(world, seed, settings).await,
             One::Flood => {
-                let growth_max = FLOOD_MEMORY + FLOOD_CLIENTS;
-                let size = Flood { duration: FLOOD, growth_max };
+                let size = Flood { duration: FLOOD, memory: FLOOD_MEMORY };
                 scenario::flood(world, seed, &size, settings).await
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::layout::Layout;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ChaosArgs,
+    }
+
+    #[test]
+    fn each_has_a_name_and_a_cluster_of_three_nodes() {
+        for one in One::ALL {
+            assert_eq!(One::of(one.name()), Some(one));
+            let line = ["chaos", "--scenario", one.name(), "--program", "/other/flotilla"];
+            let args = Line::try_parse_from(line).unwrap().args;
+            let layout = Layout::new(&args.wish()).unwrap();
+            assert_eq!((layout.clusters.len(), layout.clusters[0].nodes.len()), (1, 3));
+            assert_eq!(layout.program, args.program);
+            assert_eq!(layout.make.disk.is_some(), one == One::DiskFull);
+            assert_eq!(args.settings().pause, PAUSE);
+        }
+        assert_eq!(One::of("large"), None);
     }
 }

@@ -223,7 +223,6 @@ impl Writer<'_> {
         let make = &self.layout.make;
         let limits = [
             ("connections_max", make.connections_max.map(|count| count as u64)),
-            ("clients_memory_max", make.clients_memory),
             ("disk_reserve", make.disk_reserve),
         ];
         let limits = limits.into_iter().filter_map(|(name, limit)| Some((name, limit?)));

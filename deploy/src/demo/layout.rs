@@ -80,8 +80,6 @@ pub struct Make {
     pub memory: Option<u64>,
     /// Bytes of a disk of its own that each node has; only root may mount one.
     pub disk: Option<u64>,
-    /// Bytes that all clients of a node together may hold.
-    pub clients_memory: Option<u64>,
     /// Free bytes of the disk below which a node refuses writes.
     pub disk_reserve: Option<u64>,
 }
