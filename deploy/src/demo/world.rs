@@ -248,10 +248,11 @@ impl World for DemoWorld {
 
     fn squeeze_disk(&self, node: &str, leave: Option<u64>) -> Result<()> {
         let disk = self.fleet.disk(node)?;
-        Ok(match leave {
+        match leave {
             Some(leave) => disk.squeeze(leave)?,
             None => disk.give_back()?,
-        })
+        }
+        Ok(())
     }
 
     fn rows(&self) -> BoxFuture<'_, Result<Vec<Rows>>> {
