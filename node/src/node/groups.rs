@@ -28,7 +28,8 @@ use tokio_util::sync::CancellationToken;
 const KEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// How often PD hears from us.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
-/// A leadership that the map prefers elsewhere is handed over at most this often per group.
+/// A leadership that the map prefers elsewhere is handed over when it is so old, and at most this often
+/// per group.
 const TRANSFER_INTERVAL: Duration = Duration::from_secs(3);
 /// Stamps of other clusters that run further ahead of our clock are parked.
 const MAX_SKEW_MS: u64 = 500;
@@ -105,7 +106,11 @@ impl GroupKeeper {
                 }
                 (Some(_), Some(group)) if group.is_stopped() => self.give_up(&group),
                 (Some(_), Some(group)) if group.leads() => self.lead(map, info, &group).await,
-                _ => {}
+                // Who leads next waits anew before it hands over: the node that the map prefers may be
+                // the one that has just handed over to it, since it is about to stop.
+                _ => {
+                    self.transfers.lock().remove(&info.id);
+                }
             }
         }
         for group in self.places.groups() {

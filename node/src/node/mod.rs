@@ -182,6 +182,8 @@ impl Node {
     pub async fn shutdown(mut self) {
         self.keeper.hand_over().await;
         self.server.shutdown(CLIENT_GRACE).await;
+        // A group may have come back meanwhile: to others we are alive, and perhaps preferred.
+        self.keeper.hand_over().await;
         self.stop.cancel();
         self.keeper.stop().await;
         if let Some(rpc) = self.rpc.take() {
