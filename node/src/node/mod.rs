@@ -29,8 +29,9 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
-/// Threads of the Raft runtime: one busy group must not hold up another's heartbeats.
-const RAFT_THREADS: usize = 2;
+/// Threads of the Raft runtime, at most, and one for each two of the machine's: what may take long there
+/// gives its thread to others first, and more threads than work wake each other in vain.
+const RAFT_THREADS_MAX: usize = 2;
 /// How long clients' running commands may take to end when the node stops.
 const CLIENT_GRACE: Duration = Duration::from_secs(2);
 
@@ -107,7 +108,7 @@ impl Node {
         let tls = load_tls(&config, standalone)?;
         let (engine, logs) = open_stores(&config).await?;
         let raft_runtime = Builder::new_multi_thread()
-            .worker_threads(RAFT_THREADS)
+            .worker_threads(raft_threads())
             .thread_name("flotilla-raft")
             .enable_all()
             .build()
@@ -207,6 +208,11 @@ impl Drop for Node {
             runtime.shutdown_background();
         }
     }
+}
+
+fn raft_threads() -> usize {
+    let machine = std::thread::available_parallelism().map_or(1, usize::from);
+    (machine / 2).clamp(1, RAFT_THREADS_MAX)
 }
 
 fn load_tls(config: &Config, standalone: bool) -> Result<Option<Tls>, StartError> {
