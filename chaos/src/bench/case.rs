@@ -45,7 +45,7 @@ pub enum Command {
     Mget,
     /// MSET of ten keys, wherever they lie.
     Mset,
-    /// Any of [`MIX`], by chance.
+    /// One of the five of a mixed load, by chance.
     Mixed,
 }
 

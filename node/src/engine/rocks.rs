@@ -233,7 +233,7 @@ impl Engine {
 
     /// Writes a batch to the memtables. A small one is written on the spot, unless the store holds
     /// writes back just then: such a one, and a large one, are written while the runtime's thread is
-    /// given to others ([`may_block`]).
+    /// given to others (`threads::may_block`).
     pub fn write(&self, batch: WriteBatch) -> Result<(), EngineError> {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
