@@ -41,7 +41,8 @@ pub struct NodeService {
     raft: RaftGroups,
     /// Full states that syncers read.
     cuts: Arc<Cuts>,
-    /// Everything but Raft runs here, so that it never delays a heartbeat.
+    /// Everything but Raft, and what is answered where it is read, runs here, so that it never delays a
+    /// heartbeat.
     runtime: Handle,
 }
 

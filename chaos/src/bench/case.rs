@@ -2,6 +2,7 @@
 
 use rand::Rng;
 use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::Write;
@@ -206,14 +207,8 @@ pub(super) fn append(
 }
 
 fn mixed(dice: &mut SmallRng) -> Command {
-    let mut at = dice.random_range(0..MIX.iter().map(|(_, often)| often).sum());
-    for (command, often) in MIX {
-        if at < often {
-            return command;
-        }
-        at -= often;
-    }
-    Command::Get
+    let chosen = MIX.choose_weighted(dice, |(_, often)| *often);
+    chosen.expect("the weights are above zero").0
 }
 
 struct Words<'a> {

@@ -41,10 +41,7 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// Fills disks from inside and from outside, and gives them back.
 pub async fn disk_full(world: &dyn World, seed: u64, settings: &Settings) -> Report {
     let mut trial = Trial::begin(world, "disk-full", seed, settings).await;
-    let Some(cluster) = world::clusters_with_quorum(&world.members()).first().cloned() else {
-        trial.violated("no cluster has three nodes".to_owned());
-        return trial.finish().await;
-    };
+    let Some(cluster) = trial.cluster_of_three() else { return trial.finish().await };
     let nodes = world::of_role(&world.members(), Role::Node, std::slice::from_ref(&cluster));
     let filler = Filler::new(format!("fill:{}", trial.mark));
     trial.fill_disks(&cluster, &nodes, &filler).await;

@@ -4,7 +4,7 @@
 
 use super::Report;
 use super::trial::{Settings, Trial};
-use super::world::{self, World};
+use super::world::World;
 use crate::checkers::Violation;
 use crate::resp::{Client, Value, encode};
 use crate::vitals::resident_bytes;
@@ -94,11 +94,7 @@ impl Progress {
 /// Floods the first node of a cluster.
 pub async fn flood(world: &dyn World, seed: u64, size: &Flood, settings: &Settings) -> Report {
     let mut trial = Trial::begin(world, INVARIANT, seed, settings).await;
-    let clusters = world::clusters_with_quorum(&world.members());
-    let Some(cluster) = clusters.first() else {
-        trial.violated("no cluster has three nodes".to_owned());
-        return trial.finish().await;
-    };
+    let Some(cluster) = &trial.cluster_of_three() else { return trial.finish().await };
     let mut pulses = Pulses::new(format!("pulse:{}", trial.mark));
     trial.flood_one(cluster, size, &mut pulses).await;
     let ran = pulses.stop().await;

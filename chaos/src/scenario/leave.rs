@@ -8,7 +8,7 @@
 use super::Report;
 use super::takeover::summary;
 use super::trial::{Settings, Trial};
-use super::world::{self, GroupView, World};
+use super::world::{GroupView, World};
 use crate::checkers::Violation;
 use crate::workload::Pulses;
 use flotilla_topology::ids::Role;
@@ -91,11 +91,7 @@ pub async fn leave(
 ) -> Report {
     let mut dice = SmallRng::seed_from_u64(seed);
     let mut trial = Trial::begin(world, how.name(), seed, settings).await;
-    let clusters = world::clusters_with_quorum(&world.members());
-    let Some(cluster) = clusters.first() else {
-        trial.violated("no cluster has three nodes".to_owned());
-        return trial.finish().await;
-    };
+    let Some(cluster) = &trial.cluster_of_three() else { return trial.finish().await };
     let mut pulses = Pulses::new(format!("pulse:{}", trial.mark));
     let mut all = Vec::new();
     for round in 1..=rounds {
@@ -228,9 +224,7 @@ impl Trial<'_> {
                     return None;
                 }
             };
-            let elsewhere =
-                views.iter().filter(|group| group.leader.as_ref() != Some(&group.preferred));
-            let elsewhere = elsewhere.count();
+            let elsewhere = views.iter().filter(|group| !group.is_in_place()).count();
             if elsewhere > 0 || views.is_empty() {
                 since = None;
             } else if since.get_or_insert_with(Instant::now).elapsed() >= SPREAD_FOR {

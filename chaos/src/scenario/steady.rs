@@ -80,11 +80,7 @@ impl Steady {
 /// Holds a load, and tells what it took minute by minute.
 pub async fn steady(world: &dyn World, seed: u64, size: &Steady, settings: &Settings) -> Report {
     let mut trial = Trial::begin(world, INVARIANT, seed, settings).await;
-    let clusters = world::clusters_with_quorum(&world.members());
-    let Some(cluster) = clusters.first() else {
-        trial.violated("no cluster has three nodes".to_owned());
-        return trial.finish().await;
-    };
+    let Some(cluster) = &trial.cluster_of_three() else { return trial.finish().await };
     if let Err(error) = trial.hold_steady(cluster, size).await {
         trial.violated(format!("{error:#}"));
     }
@@ -183,9 +179,7 @@ impl Trial<'_> {
             }
             Guest::Coming(since) => {
                 // A node is given its groups back when it has all that happened meanwhile.
-                let leads = |groups: &[GroupView]| {
-                    groups.iter().all(|group| group.leader.as_ref() == Some(&group.preferred))
-                };
+                let leads = |groups: &[GroupView]| groups.iter().all(GroupView::is_in_place);
                 let waited = tokio::time::timeout(PERIOD, self.world.settled()).await;
                 let whole = matches!(waited, Ok(Ok(())));
                 let groups = self.world.groups(cluster).await;

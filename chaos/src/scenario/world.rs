@@ -79,6 +79,13 @@ pub struct GroupView {
     pub preferred: String,
 }
 
+impl GroupView {
+    /// Whether the node leads it that should.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.leader.as_ref() == Some(&self.preferred)
+    }
+}
+
 /// What a scan of all replicas on a node counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows {

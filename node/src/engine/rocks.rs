@@ -11,7 +11,7 @@
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::engine::meta::GroupMeta;
-use crate::threads::may_block;
+use crate::threads::{INLINE_BYTES_MAX, may_block};
 use bytes::Bytes;
 use flotilla_topology::ids::GroupId;
 use rocksdb::{
@@ -29,9 +29,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const LEVEL0_TRIGGER: u64 = 4;
 /// One partition of a filter or an index: what a point read that misses the cache reads of it.
 const PARTITION_BYTES: usize = 4096;
-/// A batch of so many bytes goes into the memtables in about 100 us: less than it takes to hand the
-/// runtime's thread over and back.
-const INLINE_BYTES_MAX: usize = 64 << 10;
 const DATA: &str = "data";
 const META: &str = "meta";
 const NEXT_TABLET: &[u8] = b"\0next-tablet";

@@ -9,7 +9,7 @@ use super::config::{C, RaftLogId, SnapshotMeta, StoredMembership};
 use super::convert::{self, invalid};
 use super::machine::{SnapshotCut, SnapshotReceiver, SnapshotSink, StateMachine};
 use super::types::{Applied, Body};
-use crate::threads::may_block;
+use crate::threads::{INLINE_BYTES_MAX, may_block};
 use flotilla_topology::ids::LogId;
 use futures::{FutureExt, Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
@@ -23,8 +23,6 @@ use tokio::sync::watch;
 /// Entries and bytes that are applied as one batch, at most: one RocksDB write of sorted keys.
 const CHUNK_ENTRIES_MAX: usize = 256;
 const CHUNK_BYTES_MAX: usize = 4 << 20;
-/// Entries of more bytes take milliseconds to decode and write.
-const INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// What is known about the state machine outside its task.
 pub(super) struct Progress {

@@ -83,7 +83,7 @@ struct Inner {
     door: Door,
     progress: Arc<Progress>,
     answers: AnswerSender,
-    reader: status::Reader,
+    reader: Arc<status::Reader>,
     status: watch::Receiver<RaftStatus>,
     /// The term in which this replica has handed its leadership over; 0 for none.
     handed_over: AtomicU64,

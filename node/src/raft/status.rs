@@ -72,40 +72,29 @@ impl PartialEq for Standing {
     }
 }
 
-/// A reader, and who is told of a new [`Standing`] until the group stops. Follows the metrics on the
+/// A reader, and what tells of each new [`Standing`] until the group stops. Follows the metrics on the
 /// caller's runtime.
 pub(super) fn follow(
     raft: &openraft::Raft<C, Machine>,
     progress: Arc<Progress>,
-) -> (Reader, watch::Receiver<RaftStatus>) {
+) -> (Arc<Reader>, watch::Receiver<RaftStatus>) {
     let mut metrics = raft.metrics();
     let epoch = Epoch { theirs: TokioInstant::now(), ours: Instant::now() };
-    let reader = Reader {
-        metrics: raft.metrics(),
-        progress: progress.clone(),
-        epoch,
-        members: Mutex::default(),
-    };
-    let mut members = Members::default();
-    // The reference is let go before anything waits: held over an await it stops the library.
-    let (mut standing, first) = {
-        let metrics = metrics.borrow_and_update();
-        let first = status(&metrics, &progress, epoch, &mut members);
-        (Standing::of(&metrics, &progress), first)
-    };
-    let (tell, told) = watch::channel(first);
+    let reader = Reader { metrics: metrics.clone(), progress, epoch, members: Mutex::default() };
+    let reader = Arc::new(reader);
+    // A reference is let go before anything waits or borrows again: held it stops the library.
+    let mut standing = Standing::of(&metrics.borrow_and_update(), &reader.progress);
+    let (tell, told) = watch::channel(reader.status());
+    let follower = reader.clone();
     tokio::spawn(async move {
         loop {
             let open = metrics.changed().await.is_ok();
-            let now = {
-                let metrics = metrics.borrow_and_update();
-                let new = Standing::of(&metrics, &progress);
-                if open && new == standing {
-                    continue;
-                }
-                standing = new;
-                status(&metrics, &progress, epoch, &mut members)
-            };
+            let new = Standing::of(&metrics.borrow_and_update(), &follower.progress);
+            if open && new == standing {
+                continue;
+            }
+            standing = new;
+            let now = follower.status();
             let role = if open { now.role } else { RaftRole::Stopped };
             tell.send_replace(RaftStatus { role, ..now });
             if role == RaftRole::Stopped || tell.is_closed() {

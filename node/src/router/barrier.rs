@@ -13,6 +13,8 @@ use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, Role};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::mem::{replace, take};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -58,17 +60,8 @@ impl Barriers {
 
 /// Asks again and again while somebody waits.
 async fn serve(shared: Arc<Shared>, node: String) {
-    loop {
-        let mut groups = {
-            let mut waiting = shared.waiting.lock();
-            match waiting.get_mut(&node) {
-                Some(groups) if !groups.is_empty() => take_some(groups),
-                _ => {
-                    waiting.remove(&node);
-                    return;
-                }
-            }
-        };
+    let some = |groups: &mut BTreeMap<_, _>| (!groups.is_empty()).then(|| take_some(groups));
+    while let Some(mut groups) = next(&shared.waiting, &node, some) {
         let asked: Vec<GroupId> = groups.keys().copied().collect();
         let answers = shared.ask_for(&asked, &node).await;
         for (group, answer) in asked.into_iter().zip(answers) {
@@ -81,13 +74,27 @@ async fn serve(shared: Arc<Shared>, node: String) {
     }
 }
 
+/// What waits for the next request, taken out; if nothing does, none is under way from now on.
+fn next<K: Eq + Hash, W>(
+    waiting: &Mutex<HashMap<K, W>>,
+    key: &K,
+    some: impl FnOnce(&mut W) -> Option<W>,
+) -> Option<W> {
+    let mut waiting = waiting.lock();
+    let taken = waiting.get_mut(key).and_then(some);
+    if taken.is_none() {
+        waiting.remove(key);
+    }
+    taken
+}
+
 /// As many as one request may ask for.
 fn take_some(groups: &mut BTreeMap<GroupId, Waiters>) -> BTreeMap<GroupId, Waiters> {
     match groups.keys().nth(BARRIERS_MAX).copied() {
-        None => std::mem::take(groups),
+        None => take(groups),
         Some(next) => {
             let rest = groups.split_off(&next);
-            std::mem::replace(groups, rest)
+            replace(groups, rest)
         }
     }
 }
@@ -128,17 +135,8 @@ impl Shared {
         alone.insert(key.clone(), waiters);
         let shared = self.clone();
         tokio::spawn(async move {
-            loop {
-                let waiters = {
-                    let mut alone = shared.alone.lock();
-                    match alone.get_mut(&key) {
-                        Some(waiters) if !waiters.is_empty() => std::mem::take(waiters),
-                        _ => {
-                            alone.remove(&key);
-                            return;
-                        }
-                    }
-                };
+            let all = |waiters: &mut Waiters| (!waiters.is_empty()).then(|| take(waiters));
+            while let Some(waiters) = next(&shared.alone, &key, all) {
                 tell(waiters, &shared.ask(key.0, &key.1, 0).await);
             }
         });
