@@ -3,6 +3,7 @@
 //! Unknown keys are refused. [`Config::validate`] names both sides of a broken relation and reports
 //! everything that is wrong at once.
 
+use crate::server::{CLIENTS_MEMORY_MAX, REQUEST_BYTES_MAX};
 use crate::tls::TlsFiles;
 use flotilla_topology::api::NodeAddresses;
 use flotilla_topology::ids::ClusterId;
@@ -76,7 +77,11 @@ pub struct Limits {
     pub arguments_max: usize,
     /// Bytes of replies that wait for a client that does not read; it is closed above this.
     pub output_bytes_max: usize,
-    /// Free bytes on the data directory's disk below which client writes are refused.
+    /// Bytes that all clients of the node together may hold, beyond 64 KiB each: requests that have not
+    /// arrived whole, commands and replies under way. Who wants more is told so and closed.
+    pub clients_memory_max: usize,
+    /// Free bytes on the data directory's disk below which client writes are refused; those that only
+    /// take away are refused below half of it.
     pub disk_reserve: u64,
 }
 
@@ -88,6 +93,7 @@ impl Default for Limits {
             value_bytes_max: VALUE_BYTES_MAX,
             arguments_max: 1_048_576,
             output_bytes_max: 256 * 1024 * 1024,
+            clients_memory_max: CLIENTS_MEMORY_MAX,
             disk_reserve: 512 * 1024 * 1024,
         }
     }
@@ -204,6 +210,10 @@ impl Config {
         check(
             l.output_bytes_max >= l.value_bytes_max,
             "limits.output_bytes_max must be at least limits.value_bytes_max: a GET could not be answered",
+        );
+        check(
+            l.clients_memory_max >= REQUEST_BYTES_MAX,
+            "limits.clients_memory_max must be at least 33554432 (32 MiB): one request may take as much",
         );
         check(l.connections_max > 0, "limits.connections_max must be above 0");
         check(

@@ -15,6 +15,8 @@ pub mod order;
 
 pub mod rocks;
 
+pub mod row_cache;
+
 pub mod rows;
 
 pub mod snapshot;

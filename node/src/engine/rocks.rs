@@ -11,13 +11,14 @@
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::engine::meta::GroupMeta;
+use crate::engine::row_cache::{Change, RowCache};
 use crate::threads::{INLINE_BYTES_MAX, may_block};
 use bytes::Bytes;
 use flotilla_topology::ids::GroupId;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
-    DBCompressionType, ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions, WriteBatch,
-    WriteOptions,
+    DBCompressionType, ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions, ReadTier,
+    WriteBatch, WriteOptions,
 };
 use std::io;
 use std::path::Path;
@@ -57,6 +58,8 @@ impl TabletId {
 pub struct EngineConfig {
     /// Block cache.
     pub block_cache_bytes: usize,
+    /// Rows that are read often.
+    pub row_cache_bytes: usize,
     /// One write buffer. Small ones insert faster: the skiplist stays in the CPU's cache.
     pub write_buffer_bytes: usize,
     /// Write rate of flushes and compactions per second; 0 for no limit.
@@ -64,10 +67,13 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// Fractions of a node's memory budget: 60 % cache, and four write buffers of 16-32 MiB.
+    /// Fractions of a node's memory budget: 45 % blocks, 15 % rows, and four write buffers of 1/32,
+    /// 4 to 32 MiB each.
     pub fn for_memory(bytes: u64) -> EngineConfig {
+        let percent = |part: u64| usize::try_from(bytes / 100 * part).unwrap_or(usize::MAX);
         EngineConfig {
-            block_cache_bytes: usize::try_from(bytes / 10 * 6).unwrap_or(usize::MAX),
+            block_cache_bytes: percent(45),
+            row_cache_bytes: percent(15),
             write_buffer_bytes: (bytes / 32).clamp(4 << 20, 32 << 20) as usize,
             background_bytes_per_second: 0,
         }
@@ -102,6 +108,7 @@ pub type StoredRow = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>;
 /// The opened data store of a node.
 pub struct Engine {
     db: DB,
+    rows: RowCache,
     next_tablet: AtomicU32,
 }
 
@@ -130,7 +137,8 @@ impl Engine {
             .get_cf(family(&db, META), NEXT_TABLET)?
             .and_then(|bytes| Some(u32::from_be_bytes(bytes.try_into().ok()?)))
             .unwrap_or(1);
-        let engine = Arc::new(Engine { db, next_tablet: AtomicU32::new(next) });
+        let rows = RowCache::new(config.row_cache_bytes);
+        let engine = Arc::new(Engine { db, rows, next_tablet: AtomicU32::new(next) });
         engine.drop_orphans(next)?;
         Ok(engine)
     }
@@ -198,6 +206,14 @@ impl Engine {
         bytes.map(|bytes| decode_meta(group, &bytes)).transpose()
     }
 
+    /// What of a group survives when the process or the machine stops now: what was flushed.
+    pub fn group_on_disk(&self, group: GroupId) -> Result<Option<GroupMeta>, EngineError> {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::Persisted);
+        let bytes = self.db.get_cf_opt(self.meta(), group.0.to_be_bytes(), &options)?;
+        bytes.map(|bytes| decode_meta(group, &bytes)).transpose()
+    }
+
     /// All groups that this node carries.
     pub fn groups(&self) -> Result<Vec<(GroupId, GroupMeta)>, EngineError> {
         let mut groups = Vec::new();
@@ -228,9 +244,20 @@ impl Engine {
         self.drop_tablet(tablet)
     }
 
-    /// Writes a batch to the memtables. A small one is written on the spot, unless the store holds
-    /// writes back just then: such a one, and a large one, are written while the runtime's thread is
-    /// given to others (`threads::may_block`).
+    /// Writes a batch that changes these rows of `data`, by their full keys and each of them once.
+    pub fn write_rows(&self, batch: WriteBatch, changes: Vec<Change>) -> Result<(), EngineError> {
+        self.rows.write(changes, || self.write(batch))
+    }
+
+    /// Writes a batch that deletes ranges of rows.
+    pub fn write_ranges(&self, batch: WriteBatch) -> Result<(), EngineError> {
+        self.rows.write_ranges(|| self.write(batch))
+    }
+
+    /// Writes a batch of rows that nobody reads at the time: of `meta`, of a tablet that is new, or of
+    /// one that is given up. A small one is written on the spot, unless the store holds writes back just
+    /// then: such a one, and a large one, are written while the runtime's thread is given to others
+    /// (`threads::may_block`).
     pub fn write(&self, batch: WriteBatch) -> Result<(), EngineError> {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
@@ -283,7 +310,18 @@ impl Engine {
 
     /// One row by its full key.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        Ok(self.db.get_pinned_cf(self.data(), key)?.map(|v| Bytes::copy_from_slice(&v)))
+        if let Some(row) = self.rows.get(key) {
+            return Ok(row);
+        }
+        let note = self.rows.note(key);
+        let row = self.db.get_pinned_cf(self.data(), key)?.map(|v| Bytes::copy_from_slice(&v));
+        self.rows.fill(key, row.as_ref(), note);
+        Ok(row)
+    }
+
+    /// What is known of rows without reading them.
+    pub fn row_cache(&self) -> &RowCache {
+        &self.rows
     }
 
     /// Rows between two full keys, from `from` (included) to `to` (excluded), as `source` sees them.
@@ -352,4 +390,34 @@ fn decode_meta(group: GroupId, bytes: &[u8]) -> Result<GroupMeta, EngineError> {
         Ok(meta)
     };
     read().map_err(|source| EngineError::Meta { group, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flotilla_topology::ids::{LogId, ReplicaId};
+
+    #[test]
+    fn on_disk_is_what_was_flushed() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path(), &EngineConfig::for_memory(64 << 20)).unwrap();
+        let group = GroupId(7);
+        let mut meta = GroupMeta::new(engine.new_tablet().unwrap(), ReplicaId(1));
+        let mut write = |index| {
+            meta.applied = LogId { term: 1, index };
+            let mut batch = WriteBatch::default();
+            engine.put_group(&mut batch, group, &meta);
+            engine.write(batch).unwrap();
+        };
+        let on_disk = || engine.group_on_disk(group).unwrap().map(|meta| meta.applied.index);
+        write(5);
+        assert_eq!(on_disk(), None);
+        engine.flush().unwrap();
+        assert_eq!(on_disk(), Some(5));
+        write(6);
+        assert_eq!(on_disk(), Some(5));
+        assert_eq!(engine.group(group).unwrap().unwrap().applied.index, 6);
+        engine.flush().unwrap();
+        assert_eq!(on_disk(), Some(6));
+    }
 }

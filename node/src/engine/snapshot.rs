@@ -7,8 +7,8 @@
 //! * Data and position come from one RocksDB snapshot.
 //! * A sink writes into a tablet of its own. The group's meta row points to it only after
 //!   everything was flushed, and that row is flushed before `finish` returns: a crash at any point
-//!   leaves the old state or the new. What an unfinished sink wrote is dropped, at the latest when
-//!   the store is opened again.
+//!   leaves the old state or the new. What an unfinished sink wrote is dropped, and so is the old tablet
+//!   by whom the state belongs to, at the latest when the store is opened again.
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::engine::meta::GroupMeta;
@@ -191,7 +191,6 @@ impl SnapshotSink for TabletSink {
         if !self.buffer.is_empty() {
             return Err(io::Error::other("snapshot: it ended inside a row"));
         }
-        let old = self.engine.group(self.group)?.map(|meta| meta.tablet);
         self.engine.flush()?;
         let tablet = self.tablet.take().expect("finish is called once");
         let meta = GroupMeta {
@@ -207,9 +206,6 @@ impl SnapshotSink for TabletSink {
         self.engine.put_group(&mut batch, self.group, &meta);
         self.engine.write(batch)?;
         self.engine.flush()?;
-        if let Some(old) = old {
-            self.engine.drop_tablet(old)?;
-        }
         Ok(())
     }
 }

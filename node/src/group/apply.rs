@@ -9,14 +9,14 @@
 
 use crate::engine::keys;
 use crate::engine::meta::GroupMeta;
-use crate::engine::rocks::{Engine, TabletId};
+use crate::engine::rocks::{Engine, EngineError, TabletId};
+use crate::engine::row_cache::Change;
 use crate::engine::snapshot::{RowStream, TabletSink};
 use crate::group::entry::{Entry, Fence, RowOp};
 use crate::group::synced;
 use crate::raft::{
     Applied, Body, Committed, Outcome, SnapshotCut, SnapshotReceiver, SnapshotSink, StateMachine,
 };
-use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, LogId, Origin, ReplicaId};
 use flotilla_topology::stamp::{Hlc, Stamp};
 use rocksdb::WriteBatch;
@@ -151,8 +151,11 @@ impl GroupMeta {
 struct Rows<'a> {
     engine: &'a Engine,
     tablet: TabletId,
-    rows: Vec<(Vec<u8>, Option<Bytes>)>,
+    rows: Vec<Change>,
     batch: WriteBatch,
+    /// What is in the batch beside ranges.
+    changes: Vec<Change>,
+    ranges: bool,
 }
 
 impl Rows<'_> {
@@ -162,6 +165,7 @@ impl Rows<'_> {
             RowOp::Delete { key } => self.rows.push((self.tablet.key(&key), None)),
             RowOp::DeleteRange { from, to } => {
                 self.settle();
+                self.ranges = true;
                 let (from, to) = (self.tablet.key(&from), self.tablet.key(&to));
                 self.batch.delete_range_cf(self.engine.data(), from, to);
             }
@@ -177,10 +181,21 @@ impl Rows<'_> {
             if rows.peek().is_some_and(|(next, _)| *next == key) {
                 continue;
             }
-            match value {
-                Some(value) => self.batch.put_cf(self.engine.data(), key, value),
-                None => self.batch.delete_cf(self.engine.data(), key),
+            match &value {
+                Some(value) => self.batch.put_cf(self.engine.data(), &key, value),
+                None => self.batch.delete_cf(self.engine.data(), &key),
             }
+            self.changes.push((key, value));
+        }
+    }
+
+    /// Writes all rows, and where the group stands behind them.
+    fn write(mut self, group: GroupId, meta: &GroupMeta) -> Result<(), EngineError> {
+        self.settle();
+        self.engine.put_group(&mut self.batch, group, meta);
+        match self.ranges {
+            true => self.engine.write_ranges(self.batch),
+            false => self.engine.write_rows(self.batch, self.changes),
         }
     }
 }
@@ -196,6 +211,8 @@ impl StateMachine for Machine {
             tablet: self.meta.tablet,
             rows: Vec::with_capacity(entries.len() * 4),
             batch: WriteBatch::default(),
+            changes: Vec::new(),
+            ranges: false,
         };
         let mut outcomes = Vec::with_capacity(entries.len());
         for committed in entries {
@@ -213,19 +230,21 @@ impl StateMachine for Machine {
             ops.into_iter().for_each(|op| rows.push(op));
             outcomes.push(outcome);
         }
-        rows.settle();
-        let mut batch = rows.batch;
-        self.engine.put_group(&mut batch, self.group, &self.meta);
-        self.engine.write(batch)?;
+        rows.write(self.group, &self.meta)?;
         self.published.send_replace(state_of(&self.meta, self.since, self.bytes));
         Ok(outcomes)
     }
 
     fn durable(&mut self) -> io::Result<Applied> {
-        // The position is read first: what is flushed includes it.
-        let position = self.position();
-        self.engine.flush()?;
-        Ok(position)
+        match self.engine.group_on_disk(self.group)? {
+            Some(meta) => Ok(Applied { log_id: meta.applied, membership: meta.membership }),
+            // Nothing at all yet, and so there is little to write.
+            None => {
+                let position = self.position();
+                self.engine.flush()?;
+                Ok(position)
+            }
+        }
     }
 
     fn snapshot(&mut self) -> io::Result<SnapshotCut> {
@@ -244,6 +263,7 @@ impl StateMachine for Machine {
     }
 
     fn install(&mut self, applied: Applied, sink: Box<dyn SnapshotSink>) -> io::Result<()> {
+        let old = self.meta.tablet;
         sink.finish(&applied)?;
         self.meta = self
             .engine
@@ -251,6 +271,8 @@ impl StateMachine for Machine {
             .ok_or_else(|| io::Error::other("an installed snapshot has a meta row"))?;
         self.since = since(&self.engine, self.meta.tablet)?;
         self.published.send_replace(state_of(&self.meta, self.since, self.bytes));
+        // Not sooner: who reads there and finds nothing sees then that it looked at the wrong place.
+        self.engine.drop_tablet(old)?;
         tracing::info!(group = %self.group, at = %applied.log_id, "installed a snapshot");
         Ok(())
     }

@@ -31,9 +31,11 @@ pub enum ReadError {
     Io(#[from] io::Error),
 }
 
-/// Whether a key of these commands is one row.
-fn of_one_row(family: Family) -> bool {
+/// Whether a command reads one row.
+fn is_of_one_row(command: &Command) -> bool {
+    let family = command.spec.family;
     matches!(family, Family::String | Family::Bitmap | Family::HyperLogLog)
+        && command.keys().count() == 1
 }
 
 impl Group {
@@ -45,14 +47,25 @@ impl Group {
         barrier: Barrier,
     ) -> Result<Vec<Reply>, ReadError> {
         self.wait_applied(barrier.log_id.index).await?;
-        let applied = self.applied();
-        self.evaluate_reads(commands, applied, barrier.clock_ms.max(applied.clock.ms()))
+        self.read_applied(commands, barrier.clock_ms)
     }
 
     /// Answers reads from whatever this replica has applied, by the applied clock.
     pub fn read_stale(&self, commands: &[Command]) -> Result<Vec<Reply>, ReadError> {
-        let applied = self.applied();
-        self.evaluate_reads(commands, applied, applied.clock.ms())
+        self.read_applied(commands, 0)
+    }
+
+    /// Answers reads from what is applied, at `clock_ms` or the applied clock.
+    fn read_applied(&self, commands: &[Command], clock_ms: u64) -> Result<Vec<Reply>, ReadError> {
+        loop {
+            let applied = self.applied();
+            let clock_ms = clock_ms.max(applied.clock.ms());
+            let replies = self.evaluate_reads(commands, applied, clock_ms);
+            if self.applied().tablet == applied.tablet {
+                return replies;
+            }
+            // Another state was installed, and the rows that were read may be gone.
+        }
     }
 
     fn evaluate_reads(
@@ -61,9 +74,9 @@ impl Group {
         applied: AppliedState,
         now_ms: u64,
     ) -> Result<Vec<Reply>, ReadError> {
-        // One row is consistent with itself; anything more is read from one moment.
-        let single = matches!(commands, [only]
-            if of_one_row(only.spec.family) && only.keys().count() == 1);
+        // One row is consistent with itself, and commands of a run may be read one after the other; one
+        // that reads more is read from one moment.
+        let single = commands.iter().all(is_of_one_row);
         let rows: Box<dyn Rows> = if single {
             Box::new(TabletRows::new(&self.engine, applied.tablet))
         } else {

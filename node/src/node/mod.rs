@@ -251,6 +251,7 @@ fn server_config(config: &Config) -> ServerConfig {
         clients_max: limits.connections_max,
         limits: requests,
         output_bytes_max: limits.output_bytes_max,
+        clients_memory_max: limits.clients_memory_max,
         requirepass: config.requirepass.clone(),
         ..defaults
     }

@@ -50,17 +50,20 @@ pub fn start(
             }
             if let Some(free) = host::free_bytes(&dir) {
                 metrics::gauge!("flotilla_disk_free_bytes").set(free as f64);
-                router.set_disk_full(free < disk_reserve);
+                router.set_disk_free(free, disk_reserve);
             }
             let over_budget = keeper.logs.disk_bytes() > BACKLOG_BYTES_MAX;
+            let mut purges = Vec::new();
             for group in keeper.places.groups() {
                 tell_metrics(&group);
                 follow_mesh(&keeper, &group);
                 let backlog = backlogs.entry(group.context.group).or_default();
                 let applied = group.applied();
                 backlog.note(Instant::now(), applied.log_id.index, applied.bytes);
-                purge(&keeper, &group, over_budget, backlog).await;
+                let upto = purge_upto(&keeper, &group, over_budget, backlog);
+                purges.extend(upto.map(|upto| (group, upto)));
             }
+            purge(&keeper, purges).await;
             backlogs.retain(|group, _| keeper.places.group(*group).is_some());
             metrics::gauge!("flotilla_log_disk_bytes").set(keeper.logs.disk_bytes() as f64);
             let estimate = keeper.engine.property("rocksdb.estimate-num-keys");
@@ -69,6 +72,11 @@ pub fn start(
             metrics::gauge!("flotilla_storage_pending_compaction_bytes").set(pending as f64);
             let cached = keeper.engine.property("rocksdb.block-cache-usage");
             metrics::gauge!("flotilla_storage_block_cache_bytes").set(cached as f64);
+            let rows = keeper.engine.row_cache();
+            metrics::gauge!("flotilla_storage_row_cache_bytes").set(rows.bytes() as f64);
+            let (hits, misses) = rows.hits_and_misses();
+            metrics::counter!("flotilla_storage_row_cache_hits_total").absolute(hits);
+            metrics::counter!("flotilla_storage_row_cache_misses_total").absolute(misses);
         }
     });
 }
@@ -130,7 +138,13 @@ fn is_wanted_synced(map: &ClusterMap, group: GroupId) -> bool {
     info.is_some_and(wanted)
 }
 
-async fn purge(keeper: &GroupKeeper, group: &Group, over_budget: bool, backlog: &Backlog) {
+/// Up to which index a group's log is to be purged, if that is worth it.
+fn purge_upto(
+    keeper: &GroupKeeper,
+    group: &Group,
+    over_budget: bool,
+    backlog: &Backlog,
+) -> Option<u64> {
     let (applied, label) = (group.applied(), group.context.group.to_string());
     let budget = keeper.places.map().map(|map| map.backlog).unwrap_or_default();
     let beyond = backlog.beyond(Instant::now(), applied.bytes, budget);
@@ -145,17 +159,31 @@ async fn purge(keeper: &GroupKeeper, group: &Group, over_budget: bool, backlog: 
         Ok(_) => kept,
         Err(error) => {
             tracing::error!(group = %group.context.group, %error, "cannot read link floors");
-            return;
+            return None;
         }
     };
     let purged = group.raft.status().purged.index;
     let bytes = |index| backlog.bytes_behind(index, applied.bytes);
-    let few = upto < purged + PURGE_STEP;
-    if few && bytes(purged).saturating_sub(bytes(upto)) < PURGE_STEP_BYTES {
-        return;
+    let many = upto >= purged + PURGE_STEP
+        || bytes(purged).saturating_sub(bytes(upto)) >= PURGE_STEP_BYTES;
+    many.then_some(upto)
+}
+
+/// Purges logs. What is applied up to there must be on the disk, so one flush, beside the groups' work,
+/// serves all of them; none is needed where memtables were written since anyway.
+async fn purge(keeper: &GroupKeeper, purges: Vec<(Arc<Group>, u64)>) {
+    let on_disk = |group: &Group| keeper.engine.group_on_disk(group.context.group);
+    let is_behind = |(group, upto): &(Arc<Group>, u64)| !matches!(on_disk(group), Ok(Some(meta)) if meta.applied.index >= *upto);
+    if purges.iter().any(is_behind) {
+        let engine = keeper.engine.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || engine.flush()).await {
+            tracing::warn!(%error, "flush failed: logs are purged less far");
+        }
     }
-    if let Err(error) = group.raft.purge(upto).await {
-        tracing::warn!(group = %group.context.group, %error, "log not purged");
+    for (group, upto) in purges {
+        if let Err(error) = group.raft.purge(upto).await {
+            tracing::warn!(group = %group.context.group, %error, "log not purged");
+        }
     }
 }
 

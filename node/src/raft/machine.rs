@@ -25,8 +25,8 @@ pub trait StateMachine: Send + 'static {
     /// here for good: a replica that alone fails to apply must not go on.
     fn apply(&mut self, entries: Vec<Committed>) -> io::Result<Vec<Outcome>>;
 
-    /// The applied state that survives a crash of the machine (it may flush to get one). The log is
-    /// purged only up to there.
+    /// The applied state that survives a crash of the machine. The log is purged only up to there. To
+    /// flush here would hold up all other work of the group.
     fn durable(&mut self) -> io::Result<Applied>;
 
     /// Takes a consistent cut of data and position now. Must be cheap: it is asked for at every

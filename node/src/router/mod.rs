@@ -24,7 +24,7 @@ mod wait;
 pub use places::{Places, Target};
 pub use wait::POLLS_FORWARDED_MAX;
 
-use crate::command::{Command, Place};
+use crate::command::{Command, Flags, Place};
 use crate::config::Limits;
 use crate::group::transaction::{Transaction, Watch};
 use crate::resp::Reply;
@@ -37,7 +37,7 @@ use flotilla_topology::ids::{GroupId, NamespaceId};
 use futures::future::{BoxFuture, join_all};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Commands that were not applied are tried again for so long before the client hears of it.
@@ -47,13 +47,33 @@ pub const RETRY_PAUSE_MIN: Duration = Duration::from_millis(2);
 /// Longest pause between two tries: an election takes a few of these.
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_millis(50);
 
+/// How much room the disk has for what clients write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Enough,
+    /// Only for what makes room: a log entry is small beside what it deletes.
+    ForDeletes,
+    None,
+}
+
+impl Room {
+    /// Deletes have half of the reserve; the rest is the node's own.
+    fn of(free: u64, reserve: u64) -> Room {
+        match free {
+            free if free >= reserve => Room::Enough,
+            free if free >= reserve / 2 => Room::ForDeletes,
+            _ => Room::None,
+        }
+    }
+}
+
 /// Carries out data commands.
 pub struct Router {
     places: Arc<Places>,
     limits: Limits,
     barriers: Barriers,
-    /// Below `disk_reserve`: client writes are refused.
-    disk_full: AtomicBool,
+    /// What clients may write as long as the disk is as full as it is: a [`Room`].
+    room: AtomicU8,
     /// Which group RANDOMKEY asks first.
     turn: AtomicUsize,
     /// Polls of clients that wait, in the hands of other nodes.
@@ -64,25 +84,35 @@ impl Router {
     /// A router over the groups and nodes of `places`.
     pub fn new(places: Arc<Places>, limits: Limits) -> Arc<Router> {
         let barriers = Barriers::new(places.clone());
-        let (disk_full, turn) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let (room, turn) = (AtomicU8::new(Room::Enough as u8), AtomicUsize::new(0));
         let polls_forwarded = AtomicUsize::new(0);
-        Arc::new(Router { places, limits, barriers, disk_full, turn, polls_forwarded })
+        Arc::new(Router { places, limits, barriers, room, turn, polls_forwarded })
     }
 
-    /// Whether the disk has too little left to take client writes.
-    pub fn set_disk_full(&self, full: bool) {
-        if self.disk_full.swap(full, Ordering::Relaxed) != full {
-            tracing::warn!(full, "free disk space crossed limits.disk_reserve");
+    /// The disk has so many bytes left, of which `reserve` are not for what clients write.
+    pub fn set_disk_free(&self, free: u64, reserve: u64) {
+        let room = Room::of(free, reserve);
+        if self.room.swap(room as u8, Ordering::Relaxed) != room as u8 {
+            tracing::warn!(
+                free,
+                reserve,
+                ?room,
+                "what clients may write has changed with the disk"
+            );
         }
     }
 
     /// Refuses what no group may see.
     fn admit(&self, command: &Command) -> Result<(), Reply> {
-        if command.spec.is_write() && self.disk_full.load(Ordering::Relaxed) {
-            return Err(Reply::error(
-                "ERR the disk is nearly full: writes are refused until space is freed \
-                 (limits.disk_reserve)",
-            ));
+        let room = self.room.load(Ordering::Relaxed);
+        if command.spec.is_write() && room != Room::Enough as u8 {
+            let grows = command.spec.flags.has(Flags::DENYOOM);
+            if grows || room == Room::None as u8 {
+                return Err(Reply::error(
+                    "ERR the disk is nearly full: writes are refused until space is freed \
+                     (limits.disk_reserve)",
+                ));
+            }
         }
         command.keys().try_for_each(|key| self.admit_key(key))?;
         let value_max = self.limits.value_bytes_max;
@@ -236,6 +266,7 @@ impl Backend for Router {
             ("key-bytes-max", l.key_bytes_max.to_string()),
             ("proto-max-bulk-len", l.value_bytes_max.to_string()),
             ("output-bytes-max", l.output_bytes_max.to_string()),
+            ("clients-memory-max", l.clients_memory_max.to_string()),
             ("disk-reserve", l.disk_reserve.to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
@@ -250,5 +281,18 @@ pub(crate) fn cross_slot(door: Door) -> Reply {
         Door::Plain => Reply::error(
             "CROSSSLOT Keys in request don't hash to the same slot: give them one {hash tag}",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_reserve_is_for_deletes() {
+        let rooms = [100, 99, 50, 49, 0].map(|free| Room::of(free, 100));
+        let (deletes, none) = (Room::ForDeletes, Room::None);
+        assert_eq!(rooms, [Room::Enough, deletes, deletes, none, none]);
+        assert_eq!(Room::of(0, 0), Room::Enough, "no reserve, no refusal");
     }
 }

@@ -23,18 +23,22 @@ pub struct ServerConfig {
     pub requirepass: Option<String>,
 }
 
+const MIB: usize = 1024 * 1024;
+/// A batch that is nearly full and one more request fit a frame between nodes.
+pub const REQUEST_BYTES_MAX: usize = 32 * MIB;
+/// What all clients of a node may hold, unless the configuration says otherwise.
+pub const CLIENTS_MEMORY_MAX: usize = 1024 * MIB;
+
 impl Default for ServerConfig {
     fn default() -> ServerConfig {
-        const MIB: usize = 1024 * 1024;
         ServerConfig {
             clients_max: 10_000,
             limits: Limits {
                 bulk_bytes: 16 * MIB,
-                // A batch that is nearly full and one more request fit a frame between nodes.
-                request_bytes: 32 * MIB,
+                request_bytes: REQUEST_BYTES_MAX,
                 ..Limits::default()
             },
-            clients_memory_max: 1024 * MIB,
+            clients_memory_max: CLIENTS_MEMORY_MAX,
             output_bytes_max: 256 * MIB,
             output_stall_max: Duration::from_secs(60),
             idle_max: Duration::ZERO,

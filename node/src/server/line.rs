@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 const READ_BYTES_MIN: usize = 16 * 1024;
 /// Room made for a read at most.
 const READ_BYTES_MAX: usize = 256 * 1024;
+/// A buffer that is too small for its request grows by this part of what is in it.
+const GROWTH: usize = 4;
 /// Replies are written when so much has been encoded: one write for most batches, and large
 /// replies are not held twice.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -79,8 +81,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             self.input = BytesMut::new(); // an idle connection holds no large buffer
         }
         // Less than before: the batch is gone.
-        let _ = self.charge.set(self.input.len() + queued);
-        self.input.reserve(self.read_bytes);
+        let _ = self.charge.set(self.input.capacity() + queued);
+        self.make_room();
         let idle = self.shared.config.idle_max;
         let read = self.stream.read_buf(&mut self.input);
         let read = tokio::select! {
@@ -97,6 +99,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             false => READ_BYTES_MIN,
         };
         self.charge_held(queued).await
+    }
+
+    /// Makes room for the next read. A large request grows by a part of what has come of it, not to
+    /// twice as much: most of that would stay empty, and many connections may hold such a one.
+    fn make_room(&mut self) {
+        let free = self.input.capacity() - self.input.len();
+        if free >= self.read_bytes {
+            return;
+        }
+        if self.input.len() < READ_BYTES_MAX {
+            return self.input.reserve(self.read_bytes);
+        }
+        if free < READ_BYTES_MIN {
+            let more = (self.input.len() / GROWTH).max(READ_BYTES_MAX);
+            let mut larger = BytesMut::with_capacity(self.input.len() + more);
+            larger.extend_from_slice(&self.input);
+            self.input = larger;
+        }
     }
 
     /// Keeps what comes while a command waits, and tells why it need not wait any more. It may be
@@ -119,7 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 Ok(0) | Err(_) => return End::Gone,
                 Ok(read) => self.shared.stats.received(read),
             }
-            if !self.charge.set(self.input.len() + self.batch_bytes + queued) {
+            if !self.charge.set(self.input.capacity() + self.batch_bytes + queued) {
                 return End::Because("memory");
             }
         }
@@ -127,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
 
     /// Asks the budget for what this connection holds: what was read, and `more`.
     pub(super) async fn charge_held(&mut self, more: usize) -> Result<(), End> {
-        if self.charge.set(self.input.len() + more) {
+        if self.charge.set(self.input.capacity() + more) {
             return Ok(());
         }
         Err(self.over_budget().await)

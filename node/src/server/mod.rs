@@ -34,7 +34,7 @@ mod transaction;
 pub use crate::group::transaction::TRANSACTION_COMMANDS_MAX;
 pub use backend::{Backend, Door, SessionView};
 pub use batch::{BATCH_BYTES_MAX, COMMANDS_MAX};
-pub use config::{ServerConfig, ServerConfigError};
+pub use config::{CLIENTS_MEMORY_MAX, REQUEST_BYTES_MAX, ServerConfig, ServerConfigError};
 pub use listener::Server;
 pub use local::cluster::{leader_address, node_id};
 pub use patience::{Ended, Patience};

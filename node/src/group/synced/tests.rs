@@ -202,7 +202,7 @@ fn the_switch_survives_restarts_and_travels_in_snapshots() {
     assert_eq!(unstamped(&rows).unwrap(), since);
 
     // The first one starts again.
-    machine.durable().unwrap();
+    engine.flush().unwrap();
     drop((machine, source, applied, engine));
     let (_machine, applied) = Machine::open(&open(0), GROUP, ReplicaId(1), HOME).unwrap();
     assert_eq!(at(&applied), Synced::Since(since));
