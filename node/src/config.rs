@@ -45,6 +45,10 @@ pub struct Config {
     /// Bytes for block cache, write buffers and log tails. Default: a quarter of the machine.
     #[serde(default)]
     pub memory: Option<u64>,
+    /// Bytes that flushes and compactions of the data store write a second, at most. While they have
+    /// little to do they go slower by themselves, down to a twentieth. Default: 256 MiB.
+    #[serde(default)]
+    pub background_bytes_per_second: Option<u64>,
     /// Password that clients must give with AUTH.
     #[serde(default)]
     pub requirepass: Option<String>,
@@ -168,6 +172,7 @@ impl Config {
             advertise_to: BTreeMap::new(),
             tls: None,
             memory: None,
+            background_bytes_per_second: None,
             requirepass: None,
             limits: Limits::default(),
             raft: RaftTiming::default(),
@@ -219,6 +224,11 @@ impl Config {
         check(
             self.memory.is_none_or(|m| m >= 64 << 20),
             "memory must be at least 67108864 (64 MiB): write buffers and caches are fractions of it",
+        );
+        check(
+            self.background_bytes_per_second.is_none_or(|rate| rate >= 16 << 20),
+            "background_bytes_per_second must be at least 16777216 (16 MiB): below it writes wait for \
+             compactions",
         );
         check(
             self.raft.rtt_ms >= 0.0 && self.raft.rtt_ms < 2_000.0,

@@ -30,6 +30,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const LEVEL0_TRIGGER: u64 = 4;
 /// One partition of a filter or an index: what a point read that misses the cache reads of it.
 const PARTITION_BYTES: usize = 4096;
+/// Bytes that flushes and compactions write a second at most, unless the configuration says otherwise.
+pub const BACKGROUND_BYTES_PER_SECOND: u64 = 256 << 20;
+/// What may be written in a second is given out in parts, one each so many microseconds: a sync of the
+/// log that comes in between waits for one part at most.
+const RATE_PERIOD_US: i64 = 10_000;
+/// One time in so many a compaction goes before a flush.
+const RATE_FAIRNESS: i32 = 10;
 const DATA: &str = "data";
 const META: &str = "meta";
 const NEXT_TABLET: &[u8] = b"\0next-tablet";
@@ -62,8 +69,9 @@ pub struct EngineConfig {
     pub row_cache_bytes: usize,
     /// One write buffer. Small ones insert faster: the skiplist stays in the CPU's cache.
     pub write_buffer_bytes: usize,
-    /// Write rate of flushes and compactions per second; 0 for no limit.
-    pub background_bytes_per_second: i64,
+    /// Bytes that flushes and compactions write a second at most. RocksDB goes slower by itself, down to
+    /// a twentieth, as long as they keep up.
+    pub background_bytes_per_second: u64,
 }
 
 impl EngineConfig {
@@ -75,7 +83,7 @@ impl EngineConfig {
             block_cache_bytes: percent(45),
             row_cache_bytes: percent(15),
             write_buffer_bytes: (bytes / 32).clamp(4 << 20, 32 << 20) as usize,
-            background_bytes_per_second: 0,
+            background_bytes_per_second: BACKGROUND_BYTES_PER_SECOND,
         }
     }
 }
@@ -126,9 +134,8 @@ impl Engine {
         options.set_bytes_per_sync(1 << 20);
         options.set_keep_log_file_num(4);
         options.set_max_log_file_size(16 << 20);
-        if config.background_bytes_per_second > 0 {
-            options.set_ratelimiter(config.background_bytes_per_second, 100_000, 10);
-        }
+        let rate = i64::try_from(config.background_bytes_per_second).unwrap_or(i64::MAX);
+        options.set_auto_tuned_ratelimiter(rate, RATE_PERIOD_US, RATE_FAIRNESS);
         let cache = Cache::new_lru_cache(config.block_cache_bytes);
         let families = [DATA, META]
             .map(|name| ColumnFamilyDescriptor::new(name, Self::family_options(config, &cache)));

@@ -6,8 +6,10 @@ use super::{LogConfig, LogError};
 use flotilla_topology::ids::GroupId;
 use parking_lot::{Condvar, Mutex};
 use raft_engine::{Engine, ReadableSize, RecoveryMode};
+use rustix::fs::Advice;
 use std::collections::HashMap;
 use std::io;
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,6 +21,13 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// How often files that nobody needs are reclaimed.
 const RECLAIM_EVERY: Duration = Duration::from_secs(5);
+
+/// The zeros of a new file are handed to the disk in pieces, with pauses: all of them at once would hold up
+/// every sync on that disk, half a minute after the start, when the kernel finds them.
+const ZEROS_PIECE: u64 = 1 << 20;
+const ZEROS_PAUSE: Duration = Duration::from_millis(20);
+/// How the engine ends the names of files that it has not begun to use.
+const UNUSED: &str = "raftlog.reserved";
 
 /// The logs of all groups of this process. Dropping it writes and syncs what waits.
 pub struct LogStore {
@@ -52,7 +61,14 @@ impl LogStore {
         let upkeep = {
             let (engine, shared) = (engine.clone(), shared.clone());
             let (groups, stop) = (groups.clone(), stop.clone());
-            spawn("flotilla-upkeep", Box::new(move || upkeep(&engine, &shared, &groups, &stop)))?
+            let dir = dir.to_owned();
+            let body = move || {
+                if let Err(error) = write_zeros_back(&dir, &stop) {
+                    tracing::debug!(%error, "the kernel will write new log files when it likes");
+                }
+                upkeep(&engine, &shared, &groups, &stop);
+            };
+            spawn("flotilla-upkeep", Box::new(body))?
         };
         let (writer, upkeep) = (Some(writer), Some(upkeep));
         Ok(Arc::new(LogStore { engine, shared, groups, writer, upkeep, stop }))
@@ -132,6 +148,35 @@ fn engine_config(dir: &Path, config: &LogConfig) -> raft_engine::Config {
     }
 }
 
+/// Whether the store is closed, now or after so long.
+fn stopped(stop: &(Mutex<bool>, Condvar), within: Duration) -> bool {
+    let mut stopped = stop.0.lock();
+    if !*stopped {
+        stop.1.wait_for(&mut stopped, within);
+    }
+    *stopped
+}
+
+/// Has the kernel write the zeros of files that are not in use yet.
+fn write_zeros_back(dir: &Path, stop: &(Mutex<bool>, Condvar)) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if !path.to_string_lossy().ends_with(UNUSED) {
+            continue;
+        }
+        let file = std::fs::File::open(&path)?;
+        for piece in 0..file.metadata()?.len().div_ceil(ZEROS_PIECE) {
+            // Begins to write what is dirty, and waits for nothing.
+            let (from, len) = (piece * ZEROS_PIECE, NonZeroU64::new(ZEROS_PIECE));
+            rustix::fs::fadvise(&file, from, len, Advice::DontNeed)?;
+            if stopped(stop, ZEROS_PAUSE) {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
 fn upkeep(
     engine: &Engine,
     shared: &Shared,
@@ -140,14 +185,8 @@ fn upkeep(
 ) {
     let mut reclaimed = Instant::now();
     loop {
-        {
-            let mut stopped = stop.0.lock();
-            if !*stopped {
-                stop.1.wait_for(&mut stopped, SWEEP_EVERY);
-            }
-            if *stopped {
-                return;
-            }
+        if stopped(stop, SWEEP_EVERY) {
+            return;
         }
         let logs: Vec<GroupLog> = groups.lock().values().cloned().collect();
         for log in &logs {

@@ -233,8 +233,12 @@ fn load_tls(config: &Config, standalone: bool) -> Result<Option<Tls>, StartError
 async fn open_stores(config: &Config) -> Result<(Arc<Engine>, Arc<LogStore>), StartError> {
     let memory = config.memory_bytes();
     let dir = config.dir.clone();
+    let mut sizes = EngineConfig::for_memory(memory);
+    if let Some(rate) = config.background_bytes_per_second {
+        sizes.background_bytes_per_second = rate;
+    }
     let opened = tokio::task::spawn_blocking(move || {
-        let engine = Engine::open(&dir.join("data"), &EngineConfig::for_memory(memory))?;
+        let engine = Engine::open(&dir.join("data"), &sizes)?;
         let logs = LogStore::open(&dir.join("log"), &LogConfig::for_memory(memory))?;
         Ok::<_, StartError>((engine, logs))
     });
