@@ -20,6 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 /// Commands of a connection that are under way at a time.
 pub const COMMANDS_MAX: usize = 1024;
+/// Replies that are gathered before they are written: who asks for large values and reads none is held
+/// back by its socket, with not much more of ours in hand.
+const GATHERED_BYTES: usize = 1024 * 1024;
+/// Commands of a run as long as nothing is known of a connection's replies: so many of the largest values
+/// may be told.
+const RUN_FIRST: usize = 8;
 /// Bytes of commands of a connection that are under way at a time; one command may be larger.
 pub const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -61,9 +67,30 @@ pub(super) struct Batch<'s, S> {
     reply_bytes: usize,
 }
 
-/// The replies of the batch took more than the limit: nothing of it may be sent.
+/// The replies that were not written yet took more than the limit: nothing of them may be sent.
 #[derive(Debug)]
 pub(super) struct OutputLimit;
+
+/// How many commands of a connection are executed at a time: fewer as their replies are larger.
+#[derive(Debug)]
+pub(super) struct Pace(usize);
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace(RUN_FIRST)
+    }
+}
+
+impl Pace {
+    /// So many commands were answered by so many bytes.
+    fn note(&mut self, commands: usize, bytes: usize) {
+        self.0 = match bytes {
+            bytes if bytes > GATHERED_BYTES => (commands * GATHERED_BYTES / bytes).max(1),
+            _ if commands >= self.0 => (self.0 * 2).min(COMMANDS_MAX),
+            _ => self.0,
+        };
+    }
+}
 
 impl<'s, S: AsyncRead + AsyncWrite + Unpin> Batch<'s, S> {
     pub(super) fn new(
@@ -128,6 +155,9 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Batch<'s, S> {
         let alone = command.spec.place == Place::EveryGroup;
         if alone {
             self.flush().await?;
+            if self.end.is_some() {
+                return Ok(());
+            }
         }
         let silent = self.silent();
         self.slots.push(Slot::Run { spec: command.spec, silent });
@@ -164,6 +194,9 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Batch<'s, S> {
     /// A command that may wait, outside of MULTI.
     async fn blocking(&mut self, command: Command) -> Result<(), OutputLimit> {
         self.flush().await?;
+        if self.end.is_some() {
+            return Ok(());
+        }
         let (spec, silent) = (command.spec, self.silent());
         let mut reply = self.execute_run(vec![command.clone()]).await.pop();
         let took = self.started.elapsed();
@@ -178,18 +211,11 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Batch<'s, S> {
 
     /// Waits for what a command did not find. Nothing is answered if the connection ends.
     async fn wait(&mut self, command: Command) -> Option<Reply> {
-        let queued = self.session.transaction.bytes();
-        let held = queued + self.line.batch_bytes + self.reply_bytes;
-        let answers = std::mem::take(&mut self.answers);
-        self.reply_bytes = 0;
-        let told = async {
-            self.line.charge_held(held).await?;
-            self.line.write(answers).await
-        };
-        if let Err(end) = told.await {
-            self.end = Some(end);
+        self.write_answered().await;
+        if self.end.is_some() {
             return None;
         }
+        let queued = self.session.transaction.bytes();
         let view = match self.session.view() {
             Ok(view) => view,
             Err(reply) => return Some(reply),
@@ -228,25 +254,23 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Batch<'s, S> {
     /// MULTI and what belongs to it, and TXN.
     async fn transaction(&mut self, command: Command) -> Result<(), OutputLimit> {
         let open = self.session.transaction.is_open();
+        // What is carried out by groups is behind everything that came before it.
+        let queued = open && matches!(command.spec.id, Id::Unwatch | Id::Txn | Id::Watch);
+        if !queued && matches!(command.spec.id, Id::Watch | Id::Exec | Id::Txn) {
+            self.flush().await?;
+            if self.end.is_some() {
+                return Ok(());
+            }
+        }
         let reply = match command.spec.id {
             Id::Multi => self.session.transaction.open(),
             Id::Discard => self.session.transaction.discard(),
             Id::Unwatch if !open => self.session.transaction.unwatch(),
             Id::Watch if open => Reply::error("ERR WATCH inside MULTI is not allowed"),
             Id::Unwatch | Id::Txn if open => return self.queue(command),
-            // What follows is carried out by groups, behind everything that came before it.
-            Id::Watch => {
-                self.flush().await?;
-                self.watch(&command.args[1..]).await
-            }
-            Id::Exec => {
-                self.flush().await?;
-                self.exec().await
-            }
-            _ => {
-                self.flush().await?;
-                self.txn(&command.args).await
-            }
+            Id::Watch => self.watch(&command.args[1..]).await,
+            Id::Exec => self.exec().await,
+            _ => self.txn(&command.args).await,
         };
         self.session.shared.stats.answered(command.spec, &reply, self.started.elapsed());
         self.answer(reply)
@@ -321,25 +345,60 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Batch<'s, S> {
         if self.reply_bytes > max { Err(OutputLimit) } else { Ok(()) }
     }
 
-    /// Executes the run and puts all replies so far in order.
+    /// Executes the run and puts all replies so far in order. Nothing more is executed once the
+    /// connection ends.
     async fn flush(&mut self) -> Result<(), OutputLimit> {
-        let run = std::mem::take(&mut self.run);
-        let replies = self.execute_run(run).await;
+        let mut run = std::mem::take(&mut self.run).into_iter();
+        let mut slots = std::mem::take(&mut self.slots).into_iter();
+        while slots.len() > 0 && self.end.is_none() {
+            let part: Vec<Command> = run.by_ref().take(self.session.pace.0).collect();
+            let (commands, last) = (part.len(), run.len() == 0);
+            let replies = self.execute_run(part).await;
+            let bytes = self.put_in_order(&mut slots, replies, last)?;
+            self.session.pace.note(commands, bytes);
+            if self.reply_bytes > GATHERED_BYTES && !last {
+                self.write_answered().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves answers up to those of a part of the run, or all if it is the `last`; bytes of these replies.
+    fn put_in_order(
+        &mut self,
+        slots: &mut std::vec::IntoIter<Slot>,
+        replies: Vec<Reply>,
+        last: bool,
+    ) -> Result<usize, OutputLimit> {
         let protocol = self.session.protocol;
-        let mut replies = replies.into_iter();
-        for slot in std::mem::take(&mut self.slots) {
-            let answer = match slot {
-                Slot::Done(answer) => answer,
-                Slot::Run { spec, silent } => {
+        let (mut replies, mut bytes) = (replies.into_iter(), 0);
+        while last || replies.len() > 0 {
+            let answer = match slots.next() {
+                None => break,
+                Some(Slot::Done(answer)) => answer,
+                Some(Slot::Run { spec, silent }) => {
                     let reply = replies.next().expect("as many replies as commands");
                     self.session.shared.stats.answered(spec, &reply, self.started.elapsed());
+                    bytes += reply.size();
                     self.count(&reply)?;
                     Answer { reply: (!silent).then_some(reply), protocol }
                 }
             };
             self.answers.push(answer);
         }
-        Ok(())
+        Ok(bytes)
+    }
+
+    /// Writes what was answered so far. An error ends the connection.
+    async fn write_answered(&mut self) {
+        let held = self.session.transaction.bytes() + self.line.batch_bytes + self.reply_bytes;
+        let answers = std::mem::take(&mut self.answers);
+        self.reply_bytes = 0;
+        let told = async {
+            self.line.charge_held(held).await?;
+            self.line.write(answers).await
+        };
+        self.end = told.await.err();
     }
 
     async fn execute_run(&self, run: Vec<Command>) -> Vec<Reply> {

@@ -3,6 +3,7 @@
 //! Pure state: no socket here. A session is made anew by RESET.
 
 use super::backend::{Door, SessionView};
+use super::batch::Pace;
 use super::clients::ClientRecord;
 use super::listener::Shared;
 use super::transaction::Pending;
@@ -39,6 +40,8 @@ pub(super) struct Session {
     pub(super) transaction: Pending,
     /// Whether to close when what was answered is written.
     pub(super) closing: bool,
+    /// How many of its commands are executed at a time.
+    pub(super) pace: Pace,
 }
 
 impl Session {
@@ -56,6 +59,7 @@ impl Session {
             silence: Silence::Off,
             transaction: Pending::default(),
             closing: false,
+            pace: Pace::default(),
         }
     }
 

@@ -98,6 +98,38 @@ async fn replies_beyond_the_output_limit_close() {
     until("they are gone", || server.clients() == 0).await;
 }
 
+/// What a pipeline asks for is not gathered before any of it is written.
+#[tokio::test]
+async fn large_replies_of_many_commands_are_written_as_they_come() {
+    let mut config = ServerConfig { output_bytes_max: 80 << 20, ..ServerConfig::default() };
+    config.limits.bulk_bytes = 1 << 20;
+    let fake = Fake::new();
+    let (_server, plain, _) = start(fake.clone(), config).await;
+    let value = "v".repeat(1 << 20);
+    assert_eq!(talk(plain, &request(&["SET", "k", &value])).await, "+OK\r\n");
+    let many = request(&["GET", "k"]).repeat(150);
+    assert_eq!(talk(plain, &many).await.len(), 150 * (value.len() + 12));
+    let runs: Vec<usize> = fake.runs.lock().iter().map(|(_, names)| names.len()).collect();
+    assert_eq!(runs[..3], [1, 8, 1], "SET, then as little is known, then as it is known: {runs:?}");
+    assert_eq!(runs.iter().sum::<usize>(), 151);
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_not_worked_for() {
+    let stall = Duration::from_millis(200);
+    let config = ServerConfig { output_stall_max: stall, ..ServerConfig::default() };
+    let fake = Fake::new();
+    let (server, plain, _) = start(fake.clone(), config).await;
+    let value = "v".repeat(1 << 20);
+    assert_eq!(talk(plain, &request(&["SET", "k", &value])).await, "+OK\r\n");
+    let mut deaf = Client::connect(plain).await;
+    deaf.send(&request(&["GET", "k"]).repeat(300)).await;
+    until("it is served", || server.clients() == 1).await;
+    until("it is closed without having read", || server.clients() == 0).await;
+    let served: usize = fake.runs.lock().iter().map(|(_, names)| names.len()).sum();
+    assert!(served < 100, "its socket takes a few: {served}");
+}
+
 #[tokio::test]
 async fn who_does_not_read_is_closed() {
     let stall = Duration::from_millis(200);
