@@ -135,6 +135,8 @@ impl Node {
             }
             None => (None, String::new()),
         };
+        let stop = CancellationToken::new();
+        raft.park_idle(&raft_handle, stop.clone());
         let keeper = GroupKeeper::new(&config, places.clone(), raft, engine, logs, raft_handle);
         let health = keeper.clone();
         let http =
@@ -147,7 +149,6 @@ impl Node {
             rpc: rpc_address,
             http: http.local_addr().to_string(),
         };
-        let stop = CancellationToken::new();
         if standalone {
             let map = standalone::map(&config, &addresses, identity.partitions());
             standalone::serve(map, &places, &keeper, stop.clone());

@@ -1,0 +1,482 @@
+//! Whether one replica is parked: the library's clock stands, so there are neither heartbeats nor
+//! elections, and the group costs nothing. Sans-io: time, what the log holds and what others say are given.
+//!
+//! ```text
+//!            nothing new for a while             a message is wanted or came, a voter fell silent
+//!  awake ──────────────────────────────▶ parked ─────────────────────────────────────────────────▶ waking
+//!    ▲            a leader lists it         (leads or follows)                                         │
+//!    └────────────────────────────────────────────────────────────────────────────────────────────────┘
+//!                       a majority has answered (leader), or the next round
+//! ```
+//!
+//! A leader that is parked lists its group to the other voters once a round ([`super::herd`]), and each
+//! listing counts for what a heartbeat counts for in an election: a voter that hears it refuses its vote for
+//! a lease, and stands for election a random time after that. It is no lease: a parked leader answers no
+//! read before a majority has answered a real heartbeat. So nothing here decides what is safe: who parks
+//! only asks for no votes, and gives none.
+
+use super::types::Settings;
+use flotilla_topology::ids::ReplicaId;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+/// What all voters have when they park: this leader's whole log, committed and applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rest {
+    /// The leader's term.
+    pub(super) term: u64,
+    /// The last entry's index.
+    pub(super) index: u64,
+}
+
+/// In which way a replica is parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parked {
+    /// It leads.
+    Leads,
+    /// It follows.
+    Follows,
+}
+
+/// What a request for votes gets.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ballot {
+    /// The library decides.
+    Pass,
+    /// No vote: the leader is there.
+    Refuse,
+    /// No vote: we lead, and show it now.
+    Lead,
+}
+
+enum State {
+    Awake {
+        /// How the leader has stood, and since when.
+        rest: Option<(Rest, Instant)>,
+        /// No parking before.
+        not_before: Option<Instant>,
+    },
+    Leads {
+        rest: Rest,
+        /// When each other voter last agreed.
+        heard: BTreeMap<ReplicaId, Instant>,
+    },
+    Follows {
+        leader: ReplicaId,
+        /// When it last listed us.
+        heard: Instant,
+        /// Drawn by chance, so that followers do not all stand at once.
+        patience: Duration,
+    },
+    /// Ticks run again (leader), or from the next round on (follower: what woke it is handled first).
+    Waking {
+        /// No parking before.
+        not_before: Option<Instant>,
+    },
+}
+
+const AWAKE: u8 = 0;
+const WAKING: u8 = 1;
+const PARKED: u8 = 2;
+
+/// See the module.
+pub(super) struct Parking {
+    /// `AWAKE`, `WAKING` or `PARKED`, as `state` says; to be read without its lock.
+    mode: AtomicU8,
+    /// Somebody read or proposed since the last round.
+    used: AtomicBool,
+    state: Mutex<State>,
+    /// Lets the library's clock run or stand. Called under the lock, so in the order of the changes.
+    tick: Box<dyn Fn(bool) + Send + Sync>,
+}
+
+impl Parking {
+    /// Of a replica that is awake.
+    pub(super) fn new(tick: impl Fn(bool) + Send + Sync + 'static) -> Parking {
+        let state = Mutex::new(State::Awake { rest: None, not_before: None });
+        let (mode, used) = (AtomicU8::new(AWAKE), AtomicBool::new(false));
+        Parking { mode, used, state, tick: Box::new(tick) }
+    }
+
+    /// A read or a proposal begins. True if it must be made sure first that a majority answers.
+    pub(super) fn note_use(&self) -> bool {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        self.mode.load(Ordering::Acquire) != AWAKE
+    }
+
+    /// Whether it is parked, from whichever side.
+    pub(super) fn is_parked(&self) -> bool {
+        self.mode.load(Ordering::Acquire) == PARKED
+    }
+
+    /// In which way it is parked, if it is.
+    pub(super) fn parked(&self) -> Option<Parked> {
+        match *self.state.lock() {
+            State::Leads { .. } => Some(Parked::Leads),
+            State::Follows { .. } => Some(Parked::Follows),
+            State::Awake { .. } | State::Waking { .. } => None,
+        }
+    }
+
+    /// Ends parking of a leader; whether it was parked, and has to show now that it lives.
+    pub(super) fn wake_leader(&self) -> bool {
+        if !self.is_parked() {
+            return false;
+        }
+        let mut state = self.state.lock();
+        let leads = matches!(*state, State::Leads { .. });
+        if leads {
+            (self.tick)(true);
+            self.set(&mut state, State::Waking { not_before: None });
+        }
+        leads
+    }
+
+    /// A message came for this replica, other than a listing or a request for votes. A follower's clock
+    /// runs from the next round on: before that the message is handled, or it would look as if its leader
+    /// had been silent for all the time that it was parked.
+    pub(super) fn hear(&self) {
+        if self.wake_leader() || !self.is_parked() {
+            return;
+        }
+        let mut state = self.state.lock();
+        if matches!(*state, State::Follows { .. }) {
+            self.set(&mut state, State::Waking { not_before: None });
+        }
+    }
+
+    /// A majority has answered this leader since it woke.
+    pub(super) fn woken(&self) {
+        let mut state = self.state.lock();
+        if matches!(*state, State::Waking { .. }) {
+            self.set(&mut state, State::Awake { rest: None, not_before: None });
+        }
+    }
+
+    /// Once a round, on a replica that leads: `rest` is how it stands if it could park, `voters` the other
+    /// voters. True if it is parked and is to be listed to them.
+    pub(super) fn lead(
+        &self,
+        rest: Option<Rest>,
+        voters: impl Iterator<Item = ReplicaId>,
+        settings: &Settings,
+        now: Instant,
+    ) -> bool {
+        let used = self.used.swap(false, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        match &mut *state {
+            State::Awake { rest: before, not_before } => {
+                let Some(rest) = rest.filter(|_| !used) else {
+                    *before = None;
+                    return false;
+                };
+                let (_, since) = *before.insert(match *before {
+                    Some((same, since)) if same == rest => (same, since),
+                    _ => (rest, now),
+                });
+                let may = not_before.is_none_or(|at| now >= at);
+                if now < since + Duration::from_millis(settings.park_after_ms) || !may {
+                    return false;
+                }
+                (self.tick)(false);
+                let heard = voters.map(|voter| (voter, now)).collect();
+                self.set(&mut state, State::Leads { rest, heard });
+                true
+            }
+            State::Leads { rest: agreed, heard } => {
+                let silent = heard.values().any(|at| now > *at + settings.lease());
+                if rest == Some(*agreed) && !silent && !used {
+                    return true;
+                }
+                (self.tick)(true);
+                let not_before = silent.then(|| now + settings.park_again());
+                self.set(&mut state, State::Waking { not_before });
+                false
+            }
+            State::Waking { not_before } => {
+                let not_before = *not_before;
+                (self.tick)(true);
+                self.set(&mut state, State::Awake { rest: None, not_before });
+                false
+            }
+            // It was elected meanwhile.
+            State::Follows { .. } => {
+                (self.tick)(true);
+                self.set(&mut state, State::Waking { not_before: None });
+                false
+            }
+        }
+    }
+
+    /// A voter's answer to being listed. True if it ends parking: the leader has to show that it lives.
+    pub(super) fn answered(
+        &self,
+        voter: ReplicaId,
+        (listed, agreed): (Rest, bool),
+        settings: &Settings,
+        now: Instant,
+    ) -> bool {
+        let mut state = self.state.lock();
+        let State::Leads { rest, heard } = &mut *state else { return false };
+        if *rest != listed {
+            return false;
+        }
+        if agreed {
+            heard.insert(voter, now);
+            return false;
+        }
+        (self.tick)(true);
+        let not_before = Some(now + settings.park_again());
+        self.set(&mut state, State::Waking { not_before });
+        true
+    }
+
+    /// A leader lists this replica. `agrees`: it follows that leader and has all that it has. Whether it is
+    /// parked now; `patience` is for [`Parking::follow`].
+    pub(super) fn listed(
+        &self,
+        leader: ReplicaId,
+        agrees: bool,
+        patience: Duration,
+        now: Instant,
+    ) -> bool {
+        let mut state = self.state.lock();
+        if !agrees {
+            if matches!(*state, State::Follows { .. }) {
+                self.set(&mut state, State::Waking { not_before: None });
+            }
+            return false;
+        }
+        if !matches!(*state, State::Follows { .. }) {
+            (self.tick)(false);
+        }
+        self.set(&mut state, State::Follows { leader, heard: now, patience });
+        true
+    }
+
+    /// Once a round, on a replica that does not lead: ends parking when the leader was silent for too long.
+    /// True if it did. `late`: so long did this process itself not run, which is no silence of the leader's.
+    pub(super) fn follow(&self, late: Duration, settings: &Settings, now: Instant) -> bool {
+        if self.mode.load(Ordering::Acquire) == AWAKE {
+            return false;
+        }
+        let mut state = self.state.lock();
+        let silent = match &mut *state {
+            State::Follows { heard, patience, .. } => {
+                *heard = now.min(*heard + late);
+                if now <= *heard + settings.lease() + *patience {
+                    return false;
+                }
+                true
+            }
+            // It led, and was told of a newer leader; or was woken.
+            State::Leads { .. } | State::Waking { .. } => false,
+            State::Awake { .. } => return false,
+        };
+        (self.tick)(true);
+        self.set(&mut state, State::Awake { rest: None, not_before: None });
+        silent
+    }
+
+    /// Another replica asks for this one's vote, without this leader's leave.
+    pub(super) fn vote(&self, from: ReplicaId, settings: &Settings, now: Instant) -> Ballot {
+        if !self.is_parked() {
+            return Ballot::Pass;
+        }
+        let mut state = self.state.lock();
+        match *state {
+            State::Follows { leader, heard, .. }
+                if leader != from && now <= heard + settings.lease() =>
+            {
+                Ballot::Refuse
+            }
+            State::Follows { .. } => {
+                self.set(&mut state, State::Waking { not_before: None });
+                Ballot::Pass
+            }
+            State::Leads { .. } => {
+                (self.tick)(true);
+                self.set(&mut state, State::Waking { not_before: None });
+                Ballot::Lead
+            }
+            State::Awake { .. } | State::Waking { .. } => Ballot::Pass,
+        }
+    }
+
+    fn set(&self, state: &mut State, next: State) {
+        let mode = match next {
+            State::Awake { .. } => AWAKE,
+            State::Waking { .. } => WAKING,
+            State::Leads { .. } | State::Follows { .. } => PARKED,
+        };
+        *state = next;
+        self.mode.store(mode, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const MS: Duration = Duration::from_millis(1);
+    const REST: Rest = Rest { term: 3, index: 40 };
+    const ME: ReplicaId = ReplicaId(1);
+    const OTHERS: [ReplicaId; 2] = [ReplicaId(2), ReplicaId(3)];
+
+    /// One replica; the second part tells whether its clock runs.
+    fn replica() -> (Parking, Arc<AtomicBool>) {
+        let runs = Arc::new(AtomicBool::new(true));
+        let told = runs.clone();
+        (Parking::new(move |on| told.store(on, Ordering::SeqCst)), runs)
+    }
+
+    struct Leader {
+        parking: Parking,
+        runs: Arc<AtomicBool>,
+        settings: Settings,
+        start: Instant,
+    }
+
+    impl Leader {
+        fn new() -> Leader {
+            let (parking, runs) = replica();
+            Leader { parking, runs, settings: Settings::default(), start: Instant::now() }
+        }
+
+        fn at(&self, ms: u32) -> Instant {
+            self.start + ms * MS
+        }
+
+        fn round(&self, ms: u32, rest: Option<Rest>) -> bool {
+            self.parking.lead(rest, OTHERS.into_iter(), &self.settings, self.at(ms))
+        }
+
+        fn answer(&self, ms: u32, voter: usize, agreed: bool) -> bool {
+            let at = self.at(ms);
+            self.parking.answered(OTHERS[voter], (REST, agreed), &self.settings, at)
+        }
+
+        fn runs(&self) -> bool {
+            self.runs.load(Ordering::SeqCst)
+        }
+
+        fn parked() -> Leader {
+            let leader = Leader::new();
+            assert!(!leader.round(0, Some(REST)));
+            assert!(leader.round(3_000, Some(REST)) && !leader.runs());
+            leader
+        }
+    }
+
+    #[test]
+    fn a_leader_parks_when_it_rests_and_nobody_asks() {
+        let leader = Leader::new();
+        assert!(!leader.round(0, Some(REST)) && !leader.round(2_900, Some(REST)));
+        assert!(!leader.parking.note_use(), "a read");
+        assert!(!leader.round(3_100, Some(REST)), "it is used");
+        assert!(!leader.round(3_300, Some(REST)) && !leader.round(6_200, Some(REST)));
+        let newer = Rest { index: 41, ..REST };
+        assert!(!leader.round(6_250, Some(newer)), "an entry came");
+        assert!(!leader.round(6_260, None) && !leader.round(6_270, Some(newer)), "it has work");
+        assert!(!leader.round(9_200, Some(newer)) && leader.runs());
+        assert!(leader.round(9_270, Some(newer)) && !leader.runs());
+        assert_eq!(leader.parking.parked(), Some(Parked::Leads));
+    }
+
+    #[test]
+    fn a_use_wakes_a_leader_until_a_majority_answers() {
+        let leader = Leader::parked();
+        assert!(leader.parking.note_use(), "who asks must wait for a majority");
+        assert!(leader.parking.wake_leader() && leader.runs());
+        assert!(!leader.parking.wake_leader(), "once");
+        assert!(leader.parking.note_use(), "nobody has answered yet");
+        leader.parking.woken();
+        assert!(!leader.parking.note_use());
+        assert!(!leader.round(3_200, Some(REST)) && !leader.round(3_300, Some(REST)));
+        assert!(leader.round(6_300, Some(REST)), "idle again");
+    }
+
+    #[test]
+    fn a_leader_wakes_when_a_voter_is_silent_or_knows_better() {
+        let leader = Leader::parked();
+        assert!(!leader.answer(3_300, 0, true) && !leader.answer(3_300, 1, true));
+        assert!(leader.round(3_900, Some(REST)));
+        assert!(!leader.answer(3_900, 0, true));
+        assert!(!leader.round(3_901, Some(REST)) && leader.runs(), "the second one is silent");
+        for ms in [4_000, 4_200, 12_000, 12_900] {
+            assert!(!leader.round(ms, Some(REST)), "not again so soon");
+        }
+        assert!(leader.round(12_901, Some(REST)));
+        assert!(leader.answer(12_950, 1, false) && leader.runs(), "it knows better");
+        assert!(!leader.answer(12_951, 1, false), "told already");
+
+        let leader = Leader::parked();
+        let older = Rest { term: 2, ..REST };
+        let told =
+            leader.parking.answered(OTHERS[0], (older, false), &leader.settings, leader.start);
+        assert!(!told, "an answer to a former listing");
+        assert!(!leader.round(3_100, None) && leader.runs(), "something is under way");
+    }
+
+    #[test]
+    fn a_follower_stands_for_election_when_its_leader_is_silent() {
+        let ((parking, runs), settings) = (replica(), Settings::default());
+        let (start, patience) = (Instant::now(), 350 * MS);
+        let runs = || runs.load(Ordering::SeqCst);
+        let round = |ms, late| parking.follow(late * MS, &settings, start + ms * MS);
+        assert!(!parking.listed(ME, false, patience, start) && runs(), "it does not agree");
+        assert!(parking.listed(ME, true, patience, start) && !runs());
+        assert!(parking.listed(ME, true, patience, start + 200 * MS) && !runs());
+        assert!(!round(1_150, 0) && !runs(), "a lease of 600 ms and its patience");
+        assert!(!round(1_400, 250), "this process did not run: no silence of the leader's");
+        assert!(round(1_401, 0) && runs());
+        assert!(!round(1_500, 0), "once");
+        assert_eq!(parking.parked(), None);
+    }
+
+    #[test]
+    fn a_follower_votes_against_its_leader_only_when_that_is_silent() {
+        let ((parking, runs), settings) = (replica(), Settings::default());
+        let start = Instant::now();
+        let vote = |from, ms| parking.vote(from, &settings, start + ms * MS);
+        assert_eq!(vote(OTHERS[0], 0), Ballot::Pass, "awake");
+        assert!(parking.listed(ME, true, 600 * MS, start));
+        assert_eq!(vote(OTHERS[0], 600), Ballot::Refuse);
+        assert!(parking.is_parked());
+        assert_eq!(vote(OTHERS[0], 601), Ballot::Pass, "the lease is over");
+        assert!(!parking.is_parked());
+        assert!(parking.listed(ME, true, 600 * MS, start + 700 * MS));
+        assert_eq!(vote(ME, 701), Ballot::Pass, "its leader itself");
+        // What woke it is handled before its clock runs.
+        assert!(!runs.load(Ordering::SeqCst));
+        assert!(!parking.follow(Duration::ZERO, &settings, start + 702 * MS));
+        assert!(runs.load(Ordering::SeqCst));
+        let leader = Leader::parked();
+        assert_eq!(leader.parking.vote(ME, &settings, start), Ballot::Lead);
+        assert!(leader.runs());
+    }
+
+    #[test]
+    fn a_message_wakes_either() {
+        let (parking, runs) = replica();
+        let settings = Settings::default();
+        let start = Instant::now();
+        parking.hear();
+        assert!(parking.listed(ME, true, MS, start));
+        assert!(!parking.wake_leader(), "it does not lead");
+        parking.hear();
+        assert!(!parking.is_parked() && !runs.load(Ordering::SeqCst));
+        assert!(!parking.follow(Duration::ZERO, &settings, start) && runs.load(Ordering::SeqCst));
+        let leader = Leader::parked();
+        leader.parking.hear();
+        assert!(leader.runs() && !leader.parking.is_parked());
+        // Another one leads now.
+        let leader = Leader::parked();
+        assert!(!leader.parking.follow(Duration::ZERO, &settings, start) && leader.runs());
+    }
+}

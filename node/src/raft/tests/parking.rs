@@ -1,0 +1,181 @@
+//! Groups that have nothing to do: they cost no message, and are there when they are wanted.
+
+use super::harness::{Cluster, id, member, payload, until};
+use crate::raft::{RaftRole, Settings};
+use flotilla_topology::ids::ReplicaId;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+const ALL: [ReplicaId; 3] = [ReplicaId(1), ReplicaId(2), ReplicaId(3)];
+
+/// What depends on time is tried so often: other work may hold this machine up.
+const TRIES: usize = 4;
+
+async fn parked(cluster: &Cluster) {
+    let all = || cluster.nodes.values().all(|node| node.raft.is_parked());
+    until("the group is parked", all).await;
+}
+
+fn others(than: ReplicaId) -> Vec<ReplicaId> {
+    ALL.into_iter().filter(|it| *it != than).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_group_costs_no_messages_and_a_write_finds_its_leader() {
+    let mut cluster = Cluster::of_three().await;
+    let leader = cluster.leader().await;
+    let term = cluster.status(leader).term;
+    let mut quickest = Duration::MAX;
+    let mut quiet = false;
+    for round in 0..TRIES as u64 {
+        cluster.write(leader, round..round + 1).await;
+        parked(&cluster).await;
+        let carried = cluster.net.carried();
+        tokio::time::sleep(3 * Settings::default().lease()).await;
+        quiet |= cluster.net.carried() == carried;
+        assert_eq!(cluster.raft(leader).leased_index(), None, "no lease is left");
+        let start = Instant::now();
+        cluster.write(leader, 100 + round..101 + round).await;
+        quickest = quickest.min(start.elapsed());
+    }
+    println!("the first write takes {quickest:?}");
+    assert!(quiet, "a parked group sends nothing");
+    assert!(quickest < Duration::from_millis(Settings::default().election_min_ms / 3));
+    assert_eq!(cluster.leader().await, leader);
+    assert_eq!(cluster.status(leader).term, term, "nobody stood for election");
+    cluster.settle(leader, &ALL).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_finds_a_parked_leader() {
+    let mut cluster = Cluster::of_three().await;
+    let leader = cluster.leader().await;
+    cluster.write(leader, 0..10).await;
+    for _ in 0..3 {
+        parked(&cluster).await;
+        assert_eq!(cluster.raft(leader).leased_index(), None);
+        let at = cluster.raft(leader).read_index().await.unwrap();
+        assert_eq!(at.index, cluster.raft(leader).applied().index);
+        assert!(!cluster.raft(leader).is_parked());
+        let awake = || cluster.raft(leader).leased_index().is_some();
+        until("the leader has a lease", awake).await;
+        // Who is read does not park.
+        let end = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < end {
+            assert!(!cluster.raft(leader).is_parked());
+            let _ = cluster.raft(leader).leased_index();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_leader_that_ends_is_replaced_within_two_seconds() {
+    let mut cluster = Cluster::of_three().await;
+    let mut quickest = Duration::MAX;
+    for round in 0..TRIES as u64 {
+        let old = cluster.leader().await;
+        cluster.write(old, round..round + 1).await;
+        parked(&cluster).await;
+        let start = Instant::now();
+        // Nobody hears from it any more, and it takes no leave.
+        cluster.net.isolate(old, &others(old));
+        let new = cluster.leader_among(&others(old)).await;
+        quickest = quickest.min(start.elapsed());
+        assert_ne!(new, old);
+        cluster.net.heal();
+        until("the old one follows", || cluster.status(old).role == RaftRole::Follower).await;
+        cluster.settle(new, &ALL).await;
+    }
+    println!("a new leader is ready after {quickest:?}");
+    assert!(quickest < Duration::from_secs(2), "{quickest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_leader_that_is_cut_off_answers_no_reads() {
+    let mut cluster = Cluster::of_three().await;
+    let old = cluster.leader().await;
+    cluster.write(old, 0..10).await;
+    parked(&cluster).await;
+    cluster.net.isolate(old, &others(old));
+    let raft = cluster.raft(old).clone();
+    let asks = tokio::spawn(async move {
+        let mut last = None;
+        // A promise that was made before the cut may hold for a lease; then nobody may answer.
+        let end = Instant::now() + raft.settings().lease();
+        while Instant::now() < end {
+            last = raft.leased_index().or(last);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for _ in 0..10 {
+            assert_eq!(raft.leased_index(), None);
+            assert_eq!(raft.read_index().await.unwrap_err().leader, None);
+        }
+        last
+    });
+    let new = cluster.leader_among(&others(old)).await;
+    assert_eq!(cluster.raft(old).leased_index(), None, "another one leads");
+    cluster.write(new, 10..20).await;
+    assert!(asks.await.unwrap() < Some(cluster.raft(new).applied().index));
+    cluster.net.heal();
+    cluster.settle(new, &[old]).await;
+    until("the old leader follows", || cluster.status(old).role == RaftRole::Follower).await;
+    parked(&cluster).await;
+    assert_eq!(cluster.leader().await, new);
+    assert_eq!(cluster.books[&old].payloads(), (0..20).map(payload).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_hears_nothing_does_not_depose_a_parked_leader() {
+    let mut cluster = Cluster::of_three().await;
+    let leader = cluster.leader().await;
+    cluster.write(leader, 0..10).await;
+    parked(&cluster).await;
+    let (term, away) = (cluster.status(leader).term, others(leader)[0]);
+    cluster.net.cut(leader, away);
+    until("it stands for election", || !cluster.raft(away).is_parked()).await;
+    until("the leader hears that one is missing", || !cluster.raft(leader).is_parked()).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    cluster.write(leader, 10..20).await;
+    cluster.net.heal();
+    cluster.settle(leader, &ALL).await;
+    assert_eq!(cluster.status(leader).term, term);
+    parked(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_finds_a_parked_group() {
+    let mut cluster = Cluster::of_three().await;
+    let leader = cluster.leader().await;
+    cluster.write(leader, 0..10).await;
+    parked(&cluster).await;
+    let (term, away) = (cluster.status(leader).term, others(leader)[0]);
+    cluster.stop(away).await;
+    cluster.start(away).await;
+    until("it knows its leader", || cluster.status(away).leader.is_some()).await;
+    parked(&cluster).await;
+    assert_eq!(cluster.status(leader).term, term);
+    cluster.write(leader, 10..20).await;
+    cluster.settle(leader, &ALL).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_group_changes_its_leader_and_its_members() {
+    let mut cluster = Cluster::of_three().await;
+    let old = cluster.leader().await;
+    cluster.write(old, 0..100).await;
+    parked(&cluster).await;
+    let target = others(old)[0];
+    let start = Instant::now();
+    cluster.raft(old).transfer_leader(target).await.unwrap();
+    until("the target leads", || cluster.status(target).ready()).await;
+    println!("handed over in {:?}", start.elapsed());
+    parked(&cluster).await;
+    cluster.start(id(4)).await;
+    let learners = BTreeMap::from([(id(4), member(id(4)))]);
+    cluster.raft(target).set_learners(&learners).await.unwrap();
+    cluster.settle(target, &[id(4)]).await;
+    until("the voters park", || ALL.iter().all(|voter| cluster.raft(*voter).is_parked())).await;
+    cluster.write(target, 100..110).await;
+    cluster.settle(target, &[id(1), id(2), id(3), id(4)]).await;
+}
