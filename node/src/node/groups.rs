@@ -17,7 +17,7 @@ use flotilla_topology::api::{
     ClusterMap, GroupInfo, NodeInfo, PdRequest, PdResponse, ReplicaInfo, ReplicaStatus,
 };
 use flotilla_topology::ids::{ClusterId, GroupId, Origin, ReplicaId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -108,9 +108,9 @@ impl GroupKeeper {
                 _ => {}
             }
         }
+        let wanted: HashSet<GroupId> = map.groups.iter().map(|info| info.id).collect();
         for group in self.places.groups() {
-            let id = group.context.group;
-            if !map.groups.iter().any(|info| info.id == id) {
+            if !wanted.contains(&group.context.group) {
                 self.drop_group(&group).await;
             }
         }
