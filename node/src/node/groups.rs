@@ -226,14 +226,14 @@ impl GroupKeeper {
     pub fn statuses(&self) -> Vec<ReplicaStatus> {
         let groups = self.places.groups();
         let status = |group: &Arc<Group>| {
-            let raft = group.raft.status();
-            let outrun = if raft.ready() { self.outrun(group) } else { Vec::new() };
+            let leads = group.leads();
+            let outrun = if leads { self.outrun(group) } else { Vec::new() };
             ReplicaStatus {
                 outrun,
                 group: group.context.group,
                 replica: group.replica,
-                term: raft.term,
-                leads: raft.ready(),
+                term: group.term(),
+                leads,
                 applied: group.applied().log_id,
             }
         };
@@ -251,7 +251,7 @@ impl GroupKeeper {
                 tracing::error!(group = %group.context.group, %error, "cannot read link floors");
                 Vec::new()
             });
-        let start = group.raft.status().purged.index;
+        let start = group.raft.purged().index;
         positions.into_iter().filter(|(_, at)| *at < start).map(|(peer, _)| peer).collect()
     }
 

@@ -149,7 +149,7 @@ async fn purge(keeper: &GroupKeeper, group: &Group, over_budget: bool, backlog: 
             return;
         }
     };
-    let purged = group.raft.status().purged.index;
+    let purged = group.raft.purged().index;
     let bytes = |index| backlog.bytes_behind(index, applied.bytes);
     let few = upto < purged + PURGE_STEP;
     if few && bytes(purged).saturating_sub(bytes(upto)) < PURGE_STEP_BYTES {

@@ -162,6 +162,11 @@ impl RaftGroup {
         self.inner.status.borrow().clone()
     }
 
+    /// The log has been purged up to here.
+    pub fn purged(&self) -> LogId {
+        self.inner.status.borrow().purged
+    }
+
     /// The last applied entry, followed as it changes.
     pub fn watch_applied(&self) -> watch::Receiver<LogId> {
         self.inner.progress.applied.subscribe()
@@ -235,7 +240,7 @@ impl RaftGroup {
         &self,
         wanted: &BTreeMap<ReplicaId, Member>,
     ) -> Result<(), ChangeError> {
-        let current = self.status().membership;
+        let current = self.inner.status.borrow().membership.clone();
         let gone: BTreeSet<u64> = current
             .learners()
             .filter(|(id, _)| !wanted.contains_key(id))
@@ -262,7 +267,7 @@ impl RaftGroup {
     /// Leader only: makes `wanted` the voters, through a joint membership. Each new one must be a
     /// learner already (and had better be up to date). Who is voter no more is removed.
     pub async fn set_voters(&self, wanted: &BTreeSet<ReplicaId>) -> Result<(), ChangeError> {
-        let current = self.status().membership;
+        let current = self.inner.status.borrow().membership.clone();
         let members =
             wanted.iter().filter_map(|id| Some((*id, current.members.get(id)?.clone()))).collect();
         self.refuse_syncers(&members)?;
@@ -327,7 +332,7 @@ impl RaftGroup {
     /// called on every replica, again and again as the floor moves; it acts when it can.
     pub async fn purge(&self, upto: u64) -> Result<(), Stopped> {
         let upto = upto.min(self.applied().index);
-        if upto == 0 || self.status().purged.index >= upto {
+        if upto == 0 || self.purged().index >= upto {
             return Ok(());
         }
         let raft = &self.inner.raft;

@@ -87,7 +87,8 @@ pub(super) fn decode_disagreed(bytes: &Bytes) -> Result<Vec<GroupId>, DecodeErro
     Ok(groups)
 }
 
-/// How a leader stands if its group may be parked: nothing is under way, and each voter has everything.
+/// How a leader stands if its group may be parked: nothing is under way, and a majority of the voters has
+/// everything. One that lacks something and can be reached does not agree to be parked.
 fn rest(status: &RaftStatus, me: ReplicaId) -> Option<Rest> {
     let index = status.applied.index;
     let whole = |voter: &ReplicaId| {
@@ -95,8 +96,9 @@ fn rest(status: &RaftStatus, me: ReplicaId) -> Option<Rest> {
     };
     let [voters] = &status.membership.configs[..] else { return None };
     let idle = status.last_index == index && status.committed.index == index;
-    (status.ready() && idle && voters.iter().all(whole))
-        .then_some(Rest { term: status.term, index })
+    let most = voters.iter().filter(|voter| whole(voter)).count() * 2 > voters.len();
+    let rest = Rest { term: status.term, index };
+    (status.ready() && idle && most).then_some(rest)
 }
 
 /// Whether this replica follows `leader` and has all that it has.

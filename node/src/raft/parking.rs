@@ -2,7 +2,7 @@
 //! elections, and the group costs nothing. Sans-io: time, what the log holds and what others say are given.
 //!
 //! ```text
-//!            nothing new for a while             a message is wanted or came, a voter fell silent
+//!            nothing new for a while             it is used, a message came, a majority is silent
 //!  awake ──────────────────────────────▶ parked ─────────────────────────────────────────────────▶ waking
 //!    ▲            a leader lists it         (leads or follows)                                         │
 //!    └────────────────────────────────────────────────────────────────────────────────────────────────┘
@@ -22,7 +22,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-/// What all voters have when they park: this leader's whole log, committed and applied.
+/// What a majority of the voters have, and all that can be reached, when they park: this leader's whole log,
+/// committed and applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rest {
     /// The leader's term.
@@ -188,7 +189,10 @@ impl Parking {
                 true
             }
             State::Leads { rest: agreed, heard } => {
-                let silent = heard.values().any(|at| now > *at + settings.lease());
+                // Ourselves included: who is down may stay away while the others have everything.
+                let voters = heard.len() + 1;
+                let there = heard.values().filter(|at| now <= **at + settings.lease()).count() + 1;
+                let silent = there * 2 <= voters;
                 if rest == Some(*agreed) && !silent && !used {
                     return true;
                 }
@@ -402,18 +406,22 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_wakes_when_a_voter_is_silent_or_knows_better() {
+    fn a_leader_wakes_when_a_majority_is_silent_or_one_knows_better() {
         let leader = Leader::parked();
         assert!(!leader.answer(3_300, 0, true) && !leader.answer(3_300, 1, true));
         assert!(leader.round(3_900, Some(REST)));
         assert!(!leader.answer(3_900, 0, true));
-        assert!(!leader.round(3_901, Some(REST)) && leader.runs(), "the second one is silent");
-        for ms in [4_000, 4_200, 12_000, 12_900] {
+        assert!(
+            leader.round(4_500, Some(REST)),
+            "the second one is silent, two of three are there"
+        );
+        assert!(!leader.round(4_501, Some(REST)) && leader.runs(), "nobody is there");
+        for ms in [4_700, 4_900, 13_000, 13_500] {
             assert!(!leader.round(ms, Some(REST)), "not again so soon");
         }
-        assert!(leader.round(12_901, Some(REST)));
-        assert!(leader.answer(12_950, 1, false) && leader.runs(), "it knows better");
-        assert!(!leader.answer(12_951, 1, false), "told already");
+        assert!(leader.round(13_501, Some(REST)));
+        assert!(leader.answer(13_550, 1, false) && leader.runs(), "it knows better");
+        assert!(!leader.answer(13_551, 1, false), "told already");
 
         let leader = Leader::parked();
         let older = Rest { term: 2, ..REST };

@@ -134,12 +134,35 @@ async fn a_follower_that_hears_nothing_does_not_depose_a_parked_leader() {
     let (term, away) = (cluster.status(leader).term, others(leader)[0]);
     cluster.net.cut(leader, away);
     until("it stands for election", || !cluster.raft(away).is_parked()).await;
-    until("the leader hears that one is missing", || !cluster.raft(leader).is_parked()).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(cluster.raft(leader).is_parked(), "two of three are there");
     cluster.write(leader, 10..20).await;
     cluster.net.heal();
     cluster.settle(leader, &ALL).await;
     assert_eq!(cluster.status(leader).term, term);
+    parked(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_parks_without_a_voter_that_is_down() {
+    let mut cluster = Cluster::of_three().await;
+    let leader = cluster.leader().await;
+    let (term, there) = (cluster.status(leader).term, others(leader)[0]);
+    let down = others(leader)[1];
+    cluster.stop(down).await;
+    cluster.write(leader, 0..10).await;
+    let two = || [leader, there].iter().all(|it| cluster.raft(*it).is_parked());
+    until("two of three are parked", two).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(two());
+    cluster.start(down).await;
+    until("it is sent what it lacks", || cluster.books[&down].payloads().len() == 10).await;
+    parked(&cluster).await;
+    assert_eq!((cluster.leader().await, cluster.status(leader).term), (leader, term));
+    // Without a majority there is nobody to park with.
+    cluster.net.isolate(leader, &[there, down]);
+    until("it hears of nobody", || !cluster.raft(leader).is_parked()).await;
+    cluster.net.heal();
     parked(&cluster).await;
 }
 
