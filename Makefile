@@ -20,10 +20,11 @@ FUZZ_SECONDS ?= 60
 KEYS ?=
 SUITE_ARGS ?=
 CUT ?= 600s
+ROUNDS ?= 20
 # Limits for what is large on purpose, in MiB.
 LARGE = --data-max 32768 --log-max 16384 --memory-max 4096 $(if $(SEED),--seed $(SEED))
 
-.PHONY: help setup setup-clients build demo test bench chaos hunt join outage overrun collect large simulate calibrate fuzz fmt lint
+.PHONY: help setup setup-clients build demo test bench chaos hunt join failover drain steady disk-full flood outage overrun collect large simulate calibrate fuzz fmt lint
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -56,6 +57,21 @@ chaos: build ## breaks real clusters for MINUTES, from SEED
 
 hunt: build ## the same over three clusters with two syncers each: everything there is to break
 	@$(BINARY) chaos --minutes $(MINUTES) --datacenters a,b,c --syncers 2 $(if $(SEED),--seed $(SEED))
+
+failover: build ## ROUNDS times a node is killed: how long its groups take no writes (1.5 s at most)
+	@$(BINARY) chaos --scenario failover --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+
+drain: build ## ROUNDS times a node is told to leave: the same (50 ms at most)
+	@$(BINARY) chaos --scenario drain --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+
+steady: build ## MINUTES of mixed load at half of the maximum: p99.9 beside compaction and a node that comes back
+	@$(BINARY) chaos --scenario steady --minutes $(MINUTES) $(LARGE)
+
+disk-full: build ## small disks are filled up to their reserve and to the last block (root: mounts them)
+	@$(BINARY) chaos --scenario disk-full $(if $(SEED),--seed $(SEED))
+
+flood: build ## clients that do not read, and send huge values, against a node with little memory
+	@$(BINARY) chaos --scenario flood $(if $(SEED),--seed $(SEED))
 
 join: build ## a cluster joins two that hold KEYS keys, under load, with five kills
 	@$(BINARY) chaos --scenario join --keys $(or $(KEYS),5000000) $(LARGE)

@@ -4,6 +4,7 @@
 //!
 //! The modules stand in the order in which a scenario uses them.
 
+pub mod disk;
 pub mod process;
 pub mod wan;
 

@@ -1,6 +1,8 @@
 //! `flotilla chaos`: runs clusters, breaks them, and checks what their clients saw. Exit code 1 when
 //! a promise was broken.
 
+mod one;
+
 use crate::demo::layout::{Mode, Wish};
 use crate::demo::world::DemoWorld;
 use crate::exit::{self, Exit};
@@ -12,6 +14,7 @@ use flotilla_chaos::scenario::{
 };
 use flotilla_chaos::wan::{parse_duration, parse_rate};
 use flotilla_topology::api::BacklogBudget;
+use one::One;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -39,6 +42,8 @@ const LARGE_ELEMENTS: u64 = 5_000_000;
 const LARGE_GROWTH_MIB: u64 = 300;
 /// A hunt exceeds it, so it must be little: the least that PD takes.
 const SMALL_BUDGET_MIB: u64 = 64;
+/// How long to hunt unless told otherwise.
+const HUNT_MINUTES: u64 = 10;
 /// Kills of a storm, and of a join, unless told otherwise.
 const STORM_KILLS: usize = 100;
 const JOIN_KILLS: usize = 5;
@@ -52,16 +57,17 @@ const MIB: u64 = 1 << 20;
 /// What `flotilla chaos` takes.
 #[derive(Debug, Args)]
 pub struct ChaosArgs {
-    /// How long to hunt, in minutes.
-    #[arg(long, default_value_t = 10)]
-    minutes: u64,
+    /// How long to hunt, or steady to hold its load, in minutes. Default: 10, or 30.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    minutes: Option<u64>,
     /// Decides the victims and what clients do. Default: random.
     #[arg(long)]
     seed: Option<u64>,
     /// Run one scenario once instead: kill-leader, kill-follower, kill-syncer, kill-pd,
     /// kill-cluster, kill-datacenter, pause-leader, pause-syncer, cut-one-way, long-cut, bad-wan,
     /// clock-jump, link-ops, overrun, fence-return, storm, local-never-waits, syncer-takeover, join,
-    /// outage, collect, large; or each, for one after the other.
+    /// outage, collect, large; in one cluster of three nodes failover, drain, steady, disk-full,
+    /// flood; or each, for one after the other.
     #[arg(long)]
     scenario: Option<String>,
     /// Kills of a storm, or of a join. Default: 100, or 5.
@@ -82,7 +88,7 @@ pub struct ChaosArgs {
     /// How long long-cut cuts a datacenter off.
     #[arg(long, default_value = "20s", value_parser = parse_duration)]
     long_cut: Duration,
-    /// How often syncer-takeover kills a syncer.
+    /// How often syncer-takeover kills a syncer, failover a node, and drain tells one to leave.
     #[arg(long, default_value_t = 20)]
     rounds: usize,
     /// Keys of join, collect and overrun, elements of each collection of large. Default: 5000000,
@@ -146,6 +152,9 @@ pub struct ChaosArgs {
     /// Round trip time between datacenters.
     #[arg(long, default_value = "20ms", value_parser = parse_duration)]
     rtt: Duration,
+    /// The flotilla executable whose processes are broken, to look at another build. Default: this one.
+    #[arg(long, value_name = "PATH")]
+    program: Option<PathBuf>,
     /// Where everything goes. Default: a directory that is deleted if all promises were kept.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -153,6 +162,9 @@ pub struct ChaosArgs {
 
 impl ChaosArgs {
     fn wish(&self) -> Wish {
+        if let Some(one) = self.one() {
+            return one.wish(self);
+        }
         let usual: &[&str] = match self.mode {
             _ if self.is(LARGE) => &["east"],
             Mode::Async if !self.is_long() => &["east", "west"],
@@ -169,9 +181,15 @@ impl ChaosArgs {
             apart: joins.into_iter().collect(),
             backlog: self.backlog(),
             fence_after: self.fence_after,
+            program: self.program.clone(),
             datacenters,
             ..Wish::default()
         }
+    }
+
+    /// The scenario, if it is one in a single cluster.
+    fn one(&self) -> Option<One> {
+        self.scenario.as_deref().and_then(One::of)
     }
 
     fn is(&self, scenario: &str) -> bool {
@@ -253,6 +271,7 @@ impl ChaosArgs {
             limits,
             settle: self.settle(),
             overrun: self.overrun(),
+            pause: self.one().map_or(Duration::ZERO, |_| one::PAUSE),
             ..Settings::default()
         }
     }
@@ -268,11 +287,11 @@ fn parse_bits(text: &str) -> Result<u64, String> {
 pub fn run(args: ChaosArgs) -> anyhow::Result<ExitCode> {
     let wanted = match args.scenario.as_deref() {
         None => None,
-        Some(name) if ALONE.contains(&name) => None,
-        Some(name) => Some(
-            name.parse::<Scenario>()
-                .map_err(|error| Exit::usage(format!("{error}, {}", ALONE.join(", "))))?,
-        ),
+        Some(name) if ALONE.contains(&name) || One::of(name).is_some() => None,
+        Some(name) => Some(name.parse::<Scenario>().map_err(|error| {
+            let others = ALONE.into_iter().chain(One::ALL.map(One::name)).collect::<Vec<_>>();
+            Exit::usage(format!("{error}, {}", others.join(", ")))
+        })?),
     };
     let temporary = args.dir.is_none();
     let name = format!("flotilla-chaos-{}", std::process::id());
@@ -312,7 +331,12 @@ async fn work(args: &ChaosArgs, wanted: Option<Scenario>, seed: u64, world: &Dem
         // A story is for those who look for what broke.
         if report.passed() { println!("{}", report.summary()) } else { println!("{report}") }
     };
-    let time = Duration::from_secs(args.minutes * 60);
+    let time = Duration::from_secs(args.minutes.unwrap_or(HUNT_MINUTES) * 60);
+    if let Some(one) = args.one() {
+        let report = one.run(args, world, seed, &settings).await;
+        println!("{report}");
+        return report.passed();
+    }
     let report = match (wanted, args.scenario.as_deref()) {
         (Some(one), _) => scenario::run(world, one, seed, &settings).await,
         (_, Some(EACH)) => {

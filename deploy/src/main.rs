@@ -69,7 +69,7 @@ enum Command {
     /// Count rows: what is live, and what waits to be collected.
     Census(census::CensusArgs),
     /// Run clusters, break them, and check what clients saw.
-    Chaos(chaos::ChaosArgs),
+    Chaos(Box<chaos::ChaosArgs>),
     /// Run histories of clusters without processes, and check that all come to the same.
     Simulate(simulate::SimulateArgs),
     /// Give damaged bytes to every decoder of what arrives.
@@ -103,7 +103,7 @@ impl Command {
             Command::Namespace(args) => namespace::run(args),
             Command::Verify(args) => verify::run(args),
             Command::Census(args) => census::run(args),
-            Command::Chaos(args) => chaos::run(args),
+            Command::Chaos(args) => chaos::run(*args),
             Command::Simulate(args) => simulate::run(args),
             Command::Fuzz(args) => fuzz::run(args),
             Command::Bench(args) => bench::run(args),

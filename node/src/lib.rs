@@ -46,6 +46,8 @@ pub mod http;
 
 pub mod clock;
 
+mod threads;
+
 pub mod flaws;
 
 pub mod fuzz;

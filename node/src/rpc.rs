@@ -5,7 +5,8 @@ use crate::group::census;
 use crate::group::cursor;
 use crate::group::digest::{DigestAnswer, DigestCall, KeyPage};
 use crate::group::exec::{
-    ExecRequest, Outcome, decode_barrier_request, encode_barrier, encode_outcomes,
+    ExecRequest, Outcome, decode_barrier_request, decode_barriers_request, encode_barrier,
+    encode_barriers, encode_outcomes,
 };
 use crate::group::remote::{
     Answer, CursorsAnswer, CursorsRequest, FloorAnswer, LinkFloor, RemoteBatch, Seed, SeedAnswer,
@@ -40,7 +41,8 @@ pub struct NodeService {
     raft: RaftGroups,
     /// Full states that syncers read.
     cuts: Arc<Cuts>,
-    /// Everything but Raft runs here, so that it never delays a heartbeat.
+    /// Everything but Raft, and what is answered where it is read, runs here, so that it never delays a
+    /// heartbeat.
     runtime: Handle,
 }
 
@@ -124,6 +126,16 @@ impl NodeService {
             let answer = if at_ms == 0 { group.barrier().await } else { group.tick(at_ms).await };
             Ok(encode_barrier(&answer))
         }))
+    }
+
+    /// Answers at once: what must wait is asked for alone.
+    fn barriers(&self, payload: &Bytes) -> Result<Bytes, RpcRefused> {
+        let groups = decode_barriers_request(payload).map_err(|e| bad_payload(&e))?;
+        let answer = |id| match self.places.group(id) {
+            Some(group) => group.barrier_now(),
+            None => Some(Err(None)),
+        };
+        Ok(encode_barriers(&groups.into_iter().map(answer).collect::<Vec<_>>()))
     }
 
     /// Queues a batch at once, in the order of arrival.
@@ -300,10 +312,10 @@ impl Service for NodeService {
     fn call(&self, peer: &Identity, kind: u16, payload: Bytes, reply: ReplyTo) {
         use kinds::{
             ASK, CENSUS, CURSORS, DIGEST, EXEC, FULL_STATE, LINK_FLOOR, LINK_SEED, MERGE_STEP,
-            RAFT_APPEND, RAFT_PARKED, READ_INDEX, REMOTE_BATCH, TICK, WAIT,
+            RAFT_APPEND, RAFT_PARKED, READ_INDEX, READ_INDEXES, REMOTE_BATCH, TICK, WAIT,
         };
         let allowed = match kind {
-            RAFT_APPEND..=RAFT_PARKED | EXEC | READ_INDEX | TICK | ASK | WAIT => {
+            RAFT_APPEND..=RAFT_PARKED | EXEC | READ_INDEX | READ_INDEXES | TICK | ASK | WAIT => {
                 peer.role == Role::Node
             }
             REMOTE_BATCH | CURSORS | LINK_FLOOR | LINK_SEED | MERGE_STEP | FULL_STATE => {
@@ -326,6 +338,7 @@ impl Service for NodeService {
                 }
                 return;
             }
+            READ_INDEXES => return reply.send(self.barriers(&payload)),
             READ_INDEX | TICK => self.barrier(&payload),
             ASK => self.ask(&payload),
             WAIT => self.wait(&payload),

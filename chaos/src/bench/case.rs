@@ -2,6 +2,7 @@
 
 use rand::Rng;
 use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::Write;
@@ -45,7 +46,18 @@ pub enum Command {
     Mget,
     /// MSET of ten keys, wherever they lie.
     Mset,
+    /// One of the five of a mixed load, by chance.
+    Mixed,
 }
+
+/// What a mixed load asks, each as often as the number says.
+const MIX: [(Command, u32); 5] = [
+    (Command::Get, 4),
+    (Command::Set, 3),
+    (Command::Hget, 1),
+    (Command::Hset, 1),
+    (Command::Incr, 1),
+];
 
 impl Command {
     /// One of each family besides SET and GET. LPOP follows LPUSH.
@@ -77,6 +89,7 @@ impl Command {
             Command::Zrange => "ZRANGE",
             Command::Mget => "MGET",
             Command::Mset => "MSET",
+            Command::Mixed => "MIXED",
         }
     }
 
@@ -140,6 +153,10 @@ pub(super) fn append(
     with: &mut Material,
     out: &mut Vec<u8>,
 ) -> usize {
+    let command = match command {
+        Command::Mixed => mixed(&mut with.dice),
+        command => command,
+    };
     let mut first = key_number(&mut with.dice);
     let name = |family: char| format!("bench:{family}:{:05}", first % COLLECTIONS_MAX);
     let mut words = Words { out, user_bytes: 0 };
@@ -183,8 +200,15 @@ pub(super) fn append(
             }
             &mut words
         }
+        // Chosen above, and no part of the mix.
+        Command::Mixed => &mut words,
     };
     words.user_bytes
+}
+
+fn mixed(dice: &mut SmallRng) -> Command {
+    let chosen = MIX.choose_weighted(dice, |(_, often)| *often);
+    chosen.expect("the weights are above zero").0
 }
 
 struct Words<'a> {
@@ -261,6 +285,22 @@ mod tests {
         assert!(text.starts_with("*21\r\n$4\r\nMSET\r\n"));
         assert!(text.contains("bench:00000001") && text.contains("bench:00000010"));
         assert!(!text.contains("bench:00000011"));
+    }
+
+    #[test]
+    fn a_mixed_load_asks_everything_of_the_mix_and_nothing_else() {
+        let mut with = Material::new(SmallRng::seed_from_u64(1), 10);
+        let mut asked = std::collections::BTreeMap::new();
+        for _ in 0..10_000 {
+            let mut out = Vec::new();
+            append(Command::Mixed, |_| 7, &mut with, &mut out);
+            let text = String::from_utf8(out).unwrap();
+            let name = text.lines().nth(2).unwrap().to_owned();
+            *asked.entry(name).or_insert(0) += 1;
+        }
+        let names: Vec<&str> = asked.keys().map(String::as_str).collect();
+        assert_eq!(names, ["GET", "HGET", "HSET", "INCR", "SET"]);
+        assert!((3700..4300).contains(&asked["GET"]), "{asked:?}");
     }
 
     #[test]

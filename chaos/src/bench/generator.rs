@@ -8,6 +8,7 @@ use super::case::{Case, Command, Material};
 use super::etcd;
 use super::keys::Keys;
 use super::open::Schedule;
+use super::timeline::Timeline;
 use super::usage;
 use super::worker::{Line, Worker};
 use anyhow::{Context, Result, anyhow};
@@ -54,6 +55,8 @@ pub(super) struct Load {
     /// Keys for targets that have none of their own.
     pub(super) keys: Keys,
     pub(super) value_bytes: usize,
+    /// Where times are noted by when each request was due; of the open loop only.
+    pub(super) timeline: Option<Timeline>,
 }
 
 /// When to send, and when to stop.
@@ -117,7 +120,7 @@ pub(super) async fn load(targets: &[Target], keys: u32, value_bytes: usize) -> R
     }
     let pipeline = (LOAD_BYTES / value_bytes.max(1)).clamp(1, LOAD_PIPELINE);
     let case = Case { command: Command::Set, connections: LOAD_CONNECTIONS, pipeline };
-    let load = Load { case, keys: Keys::Below(keys), value_bytes };
+    let load = Load { case, keys: Keys::Below(keys), value_bytes, timeline: None };
     let seat = |number: usize| Seat {
         number,
         target: targets[number % targets.len()].clone(),

@@ -15,6 +15,7 @@
 //! | `kind`, `peers`, `etcd`, `servers` | names; servers that are started here; the doors of the cluster |
 //! | `case`, `keys` | commands and their bytes; which keys |
 //! | `generator`, `worker`, `replies`, `open` | the load: connections, replies, the schedule of the open loop |
+//! | `mixed`, `timeline` | a mixed load on given nodes, at a fixed rate, with its times part by part |
 //! | `usage`, `canary`, `idle` | what processes use; what the disk does; what a connection costs |
 //! | `sample`, `table`, `open_table`, `report`, `gates` | numbers to rows, rows to text, aims |
 //!
@@ -28,6 +29,7 @@ mod generator;
 mod idle;
 mod keys;
 mod kind;
+mod mixed;
 mod open;
 mod open_table;
 mod peers;
@@ -37,6 +39,7 @@ mod sample;
 mod servers;
 mod session;
 mod table;
+mod timeline;
 mod usage;
 mod worker;
 
@@ -47,11 +50,13 @@ pub use case::{Case, Command};
 pub use gates::{Gate, GateResult};
 pub use idle::{IDLE_MAX, IdleRow, check as check_idle};
 pub use kind::Kind;
+pub use mixed::{Held, MixedLoad};
 pub use open_table::OpenRow;
 pub use report::Report;
 pub use sample::Samples;
 pub use session::{Session, Variation};
 pub use table::{Row, Table};
+pub use timeline::{Timeline, Times};
 
 use generator::Target;
 use std::path::PathBuf;

@@ -136,6 +136,7 @@ impl<'a> Session<'a> {
                         case: *case,
                         keys: keys.clone(),
                         value_bytes: variation.value_bytes,
+                        timeline: None,
                     };
                     let sample = one(self.config, server, &load, pace, round).await?;
                     let sample = Sample { label: variation.label.clone(), ..sample };

@@ -95,17 +95,20 @@ impl Worker {
             Err(error) => return self.replies.failed(format!("cannot make a timer: {error}")),
         };
         for turn in 0.. {
-            let Some(due) = schedule.due(turn, number, count) else { return };
+            let Some(offset) = schedule.due(turn, number, count) else { return };
             if started.elapsed() > schedule.gives_up() {
                 self.unsent += 1;
                 continue;
             }
-            let due = started + due;
+            let due = started + offset;
             if let Err(error) = timer.until(due).await {
                 return self.replies.failed(format!("cannot wait: {error}"));
             }
             if !self.batch(due).await {
                 return;
+            }
+            if let Some(timeline) = &self.load.timeline {
+                timeline.note(offset, due.elapsed());
             }
         }
     }

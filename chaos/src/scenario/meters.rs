@@ -14,10 +14,15 @@ pub(super) const MERGED_BYTES: &str = "flotilla_merge_sent_bytes_total";
 pub(super) const SHIPPED_BYTES: &str = "flotilla_link_sent_bytes_total";
 /// Bytes appended to logs.
 pub(super) const LOGGED_BYTES: &str = "flotilla_log_bytes_total";
-const COUNTERS: [&str; 4] = [MERGED_ROWS, MERGED_BYTES, SHIPPED_BYTES, LOGGED_BYTES];
+/// Bytes of snapshots that nodes have taken from others.
+pub(super) const SNAPSHOT_BYTES: &str = "flotilla_raft_snapshot_received_bytes_total";
+const COUNTERS: [&str; 5] =
+    [MERGED_ROWS, MERGED_BYTES, SHIPPED_BYTES, LOGGED_BYTES, SNAPSHOT_BYTES];
 /// Logs on disk just now.
 pub(super) const LOG_DISK: &str = "flotilla_log_disk_bytes";
-const GAUGES: [&str; 1] = [LOG_DISK];
+/// What RocksDB would compact just now.
+pub(super) const UNCOMPACTED: &str = "flotilla_storage_pending_compaction_bytes";
+const GAUGES: [&str; 2] = [LOG_DISK, UNCOMPACTED];
 /// How long a process may take to tell; one that is busy or stopped is asked again later.
 const PATIENCE: Duration = Duration::from_secs(2);
 

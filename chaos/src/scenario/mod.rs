@@ -6,16 +6,20 @@
 
 mod collect;
 mod crossing;
+mod disk_full;
 mod finish;
+mod flood;
 mod given_up;
 mod join;
 mod large;
+mod leave;
 mod local_never_waits;
 mod meters;
 mod operator;
 mod outage;
 mod probes;
 mod report;
+mod steady;
 mod strike;
 mod takeover;
 mod trial;
@@ -25,14 +29,18 @@ mod world;
 mod tests;
 
 pub use collect::{Collect, collect};
+pub use disk_full::disk_full;
+pub use flood::{Flood, flood};
 pub use join::{Join, join};
 pub use large::{Large, large};
+pub use leave::{Leave, leave};
 pub use local_never_waits::{Cuts, local_never_waits};
 pub use outage::{Overrun, outage, overrun};
 pub use report::{Report, SERVES};
+pub use steady::{Steady, steady};
 pub use takeover::syncer_takeover;
 pub use trial::{Settings, Trial};
-pub use world::{Backlog, LinkView, Member, Rows, World};
+pub use world::{Backlog, GroupView, LinkView, Member, Rows, World};
 
 use flotilla_topology::ids::Role;
 use rand::rngs::SmallRng;

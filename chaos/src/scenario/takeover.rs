@@ -45,7 +45,7 @@ pub async fn syncer_takeover(
     }
     let (out, back): (Vec<Duration>, Vec<Duration>) = times.into_iter().unzip();
     for (what, mut times) in [("to others", out), ("from others", back)] {
-        trial.tell(format!("takeover {what}: {}", summary(&mut times)));
+        trial.tell(format!("takeover {what}: {}", summary(&mut times, "rounds")));
     }
     trial.finish().await
 }
@@ -63,11 +63,12 @@ async fn await_part(trial: &mut Trial<'_>, syncer: &str) {
     trial.settle().await;
 }
 
-fn summary(times: &mut [Duration]) -> String {
+/// Median and worst of the times of so many `what`.
+pub(super) fn summary(times: &mut [Duration], what: &str) -> String {
     times.sort();
     match (times.get(times.len() / 2), times.last()) {
         (Some(median), Some(worst)) => {
-            format!("median {median:.2?}, worst {worst:.2?} of {} rounds", times.len())
+            format!("median {median:.2?}, worst {worst:.2?} of {} {what}", times.len())
         }
         _ => "not measured".to_owned(),
     }
@@ -80,7 +81,7 @@ mod tests {
     #[test]
     fn the_median_and_the_worst_are_told() {
         let mut times: Vec<Duration> = [5, 1, 3].into_iter().map(Duration::from_secs).collect();
-        assert_eq!(summary(&mut times), "median 3.00s, worst 5.00s of 3 rounds");
-        assert_eq!(summary(&mut []), "not measured");
+        assert_eq!(summary(&mut times, "rounds"), "median 3.00s, worst 5.00s of 3 rounds");
+        assert_eq!(summary(&mut [], "rounds"), "not measured");
     }
 }

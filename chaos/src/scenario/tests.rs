@@ -6,6 +6,7 @@ use crate::fake::FakeRedis;
 use crate::wan::Path;
 use anyhow::Result;
 use flotilla_topology::api::{LinkOp, LinkState, PeerCluster};
+use flotilla_topology::slot::{Slot, SlotRange};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -72,11 +73,23 @@ impl World for FakeWorld {
     fn leader(&self, cluster: &str) -> BoxFuture<'_, Result<String>> {
         done(Ok(format!("{cluster}-node0")))
     }
+    fn groups(&self, cluster: &str) -> BoxFuture<'_, Result<Vec<GroupView>>> {
+        let half = |n: u16| GroupView {
+            name: n.to_string(),
+            slots: SlotRange { first: Slot(n * 8192), last: Slot(n * 8192 + 8191) },
+            leader: Some(format!("{cluster}-node{n}")),
+            preferred: format!("{cluster}-node{n}"),
+        };
+        done(Ok([0, 1].map(half).into()))
+    }
     fn settled(&self) -> BoxFuture<'_, Result<()>> {
         done(Ok(()))
     }
     fn kill(&self, name: &str) -> BoxFuture<'_, Result<()>> {
         done(self.note(format!("kill {name}")))
+    }
+    fn terminate(&self, name: &str) -> BoxFuture<'_, Result<()>> {
+        done(self.note(format!("terminate {name}")))
     }
     fn restart(&self, name: &str) -> BoxFuture<'_, Result<()>> {
         done(self.note(format!("restart {name}")))
@@ -233,6 +246,26 @@ async fn a_syncer_is_taken_over_by_another_and_the_times_are_told() {
     let alone = FakeWorld::new(true).await;
     let report = syncer_takeover(&alone, 3, 5, &quick()).await;
     assert!(report.to_string().contains("give --syncers 2"), "{report}");
+}
+
+#[tokio::test]
+async fn nodes_leave_and_come_back_and_silences_are_told() {
+    let world = FakeWorld::new(true).await;
+    for (how, word) in [(Leave::Killed, "kill"), (Leave::Told, "terminate")] {
+        let report = leave(&world, 3, how, 2, &quick()).await;
+        let text = report.to_string();
+        // The fakes share the machine with other tests: only what is promised of 1.5 s is certain.
+        assert!(how == Leave::Told || report.passed(), "{report}");
+        let log = std::mem::take(&mut *world.log.lock());
+        let words: Vec<&str> = log.iter().filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(words, [word, "restart"].repeat(2), "{log:?}");
+        assert!(text.contains("led 1 of 2 groups"), "{text}");
+        assert!(text.contains("the longest of each round: median"), "{text}");
+    }
+    world.redis["east"].forget_every.store(50, Relaxed);
+    let report = leave(&world, 3, Leave::Killed, 1, &quick()).await;
+    let lost = report.violations.iter().any(|one| one.invariant == "acked_survives");
+    assert!(lost, "{report}");
 }
 
 #[tokio::test]

@@ -192,6 +192,15 @@ impl<'a> Trial<'a> {
         self.report.violations.is_empty() && self.probes.as_ref().is_none_or(Probes::is_sound)
     }
 
+    /// The cluster of scenarios that have only one; none is a violation.
+    pub(super) fn cluster_of_three(&mut self) -> Option<String> {
+        let cluster = world::clusters_with_quorum(&self.world.members()).into_iter().next();
+        if cluster.is_none() {
+            self.violated("no cluster has three nodes".to_owned());
+        }
+        cluster
+    }
+
     /// Notes what happens.
     pub fn tell(&mut self, what: impl Into<String>) {
         let what = what.into();

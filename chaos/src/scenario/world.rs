@@ -4,9 +4,10 @@ use crate::checkers::converge::Verified;
 use crate::checkers::replicas_equal::ReplicaDigest;
 use crate::vitals::Census;
 use crate::wan::Path;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use flotilla_topology::api::{LinkOp, LinkState, PeerCluster};
 use flotilla_topology::ids::Role;
+use flotilla_topology::slot::SlotRange;
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -65,6 +66,26 @@ pub struct Backlog {
     pub groups: u64,
 }
 
+/// A group of the namespace that clients use, by its PD's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupView {
+    /// As it is shown in messages.
+    pub name: String,
+    /// Whose keys it carries.
+    pub slots: SlotRange,
+    /// The node that leads it, as PD has heard.
+    pub leader: Option<String>,
+    /// The node that should, so that leaders are spread.
+    pub preferred: String,
+}
+
+impl GroupView {
+    /// Whether the node leads it that should.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.leader.as_ref() == Some(&self.preferred)
+    }
+}
+
 /// What a scan of all replicas on a node counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows {
@@ -90,11 +111,17 @@ pub trait World: Send + Sync {
     /// The node that leads most groups of a cluster.
     fn leader(&self, cluster: &str) -> BoxFuture<'_, Result<String>>;
 
+    /// The groups of a cluster, with who leads them.
+    fn groups(&self, cluster: &str) -> BoxFuture<'_, Result<Vec<GroupView>>>;
+
     /// Waits until all groups have leaders and all links are live, or says why not.
     fn settled(&self) -> BoxFuture<'_, Result<()>>;
 
     /// kill -9; returns when the process is gone.
     fn kill(&self, name: &str) -> BoxFuture<'_, Result<()>>;
+
+    /// SIGTERM; returns when the process is gone. One that does not go in time is killed.
+    fn terminate(&self, name: &str) -> BoxFuture<'_, Result<()>>;
 
     /// Starts a dead process again; returns when it runs, ready or not.
     fn restart(&self, name: &str) -> BoxFuture<'_, Result<()>>;
@@ -145,6 +172,16 @@ pub trait World: Send + Sync {
     /// Whether clusters fence one that is away beyond its budget by themselves, soon.
     fn fences_together(&self) -> bool {
         false
+    }
+
+    /// Bytes that are free on the disk of a node, where nodes have disks of their own.
+    fn disk_free(&self, node: &str) -> Result<u64> {
+        bail!("{node} has no disk of its own")
+    }
+
+    /// Takes the disk of a node away but for so many bytes, or gives back what was taken.
+    fn squeeze_disk(&self, node: &str, _leave: Option<u64>) -> Result<()> {
+        bail!("{node} has no disk of its own")
     }
 
     /// Scans all replicas.

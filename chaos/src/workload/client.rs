@@ -20,6 +20,9 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 const NOT_APPLIED: &[&str] =
     &["TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "NOREPLICAS", "MOVED", "ASK"];
 
+/// So begins the answer to a write where the disk has too little left.
+pub(crate) const DISK_FULL: &str = "ERR the disk is nearly full";
+
 /// Runs until stopped; the operation under way is finished.
 pub(super) async fn run(shared: Arc<Shared>, number: u32, stop: CancellationToken) {
     let config = &shared.config;
@@ -153,6 +156,7 @@ pub(super) fn error_means(error: &[u8]) -> Outcome {
     match prefix {
         "UNKNOWN" => Outcome::Unknown,
         prefix if NOT_APPLIED.contains(&prefix) => Outcome::Refused,
+        _ if text.starts_with(DISK_FULL) => Outcome::Refused,
         _ => Outcome::Unexpected(text.into_owned()),
     }
 }

@@ -18,17 +18,20 @@ mod door;
 mod gate;
 mod graves;
 mod pairs;
+mod pulse;
 
 #[cfg(test)]
 mod tests;
 
 pub use bulk::{Bulk, text};
 pub use choice::Family;
+pub(crate) use client::DISK_FULL;
 pub use door::Doorway;
 pub(crate) use door::words;
 pub use gate::{Gate, Pass, Shut};
 pub use graves::{Graves, GravesRan};
 pub use pairs::{Pairs, PairsRan};
+pub use pulse::{Beats, Pulses};
 
 use crate::checkers::Finals;
 use crate::history::{History, Recorder};

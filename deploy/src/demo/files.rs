@@ -4,6 +4,7 @@
 //! DIR/demo.json     which demo this is          DIR/certs/    an authority's certificates, of this run
 //! DIR/config/       a TOML file per process     DIR/data/     kept between runs
 //! DIR/logs/         a log per process           DIR/state.json, DIR/control   unless told otherwise
+//! DIR/disks/        disks of nodes that have their own
 //! DIR/clocks/       how far clocks are shifted, where they are
 //! ```
 
@@ -12,6 +13,7 @@ use super::roads::Roads;
 use crate::exit::Exit;
 use crate::state::ClientFiles;
 use anyhow::Context;
+use flotilla_chaos::disk::SmallDisk;
 use flotilla_node::tls::TlsFiles;
 use flotilla_node::tls::dev::{Authority, Request};
 use flotilla_topology::api::BacklogBudget;
@@ -98,6 +100,21 @@ pub fn data(dir: &Path, name: &str) -> PathBuf {
 /// How far the clock of a process is shifted; no file: not at all.
 pub fn clock(dir: &Path, name: &str) -> PathBuf {
     dir.join("clocks").join(name)
+}
+
+/// Gives each node a disk of its own, if that is wished for; its data directory is a link to it.
+pub fn mount_disks(dir: &Path, layout: &Layout) -> anyhow::Result<BTreeMap<String, SmallDisk>> {
+    let mut disks = BTreeMap::new();
+    let Some(bytes) = layout.make.disk else { return Ok(disks) };
+    for node in layout.clusters.iter().flat_map(|cluster| &cluster.nodes) {
+        let disk = SmallDisk::mount(&dir.join("disks").join(&node.name), bytes)?;
+        let inside = disk.path().join("data");
+        std::fs::create_dir_all(&inside)?;
+        std::os::unix::fs::symlink(&inside, data(dir, &node.name))
+            .with_context(|| format!("{} is there already", node.name))?;
+        disks.insert(node.name.clone(), disk);
+    }
+    Ok(disks)
 }
 
 /// Takes all data from a cluster whose processes are dead.
@@ -203,9 +220,13 @@ impl Writer<'_> {
             "tls": tls_table(&self.tls(cluster.id, Role::Node, &node.name)?),
             "raft": { "rtt_ms": self.spread_ms(cluster) },
         });
-        if let Some(connections) = self.layout.make.connections_max {
-            config["limits"] = json!({ "connections_max": connections });
-        }
+        let make = &self.layout.make;
+        let limits = [
+            ("connections_max", make.connections_max.map(|count| count as u64)),
+            ("disk_reserve", make.disk_reserve),
+        ];
+        let limits = limits.into_iter().filter_map(|(name, limit)| Some((name, limit?)));
+        config["limits"] = limits.collect::<BTreeMap<_, _>>().into_iter().collect();
         Ok(config)
     }
 

@@ -10,6 +10,8 @@ use crate::links;
 use crate::state::{
     ClientFiles, ClusterState, DemoState, NodeState, PdState, StateFile, SyncerState,
 };
+use anyhow::Context;
+use flotilla_chaos::disk::SmallDisk;
 use flotilla_chaos::process::{Death, HeldPort, Plan, ProcessError, Runner, State};
 use flotilla_chaos::vitals::{Census, Vital};
 use flotilla_chaos::wan::Relay;
@@ -39,6 +41,8 @@ pub struct Fleet {
     rtt: Duration,
     runner: Runner,
     clients: BTreeMap<ClusterId, ClientFiles>,
+    /// Behind the runner: processes end before their disks go.
+    disks: BTreeMap<String, SmallDisk>,
 }
 
 impl Fleet {
@@ -53,8 +57,12 @@ impl Fleet {
         for port in layout.ports() {
             held.push(HeldPort::wanted(port).map_err(Exit::usage)?);
         }
-        let program = std::env::current_exe()?;
+        let program = match &layout.program {
+            Some(program) => program.clone(),
+            None => std::env::current_exe()?,
+        };
         files::prepare(dir, &layout)?;
+        let disks = files::mount_disks(dir, &layout)?;
         let relay = Relay::new(0)?;
         for (n, a) in layout.datacenters.iter().enumerate() {
             for b in &layout.datacenters[n + 1..] {
@@ -68,7 +76,8 @@ impl Fleet {
         for process in layout.processes() {
             runner.start(plan(&process, dir, &program))?;
         }
-        Ok((Fleet { layout, dir: dir.to_owned(), relay, roads, rtt, runner, clients }, deaths))
+        let dir = dir.to_owned();
+        Ok((Fleet { layout, dir, relay, roads, rtt, runner, clients, disks }, deaths))
     }
 
     /// Waits until all is at rest; exit code 5 with what is missing when it takes too long.
@@ -153,6 +162,11 @@ impl Fleet {
         self.runner.kill(name).await
     }
 
+    /// SIGTERM to one process; returns when it is gone. It is killed when it does not go in time.
+    pub async fn terminate(&self, name: &str) -> Result<(), ProcessError> {
+        self.runner.terminate(name, STOP_PATIENCE).await
+    }
+
     /// Starts a dead process again.
     pub fn restart(&self, name: &str) -> Result<u32, ProcessError> {
         self.runner.restart(name)
@@ -230,6 +244,11 @@ impl Fleet {
             });
             running.collect()
         })
+    }
+
+    /// The disk of a node that has its own.
+    pub fn disk(&self, node: &str) -> anyhow::Result<&SmallDisk> {
+        self.disks.get(node).with_context(|| format!("{node} has no disk of its own"))
     }
 
     /// What each process does.

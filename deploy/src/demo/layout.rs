@@ -18,6 +18,7 @@ use crate::exit::Exit;
 use flotilla_topology::api::{BacklogBudget, NodeAddresses};
 use flotilla_topology::ids::{ClusterId, Role};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 /// Datacenters of a demo: each costs processes, and this is one machine.
 pub const DATACENTERS_MAX: usize = 8;
@@ -62,6 +63,8 @@ pub struct Wish {
     pub fence_after: Option<u64>,
     /// What the clusters are made of, besides their processes.
     pub make: Make,
+    /// The flotilla executable of all processes; `None`: the one that runs.
+    pub program: Option<PathBuf>,
 }
 
 /// What clusters are made of, besides their processes; `None` is what the demo has.
@@ -75,6 +78,10 @@ pub struct Make {
     pub connections_max: Option<usize>,
     /// Bytes of memory that a node may use.
     pub memory: Option<u64>,
+    /// Bytes of a disk of its own that each node has; only root may mount one.
+    pub disk: Option<u64>,
+    /// Free bytes of the disk below which a node refuses writes.
+    pub disk_reserve: Option<u64>,
 }
 
 impl Make {
@@ -103,6 +110,7 @@ impl Default for Wish {
             backlog: None,
             fence_after: None,
             make: Make::default(),
+            program: None,
         }
     }
 }
@@ -124,6 +132,8 @@ pub struct Layout {
     pub fence_after: Option<u64>,
     /// As in the wish.
     pub make: Make,
+    /// As in the wish.
+    pub program: Option<PathBuf>,
 }
 
 /// A cluster.
@@ -246,7 +256,8 @@ impl Layout {
         };
         let (datacenters, apart) = (wish.datacenters.clone(), wish.apart.clone());
         let Wish { backlog, fence_after, make, .. } = *wish;
-        Ok(Layout { mode, datacenters, clusters, apart, backlog, fence_after, make })
+        let program = wish.program.clone();
+        Ok(Layout { mode, datacenters, clusters, apart, backlog, fence_after, make, program })
     }
 
     /// A cluster by its name.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use flotilla_chaos::checkers::converge::Verified;
 use flotilla_chaos::checkers::replicas_equal::ReplicaDigest;
 use flotilla_chaos::process::{Death, HeldPort};
-use flotilla_chaos::scenario::{Backlog, LinkView, Member, Rows, World};
+use flotilla_chaos::scenario::{Backlog, GroupView, LinkView, Member, Rows, World};
 use flotilla_chaos::vitals::Census;
 use flotilla_chaos::wan;
 use flotilla_topology::api::{
@@ -123,6 +123,21 @@ impl World for DemoWorld {
         })
     }
 
+    fn groups(&self, cluster: &str) -> BoxFuture<'_, Result<Vec<GroupView>>> {
+        let cluster = self.fleet.layout.clusters.iter().find(|known| known.name == cluster);
+        let pd = cluster.map(|cluster| cluster.pd.http.clone());
+        Box::pin(async move {
+            let map = find::status_of(pd.as_slice()).await?.map;
+            let views = map.groups.into_iter().map(|group| GroupView {
+                name: group.id.to_string(),
+                slots: group.slots,
+                leader: group.leader.map(|leader| leader.node),
+                preferred: group.preferred_leader,
+            });
+            Ok(views.collect())
+        })
+    }
+
     fn settled(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.fleet.settled(SETTLE_PATIENCE))
     }
@@ -130,6 +145,11 @@ impl World for DemoWorld {
     fn kill(&self, name: &str) -> BoxFuture<'_, Result<()>> {
         let name = name.to_owned();
         Box::pin(async move { Ok(self.fleet.kill(&name).await?) })
+    }
+
+    fn terminate(&self, name: &str) -> BoxFuture<'_, Result<()>> {
+        let name = name.to_owned();
+        Box::pin(async move { Ok(self.fleet.terminate(&name).await?) })
     }
 
     fn restart(&self, name: &str) -> BoxFuture<'_, Result<()>> {
@@ -220,6 +240,19 @@ impl World for DemoWorld {
         let BacklogBudget { bytes, age_seconds } = self.fleet.layout.backlog?;
         let age = Duration::from_secs(age_seconds);
         Some(Backlog { bytes, age, groups: u64::from(self.fleet.layout.make.partitions()) })
+    }
+
+    fn disk_free(&self, node: &str) -> Result<u64> {
+        Ok(self.fleet.disk(node)?.free()?)
+    }
+
+    fn squeeze_disk(&self, node: &str, leave: Option<u64>) -> Result<()> {
+        let disk = self.fleet.disk(node)?;
+        match leave {
+            Some(leave) => disk.squeeze(leave)?,
+            None => disk.give_back()?,
+        }
+        Ok(())
     }
 
     fn rows(&self) -> BoxFuture<'_, Result<Vec<Rows>>> {

@@ -53,3 +53,19 @@ fn another_syncer_takes_over_and_the_time_is_told() {
     assert!(told.contains("takeover to others: median"), "{told}");
     assert!(told.contains("takeover from others: median"), "{told}");
 }
+
+#[test]
+fn other_nodes_lead_the_groups_of_one_that_is_killed_and_the_silence_is_told() {
+    let _alone = alone();
+    let mut args = vec!["chaos", "--scenario", "failover", "--rounds", "2"];
+    args.extend(["--seed", "1", "--load", "100"]);
+    let output = flotilla(&args);
+    let told = said(&output);
+    // How long it may take is held to its gate by `make failover`, where nothing else runs.
+    let slow = |line: &&str| line.contains("took no writes for");
+    let violated: Vec<&str> = told.lines().filter(|line| line.contains(" violated: ")).collect();
+    let too_slow = !violated.is_empty() && violated.iter().all(slow);
+    assert!(output.status.success() || too_slow, "{told}");
+    assert!(told.contains("which led 4 of 12 groups"), "{told}");
+    assert!(told.contains("of 8 groups"), "{told}");
+}

@@ -11,11 +11,13 @@
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::engine::meta::GroupMeta;
+use crate::threads::{INLINE_BYTES_MAX, may_block};
 use bytes::Bytes;
 use flotilla_topology::ids::GroupId;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
-    DBCompressionType, FlushOptions, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
+    DBCompressionType, ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions, WriteBatch,
+    WriteOptions,
 };
 use std::io;
 use std::path::Path;
@@ -226,12 +228,25 @@ impl Engine {
         self.drop_tablet(tablet)
     }
 
-    /// Writes a batch to the memtables.
+    /// Writes a batch to the memtables. A small one is written on the spot, unless the store holds
+    /// writes back just then: such a one, and a large one, are written while the runtime's thread is
+    /// given to others (`threads::may_block`).
     pub fn write(&self, batch: WriteBatch) -> Result<(), EngineError> {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        self.db.write_opt(batch, &options)?;
-        Ok(())
+        if batch.size_in_bytes() > INLINE_BYTES_MAX {
+            return Ok(may_block(|| self.db.write_opt(batch, &options))?);
+        }
+        options.set_no_slowdown(true);
+        let copy = batch.data().to_vec();
+        match self.db.write_opt(batch, &options) {
+            Err(error) if error.kind() == ErrorKind::Incomplete => {
+                options.set_no_slowdown(false);
+                let batch = WriteBatch::from_data(&copy);
+                Ok(may_block(|| self.db.write_opt(batch, &options))?)
+            }
+            written => Ok(written?),
+        }
     }
 
     /// Makes everything written so far durable. Blocks until it is.

@@ -1,5 +1,5 @@
 //! Commands on their way to a group's leader and their outcomes on the way back: inside a node and
-//! as RPC kinds 20 (exec), 21 (read index) and 22 (tick).
+//! as RPC kinds 20 (exec), 21 (read index), 22 (tick) and 25 (read indexes of several groups).
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::command::Command;
@@ -72,6 +72,7 @@ impl ExecRequest {
 const DONE: u8 = 0;
 const NOT_APPLIED: u8 = 1;
 const UNKNOWN: u8 = 2;
+const ASK_ALONE: u8 = 3;
 
 /// The payload of the answer to an exec.
 pub fn encode_outcomes(outcomes: &[Outcome]) -> Bytes {
@@ -145,10 +146,75 @@ pub struct Barrier {
     pub clock_ms: u64,
 }
 
+/// What a leader answers to a barrier: it, or the leader as far as it knows.
+pub type BarrierAnswer = Result<Barrier, Option<String>>;
+
+/// Groups of one request for barriers, at most.
+pub const BARRIERS_MAX: usize = 1024;
+
 /// The payload of the answer to RPC kinds 21 and 22.
-pub fn encode_barrier(answer: &Result<Barrier, Option<String>>) -> Bytes {
+pub fn encode_barrier(answer: &BarrierAnswer) -> Bytes {
     let mut out = Encoder::with_capacity(32);
     out.put_u8(EXEC_VERSION);
+    put_barrier(&mut out, answer);
+    out.into_bytes()
+}
+
+/// Reads it; the error is the leader, as far as the answering node knows.
+pub fn decode_barrier(payload: &Bytes) -> Result<BarrierAnswer, DecodeError> {
+    let mut input = Decoder::shared(payload);
+    input.version(EXEC_VERSION)?;
+    let error = input.error("a barrier (0) or a leader (1)");
+    let answer = barrier(&mut input)?.ok_or(error)?;
+    input.finish()?;
+    Ok(answer)
+}
+
+/// The payload of RPC kind 25: groups, [`BARRIERS_MAX`] at most.
+pub fn encode_barriers_request(groups: &[GroupId]) -> Bytes {
+    let mut out = Encoder::with_capacity(4 + 2 * groups.len());
+    out.put_u8(EXEC_VERSION);
+    out.put_varint(groups.len() as u64);
+    groups.iter().for_each(|group| out.put_group(*group));
+    out.into_bytes()
+}
+
+/// Reads it.
+pub fn decode_barriers_request(payload: &Bytes) -> Result<Vec<GroupId>, DecodeError> {
+    let mut input = Decoder::shared(payload);
+    input.version(EXEC_VERSION)?;
+    let count = input.count(BARRIERS_MAX, 1)?;
+    let groups = (0..count).map(|_| input.group()).collect::<Result<_, _>>()?;
+    input.finish()?;
+    Ok(groups)
+}
+
+/// The payload of the answer to RPC kind 25: of each group, in the order of the request, what could be
+/// said at once, or none: ask for that group alone.
+pub fn encode_barriers(answers: &[Option<BarrierAnswer>]) -> Bytes {
+    let mut out = Encoder::with_capacity(4 + 24 * answers.len());
+    out.put_u8(EXEC_VERSION);
+    out.put_varint(answers.len() as u64);
+    for answer in answers {
+        match answer {
+            Some(answer) => put_barrier(&mut out, answer),
+            None => out.put_u8(ASK_ALONE),
+        }
+    }
+    out.into_bytes()
+}
+
+/// Reads it.
+pub fn decode_barriers(payload: &Bytes) -> Result<Vec<Option<BarrierAnswer>>, DecodeError> {
+    let mut input = Decoder::shared(payload);
+    input.version(EXEC_VERSION)?;
+    let count = input.count(BARRIERS_MAX, 1)?;
+    let answers = (0..count).map(|_| barrier(&mut input)).collect::<Result<_, _>>()?;
+    input.finish()?;
+    Ok(answers)
+}
+
+fn put_barrier(out: &mut Encoder, answer: &BarrierAnswer) {
     match answer {
         Ok(barrier) => {
             out.put_u8(DONE);
@@ -160,21 +226,16 @@ pub fn encode_barrier(answer: &Result<Barrier, Option<String>>) -> Bytes {
             out.put_option(leader.as_deref(), |out, name| out.put_text(name));
         }
     }
-    out.into_bytes()
 }
 
-/// Reads it; the error is the leader, as far as the answering node knows.
-pub fn decode_barrier(payload: &Bytes) -> Result<Result<Barrier, Option<String>>, DecodeError> {
-    let mut input = Decoder::shared(payload);
-    input.version(EXEC_VERSION)?;
-    let error = input.error("a barrier (0) or a leader (1)");
-    let answer = match input.u8()? {
-        DONE => Ok(Barrier { log_id: input.log_id()?, clock_ms: input.varint()? }),
-        NOT_APPLIED => Err(decode_name(&mut input)?),
+fn barrier(input: &mut Decoder<'_>) -> Result<Option<BarrierAnswer>, DecodeError> {
+    let error = input.error("a barrier (0), a leader (1), or neither (3)");
+    Ok(match input.u8()? {
+        DONE => Some(Ok(Barrier { log_id: input.log_id()?, clock_ms: input.varint()? })),
+        NOT_APPLIED => Some(Err(decode_name(input)?)),
+        ASK_ALONE => None,
         _ => return Err(error),
-    };
-    input.finish()?;
-    Ok(answer)
+    })
 }
 
 #[cfg(test)]
@@ -198,6 +259,17 @@ mod tests {
         for answer in [Ok(barrier), Err(None), Err(Some("n2".to_owned()))] {
             assert_eq!(decode_barrier(&encode_barrier(&answer)).unwrap(), answer);
         }
+        let several = vec![Some(Ok(barrier)), None, Some(Err(None)), Some(Err(Some("n2".into())))];
+        assert_eq!(decode_barriers(&encode_barriers(&several)).unwrap(), several);
+        let alone = encode_barriers(&[None]);
+        assert!(
+            decode_barrier(&alone.slice(1..)).is_err(),
+            "one that was asked for alone is there"
+        );
+        let groups = [GroupId(4), GroupId(5)];
+        assert_eq!(decode_barriers_request(&encode_barriers_request(&groups)).unwrap(), groups);
+        let too_many = vec![GroupId(1); BARRIERS_MAX + 1];
+        assert!(decode_barriers_request(&encode_barriers_request(&too_many)).is_err());
         let request = encode_barrier_request(GroupId(4), 77);
         assert_eq!(decode_barrier_request(&request).unwrap(), (GroupId(4), 77));
     }

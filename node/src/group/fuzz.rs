@@ -303,6 +303,7 @@ fn commands() -> Vec<Target> {
     outcomes.push(exec::Outcome::Unknown);
     let barrier = Barrier { log_id: AT, clock_ms: 300 };
     let barriers = vec![Ok(barrier), Err(None), Err(Some("n2".to_owned()))];
+    let several = barriers.iter().cloned().map(Some).chain([None]).collect::<Vec<_>>();
     vec![
         Target::new("exec request", vec![exec], ExecRequest::decode, ExecRequest::encode),
         Target::new("ask request", asks, AskRequest::decode, AskRequest::encode),
@@ -317,6 +318,15 @@ fn commands() -> Vec<Target> {
             |(group, tick_ms)| exec::encode_barrier_request(*group, *tick_ms),
         ),
         Target::new("barrier answer", barriers, exec::decode_barrier, exec::encode_barrier),
+        Target::new(
+            "barriers request",
+            vec![vec![GROUP], vec![GROUP; 3]],
+            exec::decode_barriers_request,
+            |groups| exec::encode_barriers_request(groups),
+        ),
+        Target::new("barriers answer", vec![several], exec::decode_barriers, |answers| {
+            exec::encode_barriers(answers)
+        }),
     ]
 }
 

@@ -74,7 +74,7 @@ use crate::engine::rows::TabletRows;
 use crate::engine::view::{Overlay, Rows, View};
 use crate::eval::ScanMarks;
 use crate::group::evaluator::Evaluator;
-use crate::group::exec::{Barrier, Outcome};
+use crate::group::exec::{Barrier, BarrierAnswer, Outcome};
 use crate::group::live::LiveSet;
 use crate::group::remote::{Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatch};
 use crate::group::run::Verdict;
@@ -347,9 +347,9 @@ impl Group {
         Answer::NotLeader(LeaderIs { node, term: status.term })
     }
 
-    /// The barrier that a linearizable read anywhere must wait for. Leader only; the error names
-    /// the leader, if one is known.
-    pub async fn barrier(&self) -> Result<Barrier, Option<String>> {
+    /// The barrier that a linearizable read anywhere must wait for, and that is applied here. Leader
+    /// only; the error names the leader, if one is known.
+    pub async fn barrier(&self) -> BarrierAnswer {
         let index = match self.raft.leased_index() {
             Some(index) => index,
             None => match self.raft.read_index().await {
@@ -358,9 +358,29 @@ impl Group {
             },
         };
         self.wait_applied(index).await.map_err(|_| None)?;
+        Ok(self.barrier_behind(self.applied()))
+    }
+
+    /// The barrier for a read of another replica, if it can be told at once: by the lease. It need not
+    /// be applied here yet.
+    pub fn barrier_now(&self) -> Option<BarrierAnswer> {
+        let Some(index) = self.raft.leased_index() else {
+            // A majority is asked, unless another replica leads.
+            let leader = self.status.borrow().leader.clone();
+            let (_, other) = leader.filter(|(replica, _)| *replica != self.replica)?;
+            return Some(Err(Some(other.name)));
+        };
+        let mut barrier = self.barrier_behind(self.applied());
+        if barrier.log_id.index < index {
+            // Applied is its term's first entry at least, since there is a lease.
+            barrier.log_id.index = index;
+        }
+        Some(Ok(barrier))
+    }
+
+    fn barrier_behind(&self, applied: AppliedState) -> Barrier {
         let wall_ms = self.skew.lock().limited_ms(crate::clock::wall_ms(), Instant::now());
-        let AppliedState { log_id, clock, .. } = self.applied();
-        Ok(Barrier { log_id, clock_ms: clock.ms().max(wall_ms) })
+        Barrier { log_id: applied.log_id, clock_ms: applied.clock.ms().max(wall_ms) }
     }
 
     /// Commits a stamp at or above `at_ms`, and answers as a barrier behind it.

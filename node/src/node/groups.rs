@@ -28,7 +28,8 @@ use tokio_util::sync::CancellationToken;
 const KEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// How often PD hears from us.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
-/// A leadership that the map prefers elsewhere is handed over at most this often per group.
+/// A leadership that the map prefers elsewhere is handed over when it is so old, and at most this often
+/// per group.
 const TRANSFER_INTERVAL: Duration = Duration::from_secs(3);
 /// Stamps of other clusters that run further ahead of our clock are parked.
 const MAX_SKEW_MS: u64 = 500;
@@ -65,7 +66,8 @@ impl GroupKeeper {
         logs: Arc<LogStore>,
         raft_runtime: Handle,
     ) -> Arc<GroupKeeper> {
-        let settings = Settings::for_rtt(config.raft.rtt_ms);
+        let park_after_ms = config.raft.park_after_ms;
+        let settings = Settings { park_after_ms, ..Settings::for_rtt(config.raft.rtt_ms) };
         Arc::new(GroupKeeper {
             places,
             engine,
@@ -105,7 +107,11 @@ impl GroupKeeper {
                 }
                 (Some(_), Some(group)) if group.is_stopped() => self.give_up(&group),
                 (Some(_), Some(group)) if group.leads() => self.lead(map, info, &group).await,
-                _ => {}
+                // Who leads next waits anew before it hands over: the node that the map prefers may be
+                // the one that has just handed over to it, since it is about to stop.
+                _ => {
+                    self.transfers.lock().remove(&info.id);
+                }
             }
         }
         let wanted: HashSet<GroupId> = map.groups.iter().map(|info| info.id).collect();

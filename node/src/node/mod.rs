@@ -29,8 +29,9 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
-/// Threads of the Raft runtime: one busy group must not hold up another's heartbeats.
-const RAFT_THREADS: usize = 2;
+/// Threads of the Raft runtime, at most, and one for each two of the machine's: what may take long there
+/// gives its thread to others first, and more threads than work wake each other in vain.
+const RAFT_THREADS_MAX: usize = 2;
 /// How long clients' running commands may take to end when the node stops.
 const CLIENT_GRACE: Duration = Duration::from_secs(2);
 
@@ -107,7 +108,7 @@ impl Node {
         let tls = load_tls(&config, standalone)?;
         let (engine, logs) = open_stores(&config).await?;
         let raft_runtime = Builder::new_multi_thread()
-            .worker_threads(RAFT_THREADS)
+            .worker_threads(raft_threads())
             .thread_name("flotilla-raft")
             .enable_all()
             .build()
@@ -121,7 +122,7 @@ impl Node {
             raft_handle.clone(),
         );
         let raft = RaftGroups::default();
-        let router = Router::new(places.clone(), config.limits.clone());
+        let router = Router::new(places.clone(), config.limits.clone(), config.raft.clone());
         let server = Server::new(router.clone(), server_config(&config))?;
         let listen = &config.listen;
         let resp = listen_on(&server, Door::Plain, &listen.resp).await?;
@@ -183,6 +184,8 @@ impl Node {
     pub async fn shutdown(mut self) {
         self.keeper.hand_over().await;
         self.server.shutdown(CLIENT_GRACE).await;
+        // A group may have come back meanwhile: to others we are alive, and perhaps preferred.
+        self.keeper.hand_over().await;
         self.stop.cancel();
         self.keeper.stop().await;
         if let Some(rpc) = self.rpc.take() {
@@ -206,6 +209,11 @@ impl Drop for Node {
             runtime.shutdown_background();
         }
     }
+}
+
+fn raft_threads() -> usize {
+    let machine = std::thread::available_parallelism().map_or(1, usize::from);
+    (machine / 2).clamp(1, RAFT_THREADS_MAX)
 }
 
 fn load_tls(config: &Config, standalone: bool) -> Result<Option<Tls>, StartError> {

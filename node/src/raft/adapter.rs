@@ -1,14 +1,15 @@
 //! The library's view of a [`StateMachine`].
 //!
 //! Its calls may block on the disk. They run on the task that the library gives to the state
-//! machine, after telling the runtime (`block_in_place`): a write stall may last seconds, and other
-//! groups' heartbeats wait in the same thread's queue. Handing entries to a thread of its own would
-//! cost two switches per chunk and save nothing.
+//! machine, after telling the runtime ([`may_block`]): a write stall may last seconds, and other
+//! groups' heartbeats wait in the same thread's queue. Telling it costs two switches of threads, so a
+//! small chunk of entries is applied without: its write tells it if it has to wait.
 
 use super::config::{C, RaftLogId, SnapshotMeta, StoredMembership};
 use super::convert::{self, invalid};
 use super::machine::{SnapshotCut, SnapshotReceiver, SnapshotSink, StateMachine};
 use super::types::{Applied, Body};
+use crate::threads::{INLINE_BYTES_MAX, may_block};
 use flotilla_topology::ids::LogId;
 use futures::{FutureExt, Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
@@ -17,7 +18,6 @@ use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 
 /// Entries and bytes that are applied as one batch, at most: one RocksDB write of sorted keys.
@@ -68,13 +68,10 @@ impl Machine {
 
     fn call<T>(&mut self, call: impl FnOnce(&mut dyn StateMachine) -> T) -> T {
         let inner = self.inner.get_mut().as_mut();
-        match Handle::try_current().map(|handle| handle.runtime_flavor()) {
-            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(|| call(inner)),
-            _ => call(inner), // a test's runtime of one thread: there is nobody else to hold up
-        }
+        may_block(|| call(inner))
     }
 
-    fn apply_chunk(&mut self, chunk: Vec<EntryResponder<C>>) -> io::Result<()> {
+    fn apply_chunk(&mut self, chunk: Vec<EntryResponder<C>>, bytes: usize) -> io::Result<()> {
         let mut entries = Vec::with_capacity(chunk.len());
         let mut waiting: Vec<Option<ApplyResponder<C>>> = Vec::with_capacity(chunk.len());
         let mut blank_term = None;
@@ -88,7 +85,10 @@ impl Machine {
         }
         let Some(last) = entries.last().map(|entry| entry.log_id) else { return Ok(()) };
         let count = entries.len();
-        let outcomes = self.call(|inner| inner.apply(entries))?;
+        let outcomes = match bytes > INLINE_BYTES_MAX {
+            true => self.call(|inner| inner.apply(entries))?,
+            false => self.inner.get_mut().apply(entries)?,
+        };
         assert_eq!(outcomes.len(), count, "apply gives one outcome per entry");
         if let Some(term) = blank_term {
             self.progress.blank_term.store(term, Ordering::Release);
@@ -138,7 +138,7 @@ impl RaftStateMachine<C> for Machine {
                 bytes += entry_bytes(&next);
                 chunk.push(next);
             }
-            self.apply_chunk(chunk)?;
+            self.apply_chunk(chunk, bytes)?;
         }
         Ok(())
     }

@@ -84,6 +84,7 @@ struct Inner {
     door: Door,
     progress: Arc<Progress>,
     answers: AnswerSender,
+    reader: Arc<status::Reader>,
     status: watch::Receiver<RaftStatus>,
     /// The term in which this replica has handed its leadership over; 0 for none.
     handed_over: AtomicU64,
@@ -152,19 +153,24 @@ impl RaftGroup {
             .map_err(|fatal| stopped(&fatal))
     }
 
-    /// What this replica is and knows, followed as it changes.
+    /// What this replica is and knows. Who follows it is told when its role, the term, the leader, the
+    /// members, or whether it is ready change; the rest is as of then.
     pub fn watch(&self) -> watch::Receiver<RaftStatus> {
         self.inner.status.clone()
     }
 
     /// What this replica is and knows now.
     pub fn status(&self) -> RaftStatus {
-        self.inner.status.borrow().clone()
+        let told = self.inner.status.borrow();
+        match told.role {
+            RaftRole::Stopped => told.clone(),
+            _ => self.inner.reader.status(),
+        }
     }
 
     /// The log has been purged up to here.
     pub fn purged(&self) -> LogId {
-        self.inner.status.borrow().purged
+        self.inner.reader.purged()
     }
 
     /// The last applied entry, followed as it changes.
@@ -189,10 +195,9 @@ impl RaftGroup {
         if self.inner.parking.note_use() && self.inner.parking.is_parked() {
             return None;
         }
-        let status = self.inner.status.borrow();
-        let handed_over = self.has_handed_over(status.term);
-        let until = status.last_quorum_ack? + self.inner.settings.lease();
-        let holds = status.ready() && !handed_over && Instant::now() < until;
+        let (term, acknowledged) = self.inner.reader.last_quorum_ack()?;
+        let handed_over = self.has_handed_over(term);
+        let holds = !handed_over && Instant::now() < acknowledged + self.inner.settings.lease();
         holds.then(|| self.inner.told.index())
     }
 
@@ -305,6 +310,10 @@ impl RaftGroup {
     /// must have stopped proposing before, else the target is always a little behind. Returns when
     /// the target was told; watch the status for what comes of it.
     pub async fn transfer_leader(&self, to: ReplicaId) -> Result<(), ChangeError> {
+        if self.inner.parking.note_use() {
+            self.rise().await;
+        }
+        // Read after the group has risen: it may have got another leader meanwhile, or be in a later term.
         let status = self.status();
         if status.role != RaftRole::Leader {
             return Err(NotLeader { leader: status.leader }.into());
@@ -319,9 +328,6 @@ impl RaftGroup {
                 "replica {to} has {matched} of {} entries: stop proposing, and try again",
                 status.last_index
             )));
-        }
-        if self.inner.parking.note_use() {
-            self.rise().await;
         }
         // From here on the target may be elected although promises to us still hold.
         self.inner.handed_over.store(status.term, Ordering::Release);
@@ -397,8 +403,8 @@ impl RaftGroup {
         &self.inner.parking
     }
 
-    pub(super) fn borrow_status(&self) -> watch::Ref<'_, RaftStatus> {
-        self.inner.status.borrow()
+    pub(super) fn reader(&self) -> &status::Reader {
+        &self.inner.reader
     }
 
     pub(super) fn has_handed_over(&self, term: u64) -> bool {
@@ -445,7 +451,7 @@ async fn start_inside<L: Log>(
         .await
         .map_err(|error| storage_error(error.to_string()))?;
     let (answers, queue) = mpsc::unbounded_channel();
-    let status = status::follow(&raft, progress.clone());
+    let (reader, status) = status::follow(&raft, progress.clone());
     let ticks = raft.clone();
     let parking = Arc::new(Parking::new(move |runs| ticks.runtime_config().tick(runs)));
     let gate = Gate::new(settings.clone(), parking.clone(), silence);
@@ -466,6 +472,7 @@ async fn start_inside<L: Log>(
         door,
         progress,
         answers,
+        reader,
         status,
         handed_over,
         told,

@@ -10,10 +10,10 @@ use super::group::RaftGroup;
 use super::parking::{Parked, Rest};
 use super::registry::RaftGroups;
 use super::server::refused;
-use super::types::{Member, RaftRole, RaftStatus, Settings};
+use super::types::{Member, RaftRole, Settings};
 use super::wire::{self, Address};
 use crate::codec::{DecodeError, Decoder, Encoder};
-use crate::transport::{Class, ReplyTo, kinds};
+use crate::transport::{Class, ReplyTo, RpcError, kinds};
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, ReplicaId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,9 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Between two listings of a parked group: a third of the shortest lease, so that two may be lost.
 pub(super) const ROUND: Duration = Duration::from_millis(200);
-
-/// An answer that takes longer is no agreement.
-const ANSWER_MAX: Duration = Duration::from_millis(400);
 
 /// Groups in one message. More take several.
 const LISTED_MAX: usize = 16 << 10;
@@ -87,28 +84,6 @@ pub(super) fn decode_disagreed(bytes: &Bytes) -> Result<Vec<GroupId>, DecodeErro
     Ok(groups)
 }
 
-/// How a leader stands if its group may be parked: nothing is under way, and a majority of the voters has
-/// everything. One that lacks something and can be reached does not agree to be parked.
-fn rest(status: &RaftStatus, me: ReplicaId) -> Option<Rest> {
-    let index = status.applied.index;
-    let whole = |voter: &ReplicaId| {
-        *voter == me || status.replication.get(voter).is_some_and(|at| at.index == index)
-    };
-    let [voters] = &status.membership.configs[..] else { return None };
-    let idle = status.last_index == index && status.committed.index == index;
-    let most = voters.iter().filter(|voter| whole(voter)).count() * 2 > voters.len();
-    let rest = Rest { term: status.term, index };
-    (status.ready() && idle && most).then_some(rest)
-}
-
-/// Whether this replica follows `leader` and has all that it has.
-fn agrees(status: &RaftStatus, leader: ReplicaId, rest: Rest) -> bool {
-    status.role == RaftRole::Follower
-        && status.term == rest.term
-        && status.leader.as_ref().is_some_and(|(id, _)| *id == leader)
-        && (status.last_index, status.committed.index) == (rest.index, rest.index)
-}
-
 /// What goes to one process in one round.
 struct Listing {
     first: (RaftGroup, ReplicaId),
@@ -119,28 +94,28 @@ impl RaftGroup {
     /// What is due once a round; what to list to whom if it leads and is parked.
     fn round(&self, late: Duration, to: &mut BTreeMap<Member, Listing>) -> Option<Parked> {
         let (parking, settings, now) = (self.parking(), self.settings(), Instant::now());
-        let status = self.borrow_status();
-        if status.role != RaftRole::Leader {
+        if self.reader().role() != RaftRole::Leader {
             if parking.follow(late, settings, now) {
                 tracing::debug!(group = %self.group(), "its leader's process is silent: awake");
             }
             return parking.parked();
         }
         let me = self.me();
-        let rest = rest(&status, me).filter(|rest| !self.has_handed_over(rest.term));
-        let voters = status.membership.configs.first().into_iter().flatten().copied();
-        let others = voters.filter(|voter| *voter != me);
+        let standing = self.reader().rest(me);
+        let standing = standing.filter(|(rest, _)| !self.has_handed_over(rest.term));
+        let (rest, members) = standing.unzip();
+        let voters = members.iter().flat_map(|members| members.configs.first()).flatten();
+        let others = voters.copied().filter(|voter| *voter != me);
         let was_parked = parking.is_parked();
-        if !parking.lead(rest, others.clone(), settings, now) {
-            drop(status);
+        if !parking.lead(rest, others.clone(), late, settings, now) {
             if was_parked {
                 self.show_life();
             }
             return None;
         }
-        let rest = rest?;
+        let (rest, members) = (rest?, members.as_ref()?);
         for voter in others {
-            let Some(member) = status.membership.members.get(&voter) else { continue };
+            let Some(member) = members.members.get(&voter) else { continue };
             let address = Address { group: self.group(), to: voter, from: me };
             let listed = (self.clone(), Listed { address, rest });
             match to.get_mut(member) {
@@ -157,7 +132,7 @@ impl RaftGroup {
     /// A leader lists this replica; whether it is parked now.
     fn listed(&self, listed: Listed) -> bool {
         let Listed { address, rest } = listed;
-        let agrees = self.me() == address.to && agrees(&self.borrow_status(), address.from, rest);
+        let agrees = self.me() == address.to && self.reader().agrees(address.from, rest);
         self.parking().listed(address.from, agrees, patience(self.settings()), Instant::now())
     }
 }
@@ -205,11 +180,10 @@ impl RaftGroups {
                 let rest = listed.split_off(listed.len().min(LISTED_MAX));
                 let part = std::mem::replace(&mut listed, rest);
                 let payload = encode_listing(part.iter().map(|(_, listed)| *listed));
-                let answer = peer.call(Class::Control, kinds::RAFT_PARKED, payload, ANSWER_MAX);
-                tokio::spawn(async move {
-                    let answer = answer.await;
-                    conclude(&part, answer.map(|bytes| decode_disagreed(&bytes)).ok());
-                });
+                // An answer that takes longer is no agreement.
+                let within = group.settings().lease();
+                let answer = peer.call(Class::Control, kinds::RAFT_PARKED, payload, within);
+                tokio::spawn(async move { conclude(&part, answer.await) });
             }
         }
     }
@@ -231,10 +205,23 @@ impl RaftGroups {
     }
 }
 
-/// What an answer means for those that were listed. Without one, time tells.
-fn conclude(listed: &[(RaftGroup, Listed)], answer: Option<Result<Vec<GroupId>, DecodeError>>) {
-    let Some(Ok(disagreed)) = answer else { return };
-    let disagreed: BTreeSet<GroupId> = disagreed.into_iter().collect();
+/// The groups that an answer does not agree to have parked. Without one, time tells.
+fn disagreed(
+    listed: &[(RaftGroup, Listed)],
+    answer: Result<Bytes, RpcError>,
+) -> Option<BTreeSet<GroupId>> {
+    match answer.map(|bytes| decode_disagreed(&bytes)) {
+        Ok(Ok(groups)) => Some(groups.into_iter().collect()),
+        // A process that takes no listings goes on with its elections, so its groups need heartbeats.
+        Ok(Err(_)) | Err(RpcError::Refused(_)) => {
+            Some(listed.iter().map(|(group, _)| group.group()).collect())
+        }
+        Err(_) => None,
+    }
+}
+
+fn conclude(listed: &[(RaftGroup, Listed)], answer: Result<Bytes, RpcError>) {
+    let Some(disagreed) = disagreed(listed, answer) else { return };
     let now = Instant::now();
     for (group, Listed { address, rest }) in listed {
         let agreed = !disagreed.contains(&address.group);

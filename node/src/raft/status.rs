@@ -3,45 +3,154 @@
 use super::adapter::{Machine, Progress};
 use super::config::{C, StoredMembership};
 use super::convert;
+use super::parking::Rest;
 use super::types::{Membership, RaftRole, RaftStatus};
-use flotilla_topology::ids::ReplicaId;
+use flotilla_topology::ids::{LogId, ReplicaId};
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant as _, RaftMetrics, ServerState, TokioInstant};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::sync::watch;
 
-/// Follows the metrics until the group stops. Runs on the caller's runtime.
+/// What a replica is and knows, read from the library's metrics when somebody asks: they change several
+/// times with each entry.
+pub(super) struct Reader {
+    metrics: WatchReceiverOf<C, RaftMetrics<C>>,
+    progress: Arc<Progress>,
+    epoch: Epoch,
+    members: Mutex<Members>,
+}
+
+impl Reader {
+    /// All of it, now.
+    pub(super) fn status(&self) -> RaftStatus {
+        let metrics = self.metrics.borrow_watched();
+        status(&metrics, &self.progress, self.epoch, &mut self.members.lock())
+    }
+
+    /// Of a leader that has applied its term's first entry: the term, and when the last message was
+    /// sent that a majority has answered by now.
+    pub(super) fn last_quorum_ack(&self) -> Option<(u64, Instant)> {
+        let metrics = self.metrics.borrow_watched();
+        let term = metrics.current_term;
+        let ready = role(&metrics) == RaftRole::Leader
+            && self.progress.blank_term.load(Ordering::Acquire) == term;
+        let at = metrics.last_quorum_acked.filter(|_| ready)?;
+        Some((term, self.epoch.ours(at.into_inner())?))
+    }
+
+    /// The log has been purged up to here.
+    pub(super) fn purged(&self) -> LogId {
+        convert::log_id(self.metrics.borrow_watched().purged.as_ref())
+    }
+
+    /// What it is.
+    pub(super) fn role(&self) -> RaftRole {
+        role(&self.metrics.borrow_watched())
+    }
+
+    /// How a leader stands if its group may be parked, and who its members are: nothing is under way, all
+    /// members vote, and a majority has everything. A voter that lacks something and can be reached does not
+    /// agree to be parked; a learner is asked by nobody, so a group with one is never parked.
+    pub(super) fn rest(&self, me: ReplicaId) -> Option<(Rest, Arc<Membership>)> {
+        let metrics = self.metrics.borrow_watched();
+        let term = metrics.current_term;
+        let leads = role(&metrics) == RaftRole::Leader;
+        if !leads || self.progress.blank_term.load(Ordering::Acquire) != term {
+            return None;
+        }
+        let index = convert::log_id(metrics.last_applied.as_ref()).index;
+        if known_log(&metrics) != (index, index) {
+            return None;
+        }
+        let members = self.members.lock().of(&metrics.membership_config);
+        let [voters] = &members.configs[..] else { return None };
+        if !voters.contains(&me) || voters.len() != members.members.len() {
+            return None;
+        }
+        let at = |voter: &ReplicaId| metrics.replication.as_ref()?.get(&voter.0);
+        let has_all = |voter: &&ReplicaId| {
+            let at = at(voter).map(|at| convert::log_id(at.as_ref()).index);
+            **voter == me || at == Some(index)
+        };
+        let most = voters.iter().filter(has_all).count() * 2 > voters.len();
+        most.then(|| (Rest { term, index }, members.clone()))
+    }
+
+    /// Whether this replica follows `leader` and has all that it has.
+    pub(super) fn agrees(&self, leader: ReplicaId, rest: Rest) -> bool {
+        let metrics = self.metrics.borrow_watched();
+        role(&metrics) == RaftRole::Follower
+            && metrics.current_term == rest.term
+            && metrics.current_leader == Some(leader.0)
+            && known_log(&metrics) == (rest.index, rest.index)
+    }
+}
+
+/// Whoever follows a replica is told when this changes, and not with each entry.
+struct Standing {
+    role: RaftRole,
+    term: u64,
+    leader: Option<u64>,
+    blank_term: u64,
+    members: Arc<StoredMembership>,
+}
+
+impl Standing {
+    fn of(metrics: &RaftMetrics<C>, progress: &Progress) -> Standing {
+        Standing {
+            role: role(metrics),
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            blank_term: progress.blank_term.load(Ordering::Acquire),
+            members: metrics.membership_config.clone(),
+        }
+    }
+}
+
+impl PartialEq for Standing {
+    fn eq(&self, other: &Standing) -> bool {
+        let of = |standing: &Standing| {
+            (standing.role, standing.term, standing.leader, standing.blank_term)
+        };
+        of(self) == of(other) && Arc::ptr_eq(&self.members, &other.members)
+    }
+}
+
+/// A reader, and what tells of each new [`Standing`] until the group stops. Follows the metrics on the
+/// caller's runtime.
 pub(super) fn follow(
     raft: &openraft::Raft<C, Machine>,
     progress: Arc<Progress>,
-) -> watch::Receiver<RaftStatus> {
+) -> (Arc<Reader>, watch::Receiver<RaftStatus>) {
     let mut metrics = raft.metrics();
-    // The reference is let go before anything waits: held over an await it stops the library.
     let epoch = Epoch { theirs: TokioInstant::now(), ours: Instant::now() };
-    let mut members = Members::default();
-    let first = status(&metrics.borrow_and_update(), &progress, epoch, &mut members);
-    let (tell, told) = watch::channel(first);
+    let reader = Reader { metrics: metrics.clone(), progress, epoch, members: Mutex::default() };
+    let reader = Arc::new(reader);
+    // A reference is let go before anything waits or borrows again: held it stops the library.
+    let mut standing = Standing::of(&metrics.borrow_and_update(), &reader.progress);
+    let (tell, told) = watch::channel(reader.status());
+    let follower = reader.clone();
     tokio::spawn(async move {
         loop {
             let open = metrics.changed().await.is_ok();
-            let mut now = status(&metrics.borrow_and_update(), &progress, epoch, &mut members);
-            if !open {
-                now.role = RaftRole::Stopped;
+            let new = Standing::of(&metrics.borrow_and_update(), &follower.progress);
+            if open && new == standing {
+                continue;
             }
-            let stopped = now.role == RaftRole::Stopped;
-            tell.send_if_modified(|before| {
-                let changed = *before != now;
-                *before = now;
-                changed
-            });
-            if stopped || tell.is_closed() {
+            standing = new;
+            let now = follower.status();
+            let role = if open { now.role } else { RaftRole::Stopped };
+            tell.send_replace(RaftStatus { role, ..now });
+            if role == RaftRole::Stopped || tell.is_closed() {
                 return;
             }
         }
     });
-    told
+    (reader, told)
 }
 
 /// One moment on both clocks: the library hides the time in its own type.
@@ -74,6 +183,26 @@ impl Members {
     }
 }
 
+/// The last index of the log, and of what is known to be committed.
+fn known_log(metrics: &RaftMetrics<C>) -> (u64, u64) {
+    let committed = convert::log_id(metrics.local_committed.as_ref()).index;
+    (last_index(metrics), committed)
+}
+
+fn last_index(metrics: &RaftMetrics<C>) -> u64 {
+    metrics.last_log_index.map_or(0, |index| index + 1)
+}
+
+fn role(metrics: &RaftMetrics<C>) -> RaftRole {
+    match (&metrics.running_state, metrics.state) {
+        (Err(_), _) | (_, ServerState::Shutdown) => RaftRole::Stopped,
+        (_, ServerState::Leader) => RaftRole::Leader,
+        (_, ServerState::Follower) => RaftRole::Follower,
+        (_, ServerState::Candidate) => RaftRole::Candidate,
+        (_, ServerState::Learner) => RaftRole::Learner,
+    }
+}
+
 fn status(
     metrics: &RaftMetrics<C>,
     progress: &Progress,
@@ -81,13 +210,7 @@ fn status(
     members: &mut Members,
 ) -> RaftStatus {
     let membership = members.of(&metrics.membership_config);
-    let role = match (&metrics.running_state, metrics.state) {
-        (Err(_), _) | (_, ServerState::Shutdown) => RaftRole::Stopped,
-        (_, ServerState::Leader) => RaftRole::Leader,
-        (_, ServerState::Follower) => RaftRole::Follower,
-        (_, ServerState::Candidate) => RaftRole::Candidate,
-        (_, ServerState::Learner) => RaftRole::Learner,
-    };
+    let role = role(metrics);
     let leader = metrics.current_leader.map(ReplicaId);
     let leader = leader.and_then(|id| Some((id, membership.members.get(&id)?.clone())));
     let blank_term = progress.blank_term.load(Ordering::Acquire);
@@ -96,7 +219,7 @@ fn status(
         role,
         term: metrics.current_term,
         leader,
-        last_index: metrics.last_log_index.map_or(0, |index| index + 1),
+        last_index: last_index(metrics),
         committed: convert::log_id(metrics.local_committed.as_ref()),
         applied: convert::log_id(metrics.last_applied.as_ref()),
         own_blank_applied: role == RaftRole::Leader && blank_term == metrics.current_term,

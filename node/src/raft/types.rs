@@ -221,7 +221,8 @@ pub struct Settings {
     /// ... to here, before it asks for votes. Also the lease in which a leader answers reads alone.
     pub election_max_ms: u64,
     /// A leader that had nothing to do for so long parks its group: no more heartbeats and elections, until
-    /// somebody reads or writes. One whose voters did not agree waits for [`Settings::park_again`].
+    /// somebody reads or writes. 0: never. One whose voters did not agree waits for
+    /// [`Settings::park_again`]. The leader's setting holds, whatever those of its voters are.
     pub park_after_ms: u64,
     /// An append that is not answered for so long ends its stream, which is then opened anew.
     pub append_stall_ms: u64,

@@ -25,7 +25,7 @@ pub use places::{Places, Target};
 pub use wait::POLLS_FORWARDED_MAX;
 
 use crate::command::{Command, Place};
-use crate::config::Limits;
+use crate::config::{Limits, RaftTiming};
 use crate::group::transaction::{Transaction, Watch};
 use crate::resp::Reply;
 use crate::router::barrier::Barriers;
@@ -51,6 +51,7 @@ pub const RETRY_PAUSE_MAX: Duration = Duration::from_millis(50);
 pub struct Router {
     places: Arc<Places>,
     limits: Limits,
+    raft: RaftTiming,
     barriers: Barriers,
     /// Below `disk_reserve`: client writes are refused.
     disk_full: AtomicBool,
@@ -62,11 +63,11 @@ pub struct Router {
 
 impl Router {
     /// A router over the groups and nodes of `places`.
-    pub fn new(places: Arc<Places>, limits: Limits) -> Arc<Router> {
+    pub fn new(places: Arc<Places>, limits: Limits, raft: RaftTiming) -> Arc<Router> {
         let barriers = Barriers::new(places.clone());
         let (disk_full, turn) = (AtomicBool::new(false), AtomicUsize::new(0));
         let polls_forwarded = AtomicUsize::new(0);
-        Arc::new(Router { places, limits, barriers, disk_full, turn, polls_forwarded })
+        Arc::new(Router { places, limits, raft, barriers, disk_full, turn, polls_forwarded })
     }
 
     /// Whether the disk has too little left to take client writes.
@@ -237,6 +238,7 @@ impl Backend for Router {
             ("proto-max-bulk-len", l.value_bytes_max.to_string()),
             ("output-bytes-max", l.output_bytes_max.to_string()),
             ("disk-reserve", l.disk_reserve.to_string()),
+            ("park-after-ms", self.raft.park_after_ms.to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec()

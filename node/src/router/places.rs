@@ -33,7 +33,9 @@ pub struct Places {
     pub datacenter: String,
     cluster: ClusterId,
     tls: Option<Tls>,
-    /// Connections live on this runtime, so that client load never delays a heartbeat.
+    /// Raft's connections live on this runtime, so that client load never delays a heartbeat.
+    raft: Handle,
+    /// All others live on this one, where clients are served.
     runtime: Handle,
     map: ArcSwapOption<ClusterMap>,
     groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
@@ -41,20 +43,25 @@ pub struct Places {
 }
 
 impl Places {
-    /// An address book without a map. Without `tls` there are no other nodes.
+    /// An address book without a map. Without `tls` there are no other nodes. Raft's connections to them
+    /// live on the runtime `raft`, all others on the caller's.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
     pub fn new(
         node: String,
         datacenter: String,
         cluster: ClusterId,
         tls: Option<Tls>,
-        runtime: Handle,
+        raft: Handle,
     ) -> Arc<Places> {
         Arc::new(Places {
             node,
             datacenter,
             cluster,
             tls,
-            runtime,
+            raft,
+            runtime: Handle::current(),
             map: ArcSwapOption::empty(),
             groups: RwLock::default(),
             clients: Mutex::default(),
@@ -131,7 +138,7 @@ impl Places {
             return Some(client.clone());
         }
         let expect = Expect { cluster: self.cluster, role, name: Some(name.to_owned()) };
-        let client = Client::on(&self.runtime, addr, tls, expect);
+        let client = Client::on_two(&self.raft, &self.runtime, addr, tls, expect);
         clients.insert(key, client.clone());
         Some(client)
     }

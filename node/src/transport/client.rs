@@ -60,9 +60,23 @@ impl Client {
     }
 
     /// As [`Client::new`], with connections that live on `runtime`, which may be another one than
-    /// the caller's: Raft has its own, so that command load never delays a heartbeat.
+    /// the caller's.
     pub fn on(runtime: &Handle, addr: String, tls: &Tls, expect: Expect) -> Client {
-        let target = Arc::new(Target { addr, expect, tls: tls.client(), runtime: runtime.clone() });
+        Client::on_two(runtime, runtime, addr, tls, expect)
+    }
+
+    /// As [`Client::on`], with Raft's connections ([`Class::is_rafts`]) on a runtime of their own, so that
+    /// command load never delays a heartbeat, and all others where those run who call: an answer then
+    /// wakes its caller without a change of threads.
+    pub fn on_two(
+        raft: &Handle,
+        runtime: &Handle,
+        addr: String,
+        tls: &Tls,
+        expect: Expect,
+    ) -> Client {
+        let (raft, runtime) = (raft.clone(), runtime.clone());
+        let target = Arc::new(Target { addr, expect, tls: tls.client(), raft, runtime });
         let lanes = Class::ALL.map(|class| Arc::new(Lane::new(class, target.clone())));
         Client { inner: Arc::new(Inner { lanes }) }
     }

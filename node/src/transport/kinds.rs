@@ -24,6 +24,8 @@ pub const EXEC: u16 = 20;
 pub const READ_INDEX: u16 = 21;
 /// Ask the leader for an entry that only moves the group clock.
 pub const TICK: u16 = 22;
+/// Ask a node for read indexes and group clocks of several groups that it leads.
+pub const READ_INDEXES: u16 = 25;
 /// Ask the leader to watch keys, or to carry out a transaction.
 pub const ASK: u16 = 23;
 /// Ask the leader to tell when a key is there.

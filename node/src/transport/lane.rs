@@ -34,6 +34,9 @@ pub(super) struct Target {
     pub addr: String,
     pub expect: Expect,
     pub tls: Arc<rustls::ClientConfig>,
+    /// Where Raft's connections live.
+    pub raft: Handle,
+    /// Where all others do.
     pub runtime: Handle,
 }
 
@@ -163,7 +166,9 @@ impl Lane {
             Phase::Down { .. } | Phase::Idle => {}
         }
         state.phase = Phase::Dialing;
-        self.target.runtime.spawn(drive(self.clone()));
+        let target = &self.target;
+        let runtime = if self.class.is_rafts() { &target.raft } else { &target.runtime };
+        runtime.spawn(drive(self.clone()));
         Ok(())
     }
 

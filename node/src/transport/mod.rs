@@ -130,6 +130,11 @@ impl Class {
         }
     }
 
+    /// Whether Raft's own messages travel on it.
+    pub fn is_rafts(self) -> bool {
+        matches!(self, Class::Control | Class::Data)
+    }
+
     fn from_byte(byte: u8) -> Option<Class> {
         Class::ALL.get(usize::from(byte)).copied()
     }

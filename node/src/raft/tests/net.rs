@@ -26,6 +26,8 @@ struct NetState {
     carried: AtomicUsize,
     nodes: Mutex<HashMap<ReplicaId, RaftGroups>>,
     cut: Mutex<HashSet<(ReplicaId, ReplicaId)>>,
+    /// Who takes no listings of parked groups.
+    older: Mutex<HashSet<ReplicaId>>,
     lanes: Mutex<HashMap<(ReplicaId, ReplicaId, Class), mpsc::UnboundedSender<Delivery>>>,
     bulk: Mutex<BulkFaults>,
 }
@@ -74,6 +76,11 @@ impl TestNet {
     /// How many messages were delivered, without listings of parked groups.
     pub(super) fn carried(&self) -> usize {
         self.inner.carried.load(Ordering::SeqCst)
+    }
+
+    /// This process knows nothing of parked groups.
+    pub(super) fn make_older(&self, replica: ReplicaId) {
+        self.inner.older.lock().insert(replica);
     }
 
     pub(super) fn lose_every_bulk(&self, n: usize) {
@@ -128,6 +135,9 @@ impl TestNet {
         let (reply, told) = ReplyTo::local();
         if kind != kinds::RAFT_PARKED {
             self.inner.carried.fetch_add(1, Ordering::SeqCst);
+        } else if self.inner.older.lock().contains(&to) {
+            let refused = RpcRefused::new(RpcRefused::UNKNOWN_KIND, "upgrade it".to_owned());
+            return drop(answer.send(Err(refused.into())));
         }
         groups.handle(kind, &payload, reply);
         let net = self.clone();

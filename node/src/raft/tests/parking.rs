@@ -1,7 +1,12 @@
 //! Groups that have nothing to do: they cost no message, and are there when they are wanted.
 
-use super::harness::{Cluster, id, member, payload, until};
-use crate::raft::{RaftRole, Settings};
+use super::harness::{Cluster, GROUP, id, member, payload, until};
+use super::net::NodeNet;
+use crate::raft::herd::{self, Listed};
+use crate::raft::parking::Rest;
+use crate::raft::wire::Address;
+use crate::raft::{Network, RaftRole, Settings};
+use crate::transport::{Class, kinds};
 use flotilla_topology::ids::ReplicaId;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -198,7 +203,73 @@ async fn a_parked_group_changes_its_leader_and_its_members() {
     let learners = BTreeMap::from([(id(4), member(id(4)))]);
     cluster.raft(target).set_learners(&learners).await.unwrap();
     cluster.settle(target, &[id(4)]).await;
-    until("the voters park", || ALL.iter().all(|voter| cluster.raft(*voter).is_parked())).await;
     cluster.write(target, 100..110).await;
     cluster.settle(target, &[id(1), id(2), id(3), id(4)]).await;
+    // A learner is asked by nobody whether it has everything, so its leader does not rest.
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        assert!(!cluster.raft(target).is_parked());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cluster.raft(target).set_learners(&BTreeMap::new()).await.unwrap();
+    parked(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_stays_awake_with_a_process_that_knows_no_parking() {
+    let cluster = Cluster::of_three().await;
+    let leader = cluster.leader().await;
+    cluster.net.make_older(others(leader)[0]);
+    let (mut longest, mut since) = (Duration::ZERO, None);
+    let term = cluster.status(leader).term;
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        // It parks to ask, and hears at once.
+        since = cluster.raft(leader).is_parked().then(|| since.unwrap_or_else(Instant::now));
+        longest = longest.max(since.map_or(Duration::ZERO, |since| since.elapsed()));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    println!("parked for {longest:?} at most");
+    assert!(longest < Settings::default().lease() / 2, "{longest:?}");
+    assert_eq!((cluster.leader().await, cluster.status(leader).term), (leader, term));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_who_has_what_its_own_leader_has_agrees_to_be_parked() {
+    let mut cluster = Cluster::of_three().await;
+    let old = cluster.leader().await;
+    cluster.write(old, 0..10).await;
+    cluster.settle(old, &ALL).await;
+    let list = async |from: ReplicaId, to: ReplicaId, rest: Rest| {
+        let listed = Listed { address: Address { group: GROUP, to, from }, rest };
+        let net = NodeNet { net: cluster.net.clone(), me: from };
+        let payload = herd::encode_listing([listed].into_iter());
+        let peer = net.peer(to, &member(to)).unwrap();
+        let answer = peer.call(Class::Control, kinds::RAFT_PARKED, payload, Duration::from_secs(9));
+        herd::decode_disagreed(&answer.await.unwrap()).unwrap().is_empty()
+    };
+    let rest = |leader| {
+        let status = cluster.status(leader);
+        Rest { term: status.term, index: status.last_index }
+    };
+    let (now, follower) = (rest(old), others(old)[0]);
+    until("it is committed there", || cluster.status(follower).committed.index == now.index).await;
+    // Twice, late or by chance: it is the same.
+    assert!(list(old, follower, now).await && list(old, follower, now).await);
+    let (behind, ahead) =
+        (Rest { index: now.index - 1, ..now }, Rest { index: now.index + 1, ..now });
+    assert!(!list(old, follower, behind).await && !list(old, follower, ahead).await);
+    assert!(!list(old, old, now).await, "it leads");
+    assert!(!list(others(old)[1], follower, now).await, "it follows another one");
+    let newer = Rest { term: now.term + 1, ..now };
+    assert!(!list(old, follower, newer).await);
+    // The former leader's listing comes when another one leads.
+    cluster.raft(old).transfer_leader(follower).await.unwrap();
+    until("the target leads", || cluster.status(follower).ready()).await;
+    let (now, third) =
+        (rest(follower), others(old).into_iter().find(|it| *it != follower).unwrap());
+    until("all is known", || cluster.status(third).committed.index == now.index).await;
+    let late = Rest { term: now.term - 1, ..now };
+    assert!(!list(old, third, late).await && !list(old, follower, late).await);
+    assert!(list(follower, third, now).await);
 }
