@@ -212,7 +212,7 @@ async fn a_parked_group_changes_its_leader_and_its_members() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     cluster.raft(target).set_learners(&BTreeMap::new()).await.unwrap();
-    parked(&cluster).await;
+    until("the voters park", || ALL.iter().all(|voter| cluster.raft(*voter).is_parked())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -263,6 +263,9 @@ async fn only_who_has_what_its_own_leader_has_agrees_to_be_parked() {
     assert!(!list(others(old)[1], follower, now).await, "it follows another one");
     let newer = Rest { term: now.term + 1, ..now };
     assert!(!list(old, follower, newer).await);
+    let told =
+        || cluster.status(old).replication.get(&follower).is_some_and(|at| at.index == now.index);
+    until("its leader knows that it has all", told).await;
     // The former leader's listing comes when another one leads.
     cluster.raft(old).transfer_leader(follower).await.unwrap();
     until("the target leads", || cluster.status(follower).ready()).await;
