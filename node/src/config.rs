@@ -103,12 +103,24 @@ impl Default for Limits {
     }
 }
 
+/// A group parks within a day or never.
+const PARK_AFTER_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
 /// Raft timing.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RaftTiming {
     /// Largest round trip between two voters of a group, in milliseconds. 0 inside a datacenter.
     pub rtt_ms: f64,
+    /// A group that this node leads, and that nobody has read or written for so many milliseconds, sends no
+    /// more heartbeats until somebody does. 0: never.
+    pub park_after_ms: u64,
+}
+
+impl Default for RaftTiming {
+    fn default() -> Self {
+        RaftTiming { rtt_ms: 0.0, park_after_ms: crate::raft::Settings::default().park_after_ms }
+    }
 }
 
 /// The configuration cannot hold; one line for each problem, all of them.
@@ -234,6 +246,10 @@ impl Config {
             self.raft.rtt_ms >= 0.0 && self.raft.rtt_ms < 2_000.0,
             "raft.rtt_ms must be 0 to 2000",
         );
+        check(
+            self.raft.park_after_ms <= PARK_AFTER_MS_MAX,
+            "raft.park_after_ms must be 0 (never) to 86400000 (a day)",
+        );
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
     }
 
@@ -275,6 +291,19 @@ mod tests {
         config.limits.output_bytes_max = 10;
         let text = config.validate(true).unwrap_err().to_string();
         assert!(text.contains("output_bytes_max") && text.contains("value_bytes_max"), "{text}");
+    }
+
+    #[test]
+    fn groups_park_after_three_seconds_unless_told_otherwise() {
+        let timing = |text: &str| toml::from_str::<RaftTiming>(text).unwrap();
+        assert_eq!(timing("rtt_ms = 5.0"), RaftTiming { rtt_ms: 5.0, park_after_ms: 3_000 });
+        let mut config = Config::standalone("/tmp/x".into(), 7000);
+        for (text, holds) in [("0", true), ("86400000", true), ("86400001", false)] {
+            config.raft = timing(&format!("park_after_ms = {text}"));
+            assert_eq!(config.validate(true).is_ok(), holds, "{text}");
+        }
+        let text = config.validate(true).unwrap_err().to_string();
+        assert!(text.contains("park_after_ms"), "{text}");
     }
 
     #[test]

@@ -312,16 +312,12 @@ impl Service for NodeService {
     fn call(&self, peer: &Identity, kind: u16, payload: Bytes, reply: ReplyTo) {
         use kinds::{
             ASK, CENSUS, CURSORS, DIGEST, EXEC, FULL_STATE, LINK_FLOOR, LINK_SEED, MERGE_STEP,
-            RAFT_APPEND, READ_INDEX, READ_INDEXES, REMOTE_BATCH, TICK, TRANSFER_LEADER, WAIT,
+            RAFT_APPEND, RAFT_PARKED, READ_INDEX, READ_INDEXES, REMOTE_BATCH, TICK, WAIT,
         };
         let allowed = match kind {
-            RAFT_APPEND..=TRANSFER_LEADER
-            | EXEC
-            | READ_INDEX
-            | READ_INDEXES
-            | TICK
-            | ASK
-            | WAIT => peer.role == Role::Node,
+            RAFT_APPEND..=RAFT_PARKED | EXEC | READ_INDEX | READ_INDEXES | TICK | ASK | WAIT => {
+                peer.role == Role::Node
+            }
             REMOTE_BATCH | CURSORS | LINK_FLOOR | LINK_SEED | MERGE_STEP | FULL_STATE => {
                 peer.role == Role::Syncer
             }
@@ -333,7 +329,7 @@ impl Service for NodeService {
             return reply.send(Err(RpcRefused::new(REFUSED_ROLE, line)));
         }
         let pending = match kind {
-            RAFT_APPEND..=TRANSFER_LEADER => {
+            RAFT_APPEND..=RAFT_PARKED => {
                 return self.raft.handle(kind, &payload, reply);
             }
             EXEC => {

@@ -11,6 +11,7 @@ mod harness;
 mod internal_ports;
 mod link_ops;
 mod oracle;
+mod parked;
 mod returns;
 mod standalone;
 mod stretched;

@@ -25,6 +25,10 @@ use tokio::sync::{mpsc, watch};
 pub const UNKNOWN_AFTER: Duration = Duration::from_secs(5);
 /// How often waiting jobs are looked at for that, and what is due by itself is done.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(250);
+/// The same for a leader that had no work for [`IDLE_AFTER`].
+const HOUSEKEEPING_INTERVAL_IDLE: Duration = Duration::from_secs(2);
+/// Work, its ends and what is done by itself make a leader busy for so long.
+const IDLE_AFTER: Duration = Duration::from_secs(5);
 /// Confirmations of leadership whose answer waits for this task at once, at most.
 const CONFIRMATIONS_MAX: usize = 64;
 
@@ -44,6 +48,8 @@ pub(crate) struct Evaluator {
     confirmations: mpsc::Receiver<Confirmation>,
     clocks: Arc<dyn Clocks>,
     skew: Arc<Mutex<SkewLimit>>,
+    /// When there last was something to do.
+    busy: Instant,
 }
 
 impl Evaluator {
@@ -74,6 +80,7 @@ impl Evaluator {
             confirmations,
             clocks,
             skew,
+            busy: Instant::now(),
         }
     }
 
@@ -94,10 +101,21 @@ impl Evaluator {
                     if changed.is_err() { break }
                 }
                 work = self.work.recv(), if takes => match work {
-                    Some(work) => self.take(work).await,
+                    Some(work) => {
+                        if self.is_idle() {
+                            housekeeping.reset_after(HOUSEKEEPING_INTERVAL);
+                        }
+                        self.take(work).await;
+                        self.busy = Instant::now();
+                    }
                     None => break,
                 },
-                _ = housekeeping.tick() => self.housekeep().await,
+                _ = housekeeping.tick(), if self.leader.is_some() => {
+                    self.housekeep().await;
+                    if self.is_idle() {
+                        housekeeping.reset_after(HOUSEKEEPING_INTERVAL_IDLE);
+                    }
+                }
                 () = until(due) => self.rouse(),
             }
         }
@@ -129,6 +147,7 @@ impl Evaluator {
             self.rows = TabletRows::new(&self.engine, state.tablet);
             let run = Run::start(term, state.fence, state.clock, self.context.origin);
             self.leader = Some(Leader::new(self.context.clone(), run));
+            self.busy = Instant::now();
             self.learn_clocks();
             tracing::info!(group = %self.context.group, term, "leads and evaluates");
         }
@@ -143,7 +162,13 @@ impl Evaluator {
         }
     }
 
+    fn is_idle(&self) -> bool {
+        let drained = self.leader.as_ref().is_none_or(|leader| leader.run.is_drained());
+        drained && self.busy.elapsed() >= IDLE_AFTER
+    }
+
     fn completed(&mut self, completion: Completion) {
+        self.busy = Instant::now();
         let verdict = match completion.verdict {
             raft::Verdict::Applied(at, raft::Outcome::TookEffect) => Verdict::Applied(at),
             raft::Verdict::Applied(_, raft::Outcome::Fenced) => Verdict::NotApplied,

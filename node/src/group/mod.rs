@@ -215,6 +215,11 @@ impl Group {
         self.status.borrow().ready()
     }
 
+    /// The term of this replica.
+    pub fn term(&self) -> u64 {
+        self.status.borrow().term
+    }
+
     /// The node that leads, as this replica knows it.
     pub fn leader(&self) -> Option<String> {
         self.status.borrow().leader.as_ref().map(|(_, member)| member.name.clone())
@@ -228,7 +233,7 @@ impl Group {
 
     /// Whether it was stopped, or stopped itself on an error.
     pub fn is_stopped(&self) -> bool {
-        self.raft.status().role == RaftRole::Stopped
+        self.status.borrow().role == RaftRole::Stopped
     }
 
     /// Queues work without waiting, so that work is evaluated in the order of the calls. Refused

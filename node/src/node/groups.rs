@@ -17,7 +17,7 @@ use flotilla_topology::api::{
     ClusterMap, GroupInfo, NodeInfo, PdRequest, PdResponse, ReplicaInfo, ReplicaStatus,
 };
 use flotilla_topology::ids::{ClusterId, GroupId, Origin, ReplicaId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -66,7 +66,8 @@ impl GroupKeeper {
         logs: Arc<LogStore>,
         raft_runtime: Handle,
     ) -> Arc<GroupKeeper> {
-        let settings = Settings::for_rtt(config.raft.rtt_ms);
+        let park_after_ms = config.raft.park_after_ms;
+        let settings = Settings { park_after_ms, ..Settings::for_rtt(config.raft.rtt_ms) };
         Arc::new(GroupKeeper {
             places,
             engine,
@@ -113,9 +114,9 @@ impl GroupKeeper {
                 }
             }
         }
+        let wanted: HashSet<GroupId> = map.groups.iter().map(|info| info.id).collect();
         for group in self.places.groups() {
-            let id = group.context.group;
-            if !map.groups.iter().any(|info| info.id == id) {
+            if !wanted.contains(&group.context.group) {
                 self.drop_group(&group).await;
             }
         }
@@ -231,14 +232,14 @@ impl GroupKeeper {
     pub fn statuses(&self) -> Vec<ReplicaStatus> {
         let groups = self.places.groups();
         let status = |group: &Arc<Group>| {
-            let raft = group.raft.status();
-            let outrun = if raft.ready() { self.outrun(group) } else { Vec::new() };
+            let leads = group.leads();
+            let outrun = if leads { self.outrun(group) } else { Vec::new() };
             ReplicaStatus {
                 outrun,
                 group: group.context.group,
                 replica: group.replica,
-                term: raft.term,
-                leads: raft.ready(),
+                term: group.term(),
+                leads,
                 applied: group.applied().log_id,
             }
         };
@@ -256,7 +257,7 @@ impl GroupKeeper {
                 tracing::error!(group = %group.context.group, %error, "cannot read link floors");
                 Vec::new()
             });
-        let start = group.raft.status().purged.index;
+        let start = group.raft.purged().index;
         positions.into_iter().filter(|(_, at)| *at < start).map(|(peer, _)| peer).collect()
     }
 

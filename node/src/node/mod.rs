@@ -122,7 +122,7 @@ impl Node {
             raft_handle.clone(),
         );
         let raft = RaftGroups::default();
-        let router = Router::new(places.clone(), config.limits.clone());
+        let router = Router::new(places.clone(), config.limits.clone(), config.raft.clone());
         let server = Server::new(router.clone(), server_config(&config))?;
         let listen = &config.listen;
         let resp = listen_on(&server, Door::Plain, &listen.resp).await?;
@@ -136,6 +136,8 @@ impl Node {
             }
             None => (None, String::new()),
         };
+        let stop = CancellationToken::new();
+        raft.park_idle(&raft_handle, stop.clone());
         let keeper = GroupKeeper::new(&config, places.clone(), raft, engine, logs, raft_handle);
         let health = keeper.clone();
         let http =
@@ -148,7 +150,6 @@ impl Node {
             rpc: rpc_address,
             http: http.local_addr().to_string(),
         };
-        let stop = CancellationToken::new();
         if standalone {
             let map = standalone::map(&config, &addresses, identity.partitions());
             standalone::serve(map, &places, &keeper, stop.clone());

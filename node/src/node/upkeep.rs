@@ -13,9 +13,9 @@ use crate::node::backlog::Backlog;
 use crate::node::groups::GroupKeeper;
 use crate::node::host;
 use crate::router::Router;
-use flotilla_topology::api::{ClusterMap, GroupInfo, PeerCluster, Standing};
+use flotilla_topology::api::{ClusterMap, PeerCluster, Standing};
 use flotilla_topology::ids::GroupId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,11 +52,12 @@ pub fn start(
                 metrics::gauge!("flotilla_disk_free_bytes").set(free as f64);
                 router.set_disk_free(free, disk_reserve);
             }
+            let synced = keeper.places.map().map(|map| wanted_synced(&map)).unwrap_or_default();
             let over_budget = keeper.logs.disk_bytes() > BACKLOG_BYTES_MAX;
             let mut purges = Vec::new();
             for group in keeper.places.groups() {
                 tell_metrics(&group);
-                follow_mesh(&keeper, &group);
+                follow_mesh(&keeper, &group, &synced);
                 let backlog = backlogs.entry(group.context.group).or_default();
                 let applied = group.applied();
                 backlog.note(Instant::now(), applied.log_id.index, applied.bytes);
@@ -91,10 +92,10 @@ fn tell_metrics(group: &Group) {
 
 /// Has a group be synced if the map wants that, and go by the map's set of live clusters, if it leads
 /// and its own is older.
-fn follow_mesh(keeper: &GroupKeeper, group: &Arc<Group>) {
+fn follow_mesh(keeper: &GroupKeeper, group: &Arc<Group>, synced: &HashSet<GroupId>) {
     let Some(map) = keeper.places.map().filter(|_| group.leads()) else { return };
     if !group.synced().is_on() {
-        if is_wanted_synced(&map, group.context.group) {
+        if synced.contains(&group.context.group) {
             let group = Arc::clone(group);
             // Not waited for: the next round sees whether it was done.
             tokio::spawn(async move { group.switch_on().await });
@@ -130,12 +131,12 @@ fn follow_mesh(keeper: &GroupKeeper, group: &Arc<Group>) {
     tokio::spawn(async move { group.set_live(set).await });
 }
 
-fn is_wanted_synced(map: &ClusterMap, group: GroupId) -> bool {
-    let info = map.groups.iter().find(|info| info.id == group);
-    let wanted = |info: &GroupInfo| {
-        map.namespaces.iter().any(|ns| ns.id == info.namespace && ns.spec.synced)
-    };
-    info.is_some_and(wanted)
+/// The groups of namespaces that the map wants to be synced.
+fn wanted_synced(map: &ClusterMap) -> HashSet<GroupId> {
+    let synced = map.namespaces.iter().filter(|ns| ns.spec.synced);
+    let synced: HashSet<_> = synced.map(|ns| ns.id).collect();
+    let groups = map.groups.iter().filter(|info| synced.contains(&info.namespace));
+    groups.map(|info| info.id).collect()
 }
 
 /// Up to which index a group's log is to be purged, if that is worth it.
@@ -162,7 +163,7 @@ fn purge_upto(
             return None;
         }
     };
-    let purged = group.raft.status().purged.index;
+    let purged = group.raft.purged().index;
     let bytes = |index| backlog.bytes_behind(index, applied.bytes);
     let many = upto >= purged + PURGE_STEP
         || bytes(purged).saturating_sub(bytes(upto)) >= PURGE_STEP_BYTES;

@@ -2,6 +2,8 @@
 
 use super::config::{C, Vote};
 use super::convert;
+use super::herd::{self, Listed};
+use super::parking::Rest;
 use super::types::Applied;
 use super::wire::{self, Address, Append, SnapshotAnswer, SnapshotPart};
 use crate::codec::{DecodeError, Decoder, Encoder, SEAL_BYTES};
@@ -10,7 +12,7 @@ use crate::fuzz::{Target, membership};
 use crate::log::{Record, RecordKind};
 use crate::transport::kinds;
 use bytes::Bytes;
-use flotilla_topology::ids::{LogId, ReplicaId};
+use flotilla_topology::ids::{GroupId, LogId, ReplicaId};
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderError,
     TransferLeaderRequest, VoteRequest, VoteResponse,
@@ -23,6 +25,7 @@ pub(crate) fn targets() -> Vec<Target> {
     let mut all = requests();
     all.extend(snapshots());
     all.extend(answers());
+    all.extend(listings());
     all
 }
 
@@ -115,6 +118,19 @@ fn snapshots() -> Vec<Target> {
         part("snapshot begin", kinds::SNAPSHOT_BEGIN, vec![begin]),
         part("snapshot end", kinds::SNAPSHOT_END, vec![end]),
         Target::new("snapshot chunk", values, sealed, encode),
+    ]
+}
+
+fn listings() -> Vec<Target> {
+    let rest = Rest { term: AT.term, index: AT.index };
+    let listed = Listed { address: ADDRESS, rest };
+    let encode = |listed: &Vec<Listed>| herd::encode_listing(listed.iter().copied());
+    let answers = vec![vec![], vec![GROUP, GROUP]];
+    vec![
+        Target::new("listing", vec![vec![], vec![listed; 2]], herd::decode_listing, encode),
+        Target::new("listing answer", answers, herd::decode_disagreed, |groups: &Vec<GroupId>| {
+            herd::encode_disagreed(groups)
+        }),
     ]
 }
 

@@ -5,8 +5,9 @@ use super::config::{self, Answer, AnswerSender, C, Completions, Payload};
 use super::convert;
 use super::machine::StateMachine;
 use super::network::{Links, Told};
-use super::peer::Network;
-use super::server::Door;
+use super::parking::Parking;
+use super::peer::{Network, Peer};
+use super::server::{Door, Gate};
 use super::status;
 use super::storage::Storage;
 use super::types::{
@@ -88,6 +89,8 @@ struct Inner {
     /// The term in which this replica has handed its leadership over; 0 for none.
     handed_over: AtomicU64,
     told: Told,
+    parking: Arc<Parking>,
+    network: Arc<dyn Network>,
     runtime: Handle,
 }
 
@@ -138,6 +141,9 @@ impl RaftGroup {
     /// it comes out of [`Completions`] under `tag`. To be called from one task, which must not
     /// drop the future half way: the order of calls is the order in the log.
     pub async fn propose(&self, bytes: Bytes, term: u64, tag: u64) -> Result<(), Stopped> {
+        if self.inner.parking.note_use() {
+            self.rise().await;
+        }
         self.inner
             .raft
             .write(Payload(bytes))
@@ -162,6 +168,11 @@ impl RaftGroup {
         }
     }
 
+    /// The log has been purged up to here.
+    pub fn purged(&self) -> LogId {
+        self.inner.reader.purged()
+    }
+
     /// The last applied entry, followed as it changes.
     pub fn watch_applied(&self) -> watch::Receiver<LogId> {
         self.inner.progress.applied.subscribe()
@@ -179,10 +190,13 @@ impl RaftGroup {
     ///
     /// It is the library's own rule, judged by the newest status and not by its core task: that would
     /// cost two changes of task, more than all else of a small read. A status that is late tells of an
-    /// older promise.
+    /// older promise. A parked leader has no lease; who asks it by [`RaftGroup::read_index`] wakes it.
     pub fn leased_index(&self) -> Option<u64> {
+        if self.inner.parking.note_use() && self.inner.parking.is_parked() {
+            return None;
+        }
         let (term, acknowledged) = self.inner.reader.last_quorum_ack()?;
-        let handed_over = self.inner.handed_over.load(Ordering::Acquire) == term;
+        let handed_over = self.has_handed_over(term);
         let holds = !handed_over && Instant::now() < acknowledged + self.inner.settings.lease();
         holds.then(|| self.inner.told.index())
     }
@@ -191,10 +205,20 @@ impl RaftGroup {
     /// from the lease while it holds, else after asking a majority. One call serves any number of
     /// reads that began before it.
     pub async fn read_index(&self) -> Result<LogId, NotLeader> {
+        if self.inner.parking.note_use() {
+            self.wake();
+        }
+        self.confirmed_index().await
+    }
+
+    async fn confirmed_index(&self) -> Result<LogId, NotLeader> {
         let option =
             LinearizerOption::new(None, true).with_wait_timeout(self.inner.settings.lease());
         match self.inner.raft.get_read_linearizer(option).await {
-            Ok(linearizer) => Ok(convert::log_id(Some(linearizer.read_log_id().log_id()))),
+            Ok(linearizer) => {
+                self.inner.parking.woken();
+                Ok(convert::log_id(Some(linearizer.read_log_id().log_id())))
+            }
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
                 Err(NotLeader { leader: self.other(to.leader_id, to.leader_node) })
             }
@@ -221,7 +245,7 @@ impl RaftGroup {
         &self,
         wanted: &BTreeMap<ReplicaId, Member>,
     ) -> Result<(), ChangeError> {
-        let current = self.status().membership;
+        let current = self.inner.status.borrow().membership.clone();
         let gone: BTreeSet<u64> = current
             .learners()
             .filter(|(id, _)| !wanted.contains_key(id))
@@ -248,7 +272,7 @@ impl RaftGroup {
     /// Leader only: makes `wanted` the voters, through a joint membership. Each new one must be a
     /// learner already (and had better be up to date). Who is voter no more is removed.
     pub async fn set_voters(&self, wanted: &BTreeSet<ReplicaId>) -> Result<(), ChangeError> {
-        let current = self.status().membership;
+        let current = self.inner.status.borrow().membership.clone();
         let members =
             wanted.iter().filter_map(|id| Some((*id, current.members.get(id)?.clone()))).collect();
         self.refuse_syncers(&members)?;
@@ -266,6 +290,9 @@ impl RaftGroup {
     }
 
     async fn change(&self, changes: ChangeMembers<u64, Member>) -> Result<(), ChangeError> {
+        if self.inner.parking.note_use() {
+            self.rise().await;
+        }
         let (raft, runtime) = (self.inner.raft.clone(), &self.inner.runtime);
         let changed = runtime.spawn(async move { raft.change_membership(changes, false).await });
         match changed.await {
@@ -283,6 +310,10 @@ impl RaftGroup {
     /// must have stopped proposing before, else the target is always a little behind. Returns when
     /// the target was told; watch the status for what comes of it.
     pub async fn transfer_leader(&self, to: ReplicaId) -> Result<(), ChangeError> {
+        if self.inner.parking.note_use() {
+            self.rise().await;
+        }
+        // Read after the group has risen: it may have got another leader meanwhile, or be in a later term.
         let status = self.status();
         if status.role != RaftRole::Leader {
             return Err(NotLeader { leader: status.leader }.into());
@@ -307,7 +338,7 @@ impl RaftGroup {
     /// called on every replica, again and again as the floor moves; it acts when it can.
     pub async fn purge(&self, upto: u64) -> Result<(), Stopped> {
         let upto = upto.min(self.applied().index);
-        if upto == 0 || self.status().purged.index >= upto {
+        if upto == 0 || self.purged().index >= upto {
             return Ok(());
         }
         let raft = &self.inner.raft;
@@ -338,7 +369,50 @@ impl RaftGroup {
 
     /// Asks for an election now, for tests and for operators.
     pub async fn campaign(&self) -> Result<(), Stopped> {
+        self.inner.parking.hear();
         self.inner.raft.trigger().elect(false).await.map_err(|fatal| stopped(&fatal))
+    }
+
+    /// Whether this replica is parked: its group has nothing to do, so nobody sends or waits for heartbeats.
+    pub fn is_parked(&self) -> bool {
+        self.inner.parking.is_parked()
+    }
+
+    /// Ends parking before something is proposed: returns when a majority has answered, since a leader without
+    /// a lease takes no proposals, or when none does for as long as a lease.
+    async fn rise(&self) {
+        self.wake();
+        // Who is refused hears so from the proposal itself.
+        let _ = self.confirmed_index().await;
+    }
+
+    fn wake(&self) {
+        if self.inner.parking.wake_leader() {
+            self.show_life();
+        }
+    }
+
+    /// Sends a heartbeat now: who is parked hears that its leader is not, any more.
+    pub(super) fn show_life(&self) {
+        let raft = self.inner.raft.clone();
+        // An error means that the group has stopped.
+        self.inner.runtime.spawn(async move { raft.trigger().heartbeat().await });
+    }
+
+    pub(super) fn parking(&self) -> &Parking {
+        &self.inner.parking
+    }
+
+    pub(super) fn reader(&self) -> &status::Reader {
+        &self.inner.reader
+    }
+
+    pub(super) fn has_handed_over(&self, term: u64) -> bool {
+        self.inner.handed_over.load(Ordering::Acquire) == term
+    }
+
+    pub(super) fn peer(&self, replica: ReplicaId, member: &Member) -> Option<Arc<dyn Peer>> {
+        self.inner.network.peer(replica, member)
     }
 
     /// Stops this replica. What is in flight ends as unknown.
@@ -366,13 +440,22 @@ async fn start_inside<L: Log>(
         Machine::new(machine, Box::new(move |upto| applied_log.applied(upto)))
             .map_err(|error| storage_error(error.to_string()))?;
     let told = Told::default();
-    let links = Links { group, me, settings: settings.clone(), network, told: told.clone() };
+    let links = Links {
+        group,
+        me,
+        settings: settings.clone(),
+        network: network.clone(),
+        told: told.clone(),
+    };
     let raft = Raft::new(me.0, library, links, Storage::new(log), machine)
         .await
         .map_err(|error| storage_error(error.to_string()))?;
     let (answers, queue) = mpsc::unbounded_channel();
     let (reader, status) = status::follow(&raft, progress.clone());
-    let door = Door::new(group, me, raft.clone(), receiver, runtime.clone(), silence);
+    let ticks = raft.clone();
+    let parking = Arc::new(Parking::new(move |runs| ticks.runtime_config().tick(runs)));
+    let gate = Gate::new(settings.clone(), parking.clone(), silence);
+    let door = Door::new(group, me, raft.clone(), receiver, runtime.clone(), gate);
     if let Some(silence) = silence {
         let raft = raft.clone();
         runtime.spawn(async move {
@@ -393,6 +476,8 @@ async fn start_inside<L: Log>(
         status,
         handed_over,
         told,
+        parking,
+        network,
         runtime,
     };
     Ok((RaftGroup { inner: Arc::new(inner) }, Completions { queue }))

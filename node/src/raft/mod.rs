@@ -5,6 +5,8 @@
 //!   before they enter; each comes back through [`Completions`] as applied, refused or unknown.
 //! * A [`StateMachine`] sees each committed entry once, in order, with its term.
 //! * A leader that has not applied its own term's blank entry is not [`RaftStatus::ready`].
+//! * A group that nobody reads or writes is parked ([`RaftGroups::park_idle`]): it costs next to nothing, and
+//!   the first read or write finds its leader a round trip later.
 //! * The log is purged only by [`RaftGroup::purge`], never beyond what is durably applied.
 //!
 //! Not here: what entries mean, the (term, seq) fence, which members a group should have.
@@ -14,8 +16,10 @@ mod config;
 mod convert;
 pub(crate) mod fuzz;
 mod group;
+mod herd;
 mod machine;
 mod network;
+mod parking;
 mod peer;
 mod recv_snapshot;
 mod registry;

@@ -3,7 +3,7 @@
 use super::group::RaftGroup;
 use super::server::refused;
 use super::wire;
-use crate::transport::ReplyTo;
+use crate::transport::{ReplyTo, kinds};
 use bytes::Bytes;
 use flotilla_topology::ids::GroupId;
 use parking_lot::RwLock;
@@ -39,6 +39,9 @@ impl RaftGroups {
 
     /// Takes a message of another process. Never blocks; to be called in the order of arrival.
     pub fn handle(&self, kind: u16, payload: &Bytes, reply: ReplyTo) {
+        if kind == kinds::RAFT_PARKED {
+            return self.take_listing(payload, reply);
+        }
         let group = match wire::group_of(payload) {
             Ok(group) => group,
             Err(error) => return reply.send(Err(refused(error))),

@@ -7,7 +7,9 @@
 use super::adapter::Machine;
 use super::config::C;
 use super::machine::SnapshotReceiver;
+use super::parking::{Ballot, Parking};
 use super::recv_snapshot::{self, Part};
+use super::types::Settings;
 use super::wire::{self, Address, Append, SnapshotPart};
 use crate::codec::Decoder;
 use crate::transport::{ReplyTo, RpcRefused, kinds};
@@ -45,8 +47,26 @@ pub(super) struct Door {
     runtime: Handle,
     streams: Mutex<HashMap<ReplicaId, AppendStream>>,
     snapshots: mpsc::Sender<Part>,
+    gate: Gate,
+}
+
+/// What stands before the library where votes are asked for.
+pub(super) struct Gate {
+    settings: Settings,
+    parking: Arc<Parking>,
     /// Until then it gives no votes.
     silent_until: Instant,
+}
+
+impl Gate {
+    /// Gives no votes for `silence`, and none against a leader whose group is parked.
+    pub(super) fn new(
+        settings: Settings,
+        parking: Arc<Parking>,
+        silence: Option<Duration>,
+    ) -> Gate {
+        Gate { settings, parking, silent_until: Instant::now() + silence.unwrap_or_default() }
+    }
 }
 
 struct AppendStream {
@@ -62,12 +82,11 @@ impl Door {
         raft: Raft,
         receiver: Arc<dyn SnapshotReceiver>,
         runtime: Handle,
-        silence: Option<Duration>,
+        gate: Gate,
     ) -> Door {
-        let silent_until = Instant::now() + silence.unwrap_or_default();
         let (snapshots, parts) = mpsc::channel(recv_snapshot::PARTS_WAITING_MAX);
         runtime.spawn(recv_snapshot::run(raft.clone(), receiver, parts));
-        Door { group, me, raft, runtime, streams: Mutex::default(), snapshots, silent_until }
+        Door { group, me, raft, runtime, streams: Mutex::default(), snapshots, gate }
     }
 
     /// Takes one message. Never blocks.
@@ -104,6 +123,9 @@ impl Door {
             };
         }
         let raft = self.raft.clone();
+        if !matches!(kind, kinds::RAFT_VOTE | kinds::RAFT_PRE_VOTE) {
+            self.gate.parking.hear();
+        }
         match kind {
             kinds::RAFT_APPEND => {
                 let append = take!(Append::take(input));
@@ -111,8 +133,8 @@ impl Door {
             }
             kinds::RAFT_VOTE | kinds::RAFT_PRE_VOTE => {
                 let request = take!(wire::take_vote_request(input));
-                if Instant::now() < self.silent_until && !request.leadership_transfer {
-                    return Err((reply, "no votes yet: a lease of a former life may hold".into()));
+                if let Some(reason) = self.refusal(address.from, request.leadership_transfer) {
+                    return Err((reply, reason.to_owned()));
                 }
                 self.runtime.spawn(async move {
                     let response = match kind {
@@ -139,6 +161,28 @@ impl Door {
             _ => return Err((reply, format!("message kind {kind} is not one of Raft's"))),
         }
         Ok(())
+    }
+
+    /// Why a vote is refused before the library hears of it. Refusing one is always safe.
+    fn refusal(&self, from: ReplicaId, transfer: bool) -> Option<&'static str> {
+        let Gate { settings, parking, silent_until } = &self.gate;
+        if transfer {
+            parking.hear();
+            return None;
+        }
+        let now = Instant::now();
+        if now < *silent_until {
+            return Some("no votes yet: a lease of a former life may hold");
+        }
+        match parking.vote(from, settings, now) {
+            Ballot::Pass => None,
+            Ballot::Refuse => Some("the group is parked and its leader is there"),
+            Ballot::Lead => {
+                let raft = self.raft.clone();
+                self.runtime.spawn(async move { raft.trigger().heartbeat().await });
+                Some("the group is parked and this replica leads it")
+            }
+        }
     }
 
     fn append(

@@ -3,8 +3,9 @@
 use super::adapter::{Machine, Progress};
 use super::config::{C, StoredMembership};
 use super::convert;
+use super::parking::Rest;
 use super::types::{Membership, RaftRole, RaftStatus};
-use flotilla_topology::ids::ReplicaId;
+use flotilla_topology::ids::{LogId, ReplicaId};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant as _, RaftMetrics, ServerState, TokioInstant};
@@ -39,6 +40,53 @@ impl Reader {
             && self.progress.blank_term.load(Ordering::Acquire) == term;
         let at = metrics.last_quorum_acked.filter(|_| ready)?;
         Some((term, self.epoch.ours(at.into_inner())?))
+    }
+
+    /// The log has been purged up to here.
+    pub(super) fn purged(&self) -> LogId {
+        convert::log_id(self.metrics.borrow_watched().purged.as_ref())
+    }
+
+    /// What it is.
+    pub(super) fn role(&self) -> RaftRole {
+        role(&self.metrics.borrow_watched())
+    }
+
+    /// How a leader stands if its group may be parked, and who its members are: nothing is under way, all
+    /// members vote, and a majority has everything. A voter that lacks something and can be reached does not
+    /// agree to be parked; a learner is asked by nobody, so a group with one is never parked.
+    pub(super) fn rest(&self, me: ReplicaId) -> Option<(Rest, Arc<Membership>)> {
+        let metrics = self.metrics.borrow_watched();
+        let term = metrics.current_term;
+        let leads = role(&metrics) == RaftRole::Leader;
+        if !leads || self.progress.blank_term.load(Ordering::Acquire) != term {
+            return None;
+        }
+        let index = convert::log_id(metrics.last_applied.as_ref()).index;
+        if known_log(&metrics) != (index, index) {
+            return None;
+        }
+        let members = self.members.lock().of(&metrics.membership_config);
+        let [voters] = &members.configs[..] else { return None };
+        if !voters.contains(&me) || voters.len() != members.members.len() {
+            return None;
+        }
+        let at = |voter: &ReplicaId| metrics.replication.as_ref()?.get(&voter.0);
+        let has_all = |voter: &&ReplicaId| {
+            let at = at(voter).map(|at| convert::log_id(at.as_ref()).index);
+            **voter == me || at == Some(index)
+        };
+        let most = voters.iter().filter(has_all).count() * 2 > voters.len();
+        most.then(|| (Rest { term, index }, members.clone()))
+    }
+
+    /// Whether this replica follows `leader` and has all that it has.
+    pub(super) fn agrees(&self, leader: ReplicaId, rest: Rest) -> bool {
+        let metrics = self.metrics.borrow_watched();
+        role(&metrics) == RaftRole::Follower
+            && metrics.current_term == rest.term
+            && metrics.current_leader == Some(leader.0)
+            && known_log(&metrics) == (rest.index, rest.index)
     }
 }
 
@@ -135,6 +183,16 @@ impl Members {
     }
 }
 
+/// The last index of the log, and of what is known to be committed.
+fn known_log(metrics: &RaftMetrics<C>) -> (u64, u64) {
+    let committed = convert::log_id(metrics.local_committed.as_ref()).index;
+    (last_index(metrics), committed)
+}
+
+fn last_index(metrics: &RaftMetrics<C>) -> u64 {
+    metrics.last_log_index.map_or(0, |index| index + 1)
+}
+
 fn role(metrics: &RaftMetrics<C>) -> RaftRole {
     match (&metrics.running_state, metrics.state) {
         (Err(_), _) | (_, ServerState::Shutdown) => RaftRole::Stopped,
@@ -161,7 +219,7 @@ fn status(
         role,
         term: metrics.current_term,
         leader,
-        last_index: metrics.last_log_index.map_or(0, |index| index + 1),
+        last_index: last_index(metrics),
         committed: convert::log_id(metrics.local_committed.as_ref()),
         applied: convert::log_id(metrics.last_applied.as_ref()),
         own_blank_applied: role == RaftRole::Leader && blank_term == metrics.current_term,

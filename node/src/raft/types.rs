@@ -208,6 +208,9 @@ pub enum ChangeError {
     Stopped(#[from] Stopped),
 }
 
+/// A group that could not be parked is tried again after so many times the usual wait: a voter may be down.
+const PARK_AGAIN_FACTOR: u64 = 3;
+
 /// Timing and limits of one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -217,6 +220,10 @@ pub struct Settings {
     pub election_min_ms: u64,
     /// ... to here, before it asks for votes. Also the lease in which a leader answers reads alone.
     pub election_max_ms: u64,
+    /// A leader that had nothing to do for so long parks its group: no more heartbeats and elections, until
+    /// somebody reads or writes. 0: never. One whose voters did not agree waits for
+    /// [`Settings::park_again`]. The leader's setting holds, whatever those of its voters are.
+    pub park_after_ms: u64,
     /// An append that is not answered for so long ends its stream, which is then opened anew.
     pub append_stall_ms: u64,
     /// Bytes of entries that are on their way to one member, of this group (one message more may
@@ -235,6 +242,7 @@ impl Default for Settings {
             heartbeat_ms: 100,
             election_min_ms: 300,
             election_max_ms: 600,
+            park_after_ms: 3_000,
             append_stall_ms: 10_000,
             append_window_bytes: 2 << 20,
             snapshot_stall_ms: 15_000,
@@ -276,6 +284,11 @@ impl Settings {
             ));
         }
         Ok(())
+    }
+
+    /// How long a leader waits before it tries again to park a group of which a voter did not agree.
+    pub fn park_again(&self) -> Duration {
+        Duration::from_millis(self.park_after_ms.saturating_mul(PARK_AGAIN_FACTOR))
     }
 
     /// How long a leader may answer reads after a majority answered it.

@@ -19,7 +19,7 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 /// Entries in one message, at most: what a reader accepts, above what a sender sends.
 const ENTRIES_MAX: usize = 16 << 10;

@@ -25,7 +25,7 @@ pub use places::{Places, Target};
 pub use wait::POLLS_FORWARDED_MAX;
 
 use crate::command::{Command, Flags, Place};
-use crate::config::Limits;
+use crate::config::{Limits, RaftTiming};
 use crate::group::transaction::{Transaction, Watch};
 use crate::resp::Reply;
 use crate::router::barrier::Barriers;
@@ -71,6 +71,7 @@ impl Room {
 pub struct Router {
     places: Arc<Places>,
     limits: Limits,
+    raft: RaftTiming,
     barriers: Barriers,
     /// What clients may write as long as the disk is as full as it is: a [`Room`].
     room: AtomicU8,
@@ -82,11 +83,11 @@ pub struct Router {
 
 impl Router {
     /// A router over the groups and nodes of `places`.
-    pub fn new(places: Arc<Places>, limits: Limits) -> Arc<Router> {
+    pub fn new(places: Arc<Places>, limits: Limits, raft: RaftTiming) -> Arc<Router> {
         let barriers = Barriers::new(places.clone());
         let (room, turn) = (AtomicU8::new(Room::Enough as u8), AtomicUsize::new(0));
         let polls_forwarded = AtomicUsize::new(0);
-        Arc::new(Router { places, limits, barriers, room, turn, polls_forwarded })
+        Arc::new(Router { places, limits, raft, barriers, room, turn, polls_forwarded })
     }
 
     /// The disk has so many bytes left, of which `reserve` are not for what clients write.
@@ -268,6 +269,7 @@ impl Backend for Router {
             ("output-bytes-max", l.output_bytes_max.to_string()),
             ("clients-memory-max", l.clients_memory_max.to_string()),
             ("disk-reserve", l.disk_reserve.to_string()),
+            ("park-after-ms", self.raft.park_after_ms.to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec()

@@ -147,6 +147,7 @@ impl Places {
     pub fn info(&self, section: &str) -> Vec<(String, String)> {
         let groups = self.groups();
         let leads = groups.iter().filter(|group| group.leads()).count();
+        let parked = groups.iter().filter(|group| group.raft.is_parked()).count();
         let fields: Vec<(&str, String)> = match section {
             "flotilla" => {
                 let map = self.map();
@@ -160,6 +161,7 @@ impl Places {
                     ("epoch", map.map_or(0, |map| map.epoch.0).to_string()),
                     ("groups", groups.len().to_string()),
                     ("groups_led", leads.to_string()),
+                    ("groups_parked", parked.to_string()),
                     ("durability", "synced-majority".to_owned()),
                 ]
             }

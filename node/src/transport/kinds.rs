@@ -15,6 +15,8 @@ pub const SNAPSHOT_CHUNK: u16 = 5;
 pub const SNAPSHOT_END: u16 = 6;
 /// Raft: the receiver should take over.
 pub const TRANSFER_LEADER: u16 = 7;
+/// Raft: these groups of the sender's are parked. Of all groups that both have, in one message.
+pub const RAFT_PARKED: u16 = 8;
 
 /// Execute forwarded commands.
 pub const EXEC: u16 = 20;

@@ -18,11 +18,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(super) const GROUP: GroupId = GroupId(1);
 
 /// How long anything that must happen may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// So short that groups park all the time in tests.
+const PARK_AFTER_MS: u64 = 300;
 
 /// Waits until something is so.
 pub(super) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -187,6 +191,8 @@ pub(super) struct Node {
     pub(super) completions: Completions,
     store: Option<Arc<LogStore>>,
     server: Option<Server>,
+    /// Ends its process' rounds.
+    _rounds: DropGuard,
 }
 
 /// A group of replicas.
@@ -266,7 +272,11 @@ impl Cluster {
         Start {
             group: GROUP,
             me: replica,
-            settings: Settings { snapshot_stall_ms: 2_000, ..Settings::default() },
+            settings: Settings {
+                snapshot_stall_ms: 2_000,
+                park_after_ms: PARK_AFTER_MS,
+                ..Settings::default()
+            },
             network: match &self.real {
                 Some(real) => real.of(replica),
                 None => Arc::new(NodeNet { net: self.net.clone(), me: replica }),
@@ -287,8 +297,11 @@ impl Cluster {
             Some(real) => Some(real.listen(replica, groups.clone()).await),
             None => None,
         };
+        let stop = CancellationToken::new();
+        groups.park_idle(&Handle::current(), stop.clone());
+        let _rounds = stop.drop_guard();
         self.net.attach(replica, groups);
-        self.nodes.insert(replica, Node { raft, completions, store, server });
+        self.nodes.insert(replica, Node { raft, completions, store, server, _rounds });
     }
 
     /// Stops a replica. Gives the ends of what was in flight.

@@ -4,6 +4,7 @@ mod cluster;
 mod harness;
 mod hunt;
 mod net;
+mod parking;
 mod real;
 mod recovery;
 mod suite;

@@ -2,7 +2,7 @@
 //! messages that get lost.
 
 use crate::raft::{Member, Network, Peer, RaftGroups};
-use crate::transport::{Class, ReplyTo, RpcError, RpcRefused};
+use crate::transport::{Class, ReplyTo, RpcError, RpcRefused, kinds};
 use bytes::Bytes;
 use flotilla_topology::ids::ReplicaId;
 use futures::FutureExt;
@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,8 +22,12 @@ pub(super) struct TestNet {
 
 #[derive(Default)]
 struct NetState {
+    /// Messages of groups that are not parked.
+    carried: AtomicUsize,
     nodes: Mutex<HashMap<ReplicaId, RaftGroups>>,
     cut: Mutex<HashSet<(ReplicaId, ReplicaId)>>,
+    /// Who takes no listings of parked groups.
+    older: Mutex<HashSet<ReplicaId>>,
     lanes: Mutex<HashMap<(ReplicaId, ReplicaId, Class), mpsc::UnboundedSender<Delivery>>>,
     bulk: Mutex<BulkFaults>,
 }
@@ -59,8 +64,23 @@ impl TestNet {
         }
     }
 
+    /// Nothing passes between these two.
+    pub(super) fn cut(&self, one: ReplicaId, other: ReplicaId) {
+        self.isolate(one, &[other]);
+    }
+
     pub(super) fn heal(&self) {
         self.inner.cut.lock().clear();
+    }
+
+    /// How many messages were delivered, without listings of parked groups.
+    pub(super) fn carried(&self) -> usize {
+        self.inner.carried.load(Ordering::SeqCst)
+    }
+
+    /// This process knows nothing of parked groups.
+    pub(super) fn make_older(&self, replica: ReplicaId) {
+        self.inner.older.lock().insert(replica);
     }
 
     pub(super) fn lose_every_bulk(&self, n: usize) {
@@ -113,6 +133,12 @@ impl TestNet {
             Err(error) => return drop(answer.send(Err(error))),
         };
         let (reply, told) = ReplyTo::local();
+        if kind != kinds::RAFT_PARKED {
+            self.inner.carried.fetch_add(1, Ordering::SeqCst);
+        } else if self.inner.older.lock().contains(&to) {
+            let refused = RpcRefused::new(RpcRefused::UNKNOWN_KIND, "upgrade it".to_owned());
+            return drop(answer.send(Err(refused.into())));
+        }
         groups.handle(kind, &payload, reply);
         let net = self.clone();
         tokio::spawn(async move {
