@@ -4,6 +4,7 @@
 //! everything that is wrong at once.
 
 use crate::server::{CLIENTS_MEMORY_MAX, REQUEST_BYTES_MAX};
+use crate::sizes::Storage;
 use crate::tls::TlsFiles;
 use flotilla_topology::api::NodeAddresses;
 use flotilla_topology::ids::ClusterId;
@@ -45,10 +46,9 @@ pub struct Config {
     /// Bytes for block cache, write buffers and log tails. Default: a quarter of the machine.
     #[serde(default)]
     pub memory: Option<u64>,
-    /// Bytes that flushes and compactions of the data store write a second, at most. While they have
-    /// little to do they go slower by themselves, down to a twentieth. Default: 256 MiB.
+    /// What store and log are given of that, and of the disk.
     #[serde(default)]
-    pub background_bytes_per_second: Option<u64>,
+    pub storage: Storage,
     /// Password that clients must give with AUTH.
     #[serde(default)]
     pub requirepass: Option<String>,
@@ -184,7 +184,7 @@ impl Config {
             advertise_to: BTreeMap::new(),
             tls: None,
             memory: None,
-            background_bytes_per_second: None,
+            storage: Storage::default(),
             requirepass: None,
             limits: Limits::default(),
             raft: RaftTiming::default(),
@@ -238,11 +238,6 @@ impl Config {
             "memory must be at least 67108864 (64 MiB): write buffers and caches are fractions of it",
         );
         check(
-            self.background_bytes_per_second.is_none_or(|rate| rate >= 16 << 20),
-            "background_bytes_per_second must be at least 16777216 (16 MiB): below it writes wait for \
-             compactions",
-        );
-        check(
             self.raft.rtt_ms >= 0.0 && self.raft.rtt_ms < 2_000.0,
             "raft.rtt_ms must be 0 to 2000",
         );
@@ -250,12 +245,30 @@ impl Config {
             self.raft.park_after_ms <= PARK_AFTER_MS_MAX,
             "raft.park_after_ms must be 0 (never) to 86400000 (a day)",
         );
+        problems.extend(self.storage.problems(self.memory_bytes()));
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
     }
 
     /// Addresses that others shall use unless their datacenter has its own.
     pub fn advertised(&self) -> NodeAddresses {
         self.advertise.clone().unwrap_or_else(|| self.listen.clone())
+    }
+
+    /// What CONFIG GET and INFO show of it, by name.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        let (limits, memory) = (&self.limits, self.memory_bytes());
+        let mut all = vec![
+            ("maxclients", limits.connections_max as u64),
+            ("key-bytes-max", limits.key_bytes_max as u64),
+            ("proto-max-bulk-len", limits.value_bytes_max as u64),
+            ("output-bytes-max", limits.output_bytes_max as u64),
+            ("clients-memory-max", limits.clients_memory_max as u64),
+            ("disk-reserve", limits.disk_reserve),
+            ("park-after-ms", self.raft.park_after_ms),
+            ("memory", memory),
+        ];
+        all.extend(self.storage.settings(memory));
+        all.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).collect()
     }
 
     /// The memory budget in bytes.

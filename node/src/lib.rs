@@ -22,6 +22,8 @@ pub mod node;
 
 pub mod config;
 
+pub mod sizes;
+
 pub mod pd_client;
 
 pub mod group;

@@ -155,14 +155,18 @@ impl LogConfig {
         let file_bytes = (bytes / 16).clamp(8 << 20, base.file_bytes);
         let tail_bytes = usize::try_from(bytes / 16)
             .map_or(base.tail_bytes, |tail| tail.clamp(4 << 20, base.tail_bytes));
-        LogConfig {
-            file_bytes,
-            reclaim_bytes: file_bytes * 16,
-            prefill_bytes: file_bytes * 2,
-            tail_bytes,
-            group_tail_bytes: tail_bytes / 4,
-            queue_bytes: base.queue_bytes,
-        }
+        base.with_files_of(file_bytes).with_tail_of(tail_bytes)
+    }
+
+    /// With files of that size, reclaimed from 16 of them on, and two filled with zeros at first.
+    pub fn with_files_of(self, file_bytes: u64) -> LogConfig {
+        let (reclaim_bytes, prefill_bytes) = (file_bytes * 16, file_bytes * 2);
+        LogConfig { file_bytes, reclaim_bytes, prefill_bytes, ..self }
+    }
+
+    /// With so many bytes of recent entries in memory, a quarter of them of one group.
+    pub fn with_tail_of(self, tail_bytes: usize) -> LogConfig {
+        LogConfig { tail_bytes, group_tail_bytes: tail_bytes / 4, ..self }
     }
 
     /// Says what is wrong with the relation of two sizes.

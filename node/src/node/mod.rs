@@ -9,9 +9,9 @@ mod standalone;
 mod upkeep;
 
 use crate::config::{Config, ConfigError};
-use crate::engine::rocks::{Engine, EngineConfig, EngineError};
+use crate::engine::rocks::{Engine, EngineError};
 use crate::http::Http;
-use crate::log::{LogConfig, LogError, LogStore};
+use crate::log::{LogError, LogStore};
 use crate::node::groups::GroupKeeper;
 use crate::pd_client::PdClient;
 use crate::raft::RaftGroups;
@@ -122,7 +122,7 @@ impl Node {
             raft_handle.clone(),
         );
         let raft = RaftGroups::default();
-        let router = Router::new(places.clone(), config.limits.clone(), config.raft.clone());
+        let router = Router::new(places.clone(), config.limits.clone(), config.settings());
         let server = Server::new(router.clone(), server_config(&config))?;
         let listen = &config.listen;
         let resp = listen_on(&server, Door::Plain, &listen.resp).await?;
@@ -234,13 +234,10 @@ fn load_tls(config: &Config, standalone: bool) -> Result<Option<Tls>, StartError
 async fn open_stores(config: &Config) -> Result<(Arc<Engine>, Arc<LogStore>), StartError> {
     let memory = config.memory_bytes();
     let dir = config.dir.clone();
-    let mut sizes = EngineConfig::for_memory(memory);
-    if let Some(rate) = config.background_bytes_per_second {
-        sizes.background_bytes_per_second = rate;
-    }
+    let (data, log) = (config.storage.engine(memory), config.storage.log(memory));
     let opened = tokio::task::spawn_blocking(move || {
-        let engine = Engine::open(&dir.join("data"), &sizes)?;
-        let logs = LogStore::open(&dir.join("log"), &LogConfig::for_memory(memory))?;
+        let engine = Engine::open(&dir.join("data"), &data)?;
+        let logs = LogStore::open(&dir.join("log"), &log)?;
         Ok::<_, StartError>((engine, logs))
     });
     opened.await.map_err(|error| StartError::Threads(io::Error::other(error)))?

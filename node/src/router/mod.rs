@@ -25,7 +25,7 @@ pub use places::{Places, Target};
 pub use wait::POLLS_FORWARDED_MAX;
 
 use crate::command::{Command, Flags, Place};
-use crate::config::{Limits, RaftTiming};
+use crate::config::Limits;
 use crate::group::transaction::{Transaction, Watch};
 use crate::resp::Reply;
 use crate::router::barrier::Barriers;
@@ -71,7 +71,8 @@ impl Room {
 pub struct Router {
     places: Arc<Places>,
     limits: Limits,
-    raft: RaftTiming,
+    /// What CONFIG GET and INFO show of the node's configuration.
+    settings: Vec<(String, String)>,
     barriers: Barriers,
     /// What clients may write as long as the disk is as full as it is: a [`Room`].
     room: AtomicU8,
@@ -83,11 +84,15 @@ pub struct Router {
 
 impl Router {
     /// A router over the groups and nodes of `places`.
-    pub fn new(places: Arc<Places>, limits: Limits, raft: RaftTiming) -> Arc<Router> {
+    pub fn new(
+        places: Arc<Places>,
+        limits: Limits,
+        settings: Vec<(String, String)>,
+    ) -> Arc<Router> {
         let barriers = Barriers::new(places.clone());
         let (room, turn) = (AtomicU8::new(Room::Enough as u8), AtomicUsize::new(0));
         let polls_forwarded = AtomicUsize::new(0);
-        Arc::new(Router { places, limits, raft, barriers, room, turn, polls_forwarded })
+        Arc::new(Router { places, limits, settings, barriers, room, turn, polls_forwarded })
     }
 
     /// The disk has so many bytes left, of which `reserve` are not for what clients write.
@@ -257,22 +262,18 @@ impl Backend for Router {
     }
 
     fn info(&self, section: &str) -> Vec<(String, String)> {
-        self.places.info(section)
+        let mut fields = self.places.info(section);
+        if section == "flotilla" {
+            let named = |(name, value): &(String, String)| {
+                (format!("config_{}", name.replace('-', "_")), value.clone())
+            };
+            fields.extend(self.settings.iter().map(named));
+        }
+        fields
     }
 
     fn settings(&self) -> Vec<(String, String)> {
-        let l = &self.limits;
-        [
-            ("maxclients", l.connections_max.to_string()),
-            ("key-bytes-max", l.key_bytes_max.to_string()),
-            ("proto-max-bulk-len", l.value_bytes_max.to_string()),
-            ("output-bytes-max", l.output_bytes_max.to_string()),
-            ("clients-memory-max", l.clients_memory_max.to_string()),
-            ("disk-reserve", l.disk_reserve.to_string()),
-            ("park-after-ms", self.raft.park_after_ms.to_string()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .to_vec()
+        self.settings.clone()
     }
 }
 
