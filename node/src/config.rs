@@ -115,11 +115,19 @@ pub struct RaftTiming {
     /// A group that this node leads, and that nobody has read or written for so many milliseconds, sends no
     /// more heartbeats until somebody does. 0: never.
     pub park_after_ms: u64,
+    /// Bytes a second at which this node sends the state of one group to a replica that lacks more than the
+    /// log has. 0: as fast as it goes.
+    pub snapshot_bytes_per_second: u64,
 }
 
 impl Default for RaftTiming {
     fn default() -> Self {
-        RaftTiming { rtt_ms: 0.0, park_after_ms: crate::raft::Settings::default().park_after_ms }
+        let usual = crate::raft::Settings::default();
+        RaftTiming {
+            rtt_ms: 0.0,
+            park_after_ms: usual.park_after_ms,
+            snapshot_bytes_per_second: usual.snapshot_bytes_per_s,
+        }
     }
 }
 
@@ -265,6 +273,7 @@ impl Config {
             ("clients-memory-max", limits.clients_memory_max as u64),
             ("disk-reserve", limits.disk_reserve),
             ("park-after-ms", self.raft.park_after_ms),
+            ("snapshot-bytes-per-second", self.raft.snapshot_bytes_per_second),
             ("memory", memory),
         ];
         all.extend(self.storage.settings(memory));
@@ -309,7 +318,7 @@ mod tests {
     #[test]
     fn groups_park_after_three_seconds_unless_told_otherwise() {
         let timing = |text: &str| toml::from_str::<RaftTiming>(text).unwrap();
-        assert_eq!(timing("rtt_ms = 5.0"), RaftTiming { rtt_ms: 5.0, park_after_ms: 3_000 });
+        assert_eq!(timing("rtt_ms = 5.0"), RaftTiming { rtt_ms: 5.0, ..RaftTiming::default() });
         let mut config = Config::standalone("/tmp/x".into(), 7000);
         for (text, holds) in [("0", true), ("86400000", true), ("86400001", false)] {
             config.raft = timing(&format!("park_after_ms = {text}"));

@@ -66,8 +66,11 @@ impl GroupKeeper {
         logs: Arc<LogStore>,
         raft_runtime: Handle,
     ) -> Arc<GroupKeeper> {
-        let park_after_ms = config.raft.park_after_ms;
-        let settings = Settings { park_after_ms, ..Settings::for_rtt(config.raft.rtt_ms) };
+        let settings = Settings {
+            park_after_ms: config.raft.park_after_ms,
+            snapshot_bytes_per_s: config.raft.snapshot_bytes_per_second,
+            ..Settings::for_rtt(config.raft.rtt_ms)
+        };
         Arc::new(GroupKeeper {
             places,
             engine,

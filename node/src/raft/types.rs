@@ -246,7 +246,7 @@ impl Default for Settings {
             append_stall_ms: 10_000,
             append_window_bytes: 2 << 20,
             snapshot_stall_ms: 15_000,
-            snapshot_bytes_per_s: 0,
+            snapshot_bytes_per_s: 64 << 20,
         }
     }
 }
