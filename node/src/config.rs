@@ -249,6 +249,12 @@ impl Config {
             self.raft.rtt_ms >= 0.0 && self.raft.rtt_ms < 2_000.0,
             "raft.rtt_ms must be 0 to 2000",
         );
+        let rate = self.raft.snapshot_bytes_per_second;
+        check(
+            rate == 0 || rate >= 1 << 20,
+            "raft.snapshot_bytes_per_second must be 0 (no limit) or at least 1048576: slower ones are \
+             given up",
+        );
         check(
             self.raft.park_after_ms <= PARK_AFTER_MS_MAX,
             "raft.park_after_ms must be 0 (never) to 86400000 (a day)",
@@ -319,6 +325,7 @@ mod tests {
     fn groups_park_after_three_seconds_unless_told_otherwise() {
         let timing = |text: &str| toml::from_str::<RaftTiming>(text).unwrap();
         assert_eq!(timing("rtt_ms = 5.0"), RaftTiming { rtt_ms: 5.0, ..RaftTiming::default() });
+        assert_eq!(RaftTiming::default().park_after_ms, 3_000);
         let mut config = Config::standalone("/tmp/x".into(), 7000);
         for (text, holds) in [("0", true), ("86400000", true), ("86400001", false)] {
             config.raft = timing(&format!("park_after_ms = {text}"));
