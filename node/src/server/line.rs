@@ -105,14 +105,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     /// twice as much: most of that would stay empty, and many connections may hold such a one.
     fn make_room(&mut self) {
         let free = self.input.capacity() - self.input.len();
-        if free >= self.read_bytes {
-            return;
-        }
-        if self.input.len() < READ_BYTES_MAX {
-            return self.input.reserve(self.read_bytes);
-        }
-        if free < READ_BYTES_MIN {
-            let more = (self.input.len() / GROWTH).max(READ_BYTES_MAX);
+        if self.input.len() < FREE_BYTES {
+            self.input.reserve(self.read_bytes);
+        } else if free < READ_BYTES_MIN {
+            let more = (self.input.len() / GROWTH).max(FREE_BYTES);
             let mut larger = BytesMut::with_capacity(self.input.len() + more);
             larger.extend_from_slice(&self.input);
             self.input = larger;
@@ -128,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 stop.cancelled().await;
                 return End::Because("shutdown");
             }
-            self.input.reserve(READ_BYTES_MIN);
+            self.make_room();
             let mut input = (&mut self.input).limit(room);
             let read = tokio::select! {
                 biased;
