@@ -82,7 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         }
         // Less than before: the batch is gone.
         let _ = self.charge.set(self.input.capacity() + queued);
-        self.make_room();
+        self.make_room(usize::MAX);
         let idle = self.shared.config.idle_max;
         let read = self.stream.read_buf(&mut self.input);
         let read = tokio::select! {
@@ -101,14 +101,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         self.charge_held(queued).await
     }
 
-    /// Makes room for the next read. A large request grows by a part of what has come of it, not to
-    /// twice as much: most of that would stay empty, and many connections may hold such a one.
-    fn make_room(&mut self) {
+    /// Makes room for the next read, of `most` bytes. A large request grows by a part of what has come of
+    /// it, not to twice as much: most of that would stay empty, and many connections may hold such a one.
+    fn make_room(&mut self, most: usize) {
         let free = self.input.capacity() - self.input.len();
         if self.input.len() < FREE_BYTES {
             self.input.reserve(self.read_bytes);
         } else if free < READ_BYTES_MIN {
-            let more = (self.input.len() / GROWTH).max(FREE_BYTES);
+            let more = (self.input.len() / GROWTH).max(FREE_BYTES).min(most);
             let mut larger = BytesMut::with_capacity(self.input.len() + more);
             larger.extend_from_slice(&self.input);
             self.input = larger;
@@ -124,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 stop.cancelled().await;
                 return End::Because("shutdown");
             }
-            self.make_room();
+            self.make_room(room);
             let mut input = (&mut self.input).limit(room);
             let read = tokio::select! {
                 biased;
