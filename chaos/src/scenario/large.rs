@@ -179,7 +179,7 @@ pub async fn large(world: &dyn World, seed: u64, size: &Large, settings: &Settin
         let what = "no node has told how large its block cache is".to_owned();
         trial.violation(Violation { invariant: INVARIANT, what });
     }
-    trial.tell(format!("memory grew, besides the block cache: {}", told(&grown)));
+    trial.tell(format!("memory grew, besides the caches: {}", told(&grown)));
     for (node, bytes) in grown.into_iter().filter(|(_, bytes)| *bytes > size.growth_max) {
         let what =
             format!("{node} grew by {} MiB, {} are allowed", bytes >> 20, size.growth_max >> 20);
@@ -341,7 +341,7 @@ async fn look_on(census: Census, nodes: Vec<String>, seen: &Mutex<BTreeMap<Strin
     loop {
         tick.tick().await;
         for vital in census().iter().filter(|vital| nodes.contains(&vital.name)) {
-            if let Some(bytes) = besides_cache(vital).await {
+            if let Some(bytes) = besides_caches(vital).await {
                 let mut seen = seen.lock();
                 let (_, most) = seen.entry(vital.name.clone()).or_insert((bytes, bytes));
                 *most = bytes.max(*most);
@@ -350,11 +350,12 @@ async fn look_on(census: Census, nodes: Vec<String>, seen: &Mutex<BTreeMap<Strin
     }
 }
 
-async fn besides_cache(vital: &Vital) -> Option<u64> {
+async fn besides_caches(vital: &Vital) -> Option<u64> {
     let answer = http::get(&vital.http, "/metrics", PATIENCE).await.ok()?;
     let text = String::from_utf8_lossy(&answer.body);
-    let cached = metric(&text, "flotilla_storage_block_cache_bytes")?;
-    Some(resident_bytes(vital)?.saturating_sub(cached))
+    let blocks = metric(&text, "flotilla_storage_block_cache_bytes")?;
+    let rows = metric(&text, "flotilla_storage_row_cache_bytes")?;
+    Some(resident_bytes(vital)?.saturating_sub(blocks + rows))
 }
 
 #[cfg(test)]
