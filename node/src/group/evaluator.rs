@@ -187,8 +187,11 @@ impl Evaluator {
         }
     }
 
-    /// Evaluates `first` and what else waits into one entry, or more if it is much, and proposes.
+    /// Evaluates `first` and what else waits into one entry, or more if it is much, and proposes. What
+    /// other connections bring in this turn of the runtime goes along: an entry costs what tens of
+    /// commands do.
     async fn take(&mut self, first: Work) {
+        tokio::task::yield_now().await;
         let mut next = Some(first);
         while let Some(work) = next.take() {
             if self.leader.as_ref().is_some_and(|leader| !leader.run.is_stopped()) {

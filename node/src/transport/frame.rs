@@ -203,6 +203,7 @@ pub(super) async fn write_frames(
                 return output.shutdown().await;
             }
             source.wake().notified().await;
+            tokio::task::yield_now().await; // what others of this turn have to send goes along
             continue;
         }
         meter.sent(&frames);
