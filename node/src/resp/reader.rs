@@ -119,6 +119,16 @@ impl RequestReader {
         self.step(buffer).inspect_err(|error| self.failed = Some(error.clone()))
     }
 
+    /// Bytes that the buffer must hold, as far as the request's lengths are known, before the request goes
+    /// on; 0 if nothing is known. It is the client's word, within the limits: who makes room for it should
+    /// let what has come say how much at a time.
+    pub fn needed(&self) -> usize {
+        match self.state {
+            State::Args { len: Some(len), .. } => self.at + len + 2,
+            State::Start | State::Args { len: None, .. } => 0,
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn spans_capacity(&self) -> usize {
         self.spans.capacity()

@@ -50,7 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let (requests, error) = self.take_batch();
         if requests.is_empty() && error.is_none() {
             let queued = self.session.transaction.bytes();
-            return self.line.read(queued, stop).await;
+            return self.line.read(self.reader.needed(), queued, stop).await;
         }
         self.note(&requests);
         let answers = Batch::new(&mut self.session, &mut self.line, stop).execute(requests).await;

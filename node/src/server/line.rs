@@ -14,9 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 /// Room made for a read at first; it doubles while reads fill it.
 const READ_BYTES_MIN: usize = 16 * 1024;
-/// Room made for a read at most.
+/// Room made for a read at most, and bytes of one read.
 const READ_BYTES_MAX: usize = 256 * 1024;
-/// A buffer that is too small for its request grows by this part of what is in it.
+/// Who has read so much at once lets others go first: a large value takes many such turns.
+const TURN_BYTES: usize = 64 * 1024;
+/// A buffer whose request has no known end grows by this part of what is in it.
 const GROWTH: usize = 4;
 /// Replies are written when so much has been encoded: one write for most batches, and large
 /// replies are not held twice.
@@ -71,9 +73,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         Line { stream, shared, record, charge, input, output, read_bytes, batch_bytes }
     }
 
-    /// Reads what comes next. The connection holds `queued` bytes beside.
+    /// Reads what comes next, on the way to `needed` bytes if that is known and not 0. The connection
+    /// holds `queued` bytes beside.
     pub(super) async fn read(
         &mut self,
+        needed: usize,
         queued: usize,
         stop: &CancellationToken,
     ) -> Result<(), End> {
@@ -82,9 +86,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         }
         // Less than before: the batch is gone.
         let _ = self.charge.set(self.input.capacity() + queued);
-        self.make_room(usize::MAX);
+        self.make_room(needed, usize::MAX);
         let idle = self.shared.config.idle_max;
-        let read = self.stream.read_buf(&mut self.input);
+        let mut room = (&mut self.input).limit(READ_BYTES_MAX);
+        let read = self.stream.read_buf(&mut room);
         let read = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(End::Because("shutdown")),
@@ -98,18 +103,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             true => (self.read_bytes * 2).min(READ_BYTES_MAX),
             false => READ_BYTES_MIN,
         };
-        self.charge_held(queued).await
+        self.charge_held(queued).await?;
+        if read >= TURN_BYTES {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
-    /// Makes room for the next read, of `most` bytes. A large request grows by a part of what has come of
-    /// it, not to twice as much: most of that would stay empty, and many connections may hold such a one.
-    fn make_room(&mut self, most: usize) {
-        let free = self.input.capacity() - self.input.len();
-        if self.input.len() < FREE_BYTES {
+    /// Makes room for the next read, of `most` bytes.
+    fn make_room(&mut self, needed: usize, most: usize) {
+        let len = self.input.len();
+        if len < FREE_BYTES {
             self.input.reserve(self.read_bytes);
-        } else if free < READ_BYTES_MIN {
-            let more = (self.input.len() / GROWTH).max(FREE_BYTES).min(most);
-            let mut larger = BytesMut::with_capacity(self.input.len() + more);
+        } else if let Some(more) = growth(len, self.input.capacity() - len, needed) {
+            let mut larger = BytesMut::with_capacity(len + more.min(most));
             larger.extend_from_slice(&self.input);
             self.input = larger;
         }
@@ -124,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 stop.cancelled().await;
                 return End::Because("shutdown");
             }
-            self.make_room(room);
+            self.make_room(0, room);
             let mut input = (&mut self.input).limit(room);
             let read = tokio::select! {
                 biased;
@@ -215,6 +222,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 }
 
+/// By how much a buffer of `len` bytes and `free` ones grows that must come to hold `needed`. It grows by
+/// half of what has come, up to just what is needed. Without a known end it grows by a smaller part: most of
+/// that would stay empty, and many connections may hold such a one.
+fn growth(len: usize, free: usize, needed: usize) -> Option<usize> {
+    match needed.saturating_sub(len) {
+        0 => (free < READ_BYTES_MIN).then(|| (len / GROWTH).max(FREE_BYTES)),
+        missing => (free < missing.min(READ_BYTES_MIN)).then(|| missing.min(len / 2)),
+    }
+}
+
 /// Ends our side of a stream so that what was written arrives: closing a socket with unread input
 /// resets it, and the client would lose the error that tells it why.
 pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
@@ -241,4 +258,31 @@ async fn within<T>(max: Duration, work: impl Future<Output = T>) -> Option<T> {
         return Some(work.await);
     }
     tokio::time::timeout(max, work).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_grows_by_half_up_to_just_what_its_request_needs() {
+        let needed = 5_000_000;
+        let (mut len, mut free, mut copied) = (FREE_BYTES, 0, 0);
+        while len + free < needed {
+            let more = growth(len, free, needed).unwrap();
+            assert!(more <= len / 2, "{more}");
+            (copied, free) = (copied + len, more);
+            (len, free) = (len + free, 0);
+        }
+        assert_eq!(len, needed);
+        assert!(copied < 3 * needed, "{copied}");
+        assert_eq!(growth(needed - 100, 100, needed), None, "the rest fits");
+    }
+
+    #[test]
+    fn a_buffer_without_a_known_end_grows_by_a_part() {
+        assert_eq!(growth(1 << 20, READ_BYTES_MIN, 0), None);
+        assert_eq!(growth(1 << 20, 0, 0), Some(1 << 18));
+        assert_eq!(growth(FREE_BYTES, 0, 7), Some(FREE_BYTES), "what is needed is there already");
+    }
 }
