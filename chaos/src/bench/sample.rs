@@ -27,7 +27,7 @@ pub(super) struct Sample {
     pub(super) cpu: Vec<(String, f64)>,
     /// The same of the generator.
     pub(super) generator_cpu: f64,
-    /// Bytes that the server's processes had written to disk, where /proc tells.
+    /// Bytes that the disk was given to write meanwhile, where /proc tells.
     pub(super) written: Option<u64>,
     /// Bytes of keys, fields, members and values that were sent.
     pub(super) user_bytes: u64,

@@ -193,10 +193,10 @@ async fn one(
     let dir = config.dir.clone();
     let canary = tokio::task::spawn_blocking(move || canary::ask(&dir)).await??;
     let before = usage::seconds_of_all(&server.processes)?;
-    let written = usage::written_by_all(&server.processes).ok();
+    let written = usage::written_to_disk_of(&config.dir).ok();
     let measured = generator::run(&server.targets, load, pace, round).await?;
     let after = usage::seconds_of_all(&server.processes)?;
-    let written_then = usage::written_by_all(&server.processes).ok();
+    let written_then = usage::written_to_disk_of(&config.dir).ok();
     let Measured { latency, took, .. } = &measured;
     let times = before.iter().zip(after);
     let processes = server.processes.iter().zip(times);

@@ -1,6 +1,8 @@
-//! CPU time, bytes written and memory of processes, from /proc.
+//! CPU time and memory of processes, and bytes that a disk was given to write, from /proc.
 
 use anyhow::{Context, Result};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Linux reports CPU time to user space in hundredths of a second on every machine.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -18,10 +20,29 @@ pub(super) fn seconds_of_this_thread() -> Result<f64> {
     seconds("/proc/thread-self/stat")
 }
 
-/// Bytes that these processes have had written to disk, all together.
-pub(super) fn written_by_all(processes: &[(String, u32)]) -> Result<u64> {
-    let written = processes.iter().map(|(_, pid)| field(&format!("/proc/{pid}/io"), "write_bytes"));
-    written.sum()
+/// A sector of /proc/diskstats, whatever those of the disk are (kernel: Documentation/admin-guide/iostats).
+const SECTOR_BYTES: u64 = 512;
+
+/// Bytes that the disk of a directory has been given to write, by everybody: what processes are charged
+/// with in /proc/PID/io counts whole folios, megabytes for a synced block, where a file system has such.
+/// An error where the directory is on no disk of its own, as in memory or an overlay.
+pub(super) fn written_to_disk_of(dir: &Path) -> Result<u64> {
+    let device = std::fs::metadata(dir).with_context(|| dir.display().to_string())?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let disks =
+        std::fs::read_to_string("/proc/diskstats").context("cannot read /proc/diskstats")?;
+    written_to(&disks, major, minor)
+        .with_context(|| format!("{} is on no disk: device {major}:{minor}", dir.display()))
+}
+
+fn written_to(disks: &str, major: u32, minor: u32) -> Option<u64> {
+    let mut lines = disks.lines().map(|line| line.split_ascii_whitespace());
+    lines.find_map(|mut words| {
+        let mine = words.next()?.parse() == Ok(major) && words.next()?.parse() == Ok(minor);
+        // Behind the name: four fields of reads, then writes, merged writes, sectors written.
+        let sectors: u64 = words.nth(7).filter(|_| mine)?.parse().ok()?;
+        Some(sectors * SECTOR_BYTES)
+    })
 }
 
 /// Resident memory of a process, in bytes.
@@ -71,6 +92,16 @@ mod tests {
         assert_eq!(parse(stat), Some(4.0));
         assert_eq!(parse("42 (x) S 1"), None);
         assert!(seconds_of_this_thread().unwrap() >= 0.0);
+    }
+
+    #[test]
+    fn sectors_are_those_of_the_very_disk() {
+        let disks = " 254 0 vda 1 2 3 4 5 6 70 8 0\n 254 16 vdb 1 2 3 4 5 6 90 8 0\n 7 0 loop0 1\n";
+        assert_eq!(written_to(disks, 254, 0), Some(70 * 512));
+        assert_eq!(written_to(disks, 254, 16), Some(90 * 512));
+        assert_eq!(written_to(disks, 254, 1), None);
+        assert_eq!(written_to(disks, 7, 0), None, "a short line");
+        assert!(written_to_disk_of(Path::new("/proc")).is_err(), "in memory");
     }
 
     #[test]
