@@ -3,9 +3,10 @@
 use crate::exit::Exit;
 use crate::serve::{self, Stop};
 use clap::Args;
-use flotilla_node::config::Config;
+use flotilla_node::config::{Config, Scheduling};
 use flotilla_node::http;
 use flotilla_node::node::{Node, StartError};
+use flotilla_node::threads;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,6 +44,9 @@ pub fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
         (None, None) => return Err(Exit::usage("give --config, or --standalone and --dir")),
     };
     http::install_metrics();
+    if config.scheduling == Scheduling::Batch {
+        threads::schedule_as_batch(); // where it is not to be had, nothing is lost but speed
+    }
     let runtime = serve::runtime(config.threads)?;
     runtime.block_on(async {
         let mut stop = Stop::listen()?;

@@ -61,10 +61,26 @@ pub struct Config {
     /// Threads that serve clients. Default: one for each core.
     #[serde(default)]
     pub threads: Option<usize>,
+    /// How the kernel treats the process's threads.
+    #[serde(default)]
+    pub scheduling: Scheduling,
     /// Groups of a standalone node's namespace; `None`: as many as its directory has. Those of a cluster
     /// are PD's.
     #[serde(skip)]
     pub partitions: Option<u32>,
+}
+
+/// How the kernel treats a process's threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheduling {
+    /// A thread that is woken waits until who runs has finished or used its slice up (`SCHED_BATCH`): threads
+    /// of a busy node hand over more at a time and switch less. Where processors idle nothing changes.
+    #[default]
+    Batch,
+    /// A thread that is woken may take the processor at once, from whoever runs: for a node that shares a
+    /// machine with processes that compute.
+    Normal,
 }
 
 /// Limits for clients, each with a metric of the same name.
@@ -118,7 +134,15 @@ pub struct RaftTiming {
     /// Bytes a second at which this node sends the state of one group to a replica that lacks more than the
     /// log has. 0: as fast as it goes.
     pub snapshot_bytes_per_second: u64,
+    /// Bytes a second at which this node sends old entries of all groups together to replicas that were
+    /// away, and twice what it sends of new ones beside. 0: as fast as it goes.
+    pub catch_up_bytes_per_second: u64,
 }
+
+/// Slower ones would hardly end.
+const BYTES_PER_SECOND_MIN: u64 = 1 << 20;
+/// A quarter of what one snapshot may take: all groups share it, on the threads that carry their appends.
+const CATCH_UP_BYTES_PER_SECOND: u64 = 16 << 20;
 
 impl Default for RaftTiming {
     fn default() -> Self {
@@ -127,6 +151,7 @@ impl Default for RaftTiming {
             rtt_ms: 0.0,
             park_after_ms: usual.park_after_ms,
             snapshot_bytes_per_second: usual.snapshot_bytes_per_s,
+            catch_up_bytes_per_second: CATCH_UP_BYTES_PER_SECOND,
         }
     }
 }
@@ -197,6 +222,7 @@ impl Config {
             limits: Limits::default(),
             raft: RaftTiming::default(),
             threads: None,
+            scheduling: Scheduling::default(),
             partitions: None,
         }
     }
@@ -249,11 +275,16 @@ impl Config {
             self.raft.rtt_ms >= 0.0 && self.raft.rtt_ms < 2_000.0,
             "raft.rtt_ms must be 0 to 2000",
         );
-        let rate = self.raft.snapshot_bytes_per_second;
+        let holds = |rate: u64| rate == 0 || rate >= BYTES_PER_SECOND_MIN;
         check(
-            rate == 0 || rate >= 1 << 20,
+            holds(self.raft.snapshot_bytes_per_second),
             "raft.snapshot_bytes_per_second must be 0 (no limit) or at least 1048576: slower ones are \
              given up",
+        );
+        check(
+            holds(self.raft.catch_up_bytes_per_second),
+            "raft.catch_up_bytes_per_second must be 0 (no limit) or at least 1048576: slower, a replica \
+             would hardly catch up",
         );
         check(
             self.raft.park_after_ms <= PARK_AFTER_MS_MAX,
@@ -280,10 +311,16 @@ impl Config {
             ("disk-reserve", limits.disk_reserve),
             ("park-after-ms", self.raft.park_after_ms),
             ("snapshot-bytes-per-second", self.raft.snapshot_bytes_per_second),
+            ("catch-up-bytes-per-second", self.raft.catch_up_bytes_per_second),
             ("memory", memory),
         ];
         all.extend(self.storage.settings(memory));
-        all.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).collect()
+        let scheduling = match self.scheduling {
+            Scheduling::Batch => "batch",
+            Scheduling::Normal => "normal",
+        };
+        let numbers = all.into_iter().map(|(name, value)| (name.to_owned(), value.to_string()));
+        numbers.chain([("scheduling".to_owned(), scheduling.to_owned())]).collect()
     }
 
     /// The memory budget in bytes.

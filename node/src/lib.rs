@@ -48,7 +48,7 @@ pub mod http;
 
 pub mod clock;
 
-mod threads;
+pub mod threads;
 
 pub mod flaws;
 

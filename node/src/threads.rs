@@ -1,4 +1,4 @@
-//! The runtime's threads, and what may hold them up.
+//! The process's threads: how they are scheduled, and what may hold those of a runtime up.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -12,5 +12,48 @@ pub(crate) fn may_block<T>(what: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(what),
         _ => what(), // a test's runtime of one thread, or none: there is nobody else to hold up
+    }
+}
+
+/// Has the kernel schedule this thread, and those that it starts from now on, as batch work: see
+/// [`crate::config::Scheduling::Batch`]. False if it does not; nothing else changes then. What an operator
+/// chose, other than the usual policy, stays.
+pub fn schedule_as_batch() -> bool {
+    set_batch()
+}
+
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+fn set_batch() -> bool {
+    // SAFETY: both take integers and a pointer to an initialised struct that outlives the call; "thread 0"
+    // is the calling one.
+    unsafe {
+        let usual = libc::sched_getscheduler(0) == libc::SCHED_OTHER;
+        let parameters = libc::sched_param { sched_priority: 0 };
+        usual && libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) == 0
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_batch() -> bool {
+    false
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #[test]
+    fn threads_started_later_are_batch_too() {
+        let policy = || std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let told = |stat: String| {
+            let fields = stat.rsplit(") ").next().unwrap().to_owned();
+            fields.split(' ').nth(38).unwrap().to_owned() // field 41 of the line, counted behind the name
+        };
+        std::thread::spawn(move || {
+            assert!(super::schedule_as_batch());
+            let child = std::thread::spawn(move || told(policy())).join().unwrap();
+            assert_eq!((told(policy()), child), ("3".into(), "3".into()));
+        })
+        .join()
+        .unwrap();
     }
 }

@@ -14,7 +14,7 @@ use crate::http::Http;
 use crate::log::{LogError, LogStore};
 use crate::node::groups::GroupKeeper;
 use crate::pd_client::PdClient;
-use crate::raft::RaftGroups;
+use crate::raft::{Pace, RaftGroups};
 use crate::router::{Places, Router};
 use crate::rpc::{self, NodeService};
 use crate::server::{Door, Server, ServerConfig, ServerConfigError};
@@ -120,6 +120,7 @@ impl Node {
             config.cluster,
             tls.clone(),
             raft_handle.clone(),
+            Pace::new(config.raft.catch_up_bytes_per_second),
         );
         let raft = RaftGroups::default();
         let router = Router::new(places.clone(), config.limits.clone(), config.settings());

@@ -19,6 +19,7 @@ mod group;
 mod herd;
 mod machine;
 mod network;
+mod pace;
 mod parking;
 mod peer;
 mod recv_snapshot;
@@ -38,6 +39,7 @@ pub use group::{RaftGroup, Start, StartError};
 pub use machine::{
     CHUNK_BYTES_MAX, SnapshotCut, SnapshotReceiver, SnapshotSink, SnapshotSource, StateMachine,
 };
+pub use pace::Pace;
 pub use peer::{Network, Peer};
 pub use registry::RaftGroups;
 pub use types::{

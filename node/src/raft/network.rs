@@ -31,10 +31,13 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Appends that one stream has in flight, at most.
 const WINDOW_MESSAGES_MAX: usize = 64;
+
+/// Entries that end so far below what is committed are old: the member was away.
+const OLD_ENTRIES: u64 = 128;
 
 /// Makes the clients of one group.
 pub(super) struct Links {
@@ -72,6 +75,7 @@ impl Links {
             class,
             settings: self.settings.clone(),
             told: self.told.clone(),
+            not_before: None,
         }
     }
 }
@@ -100,6 +104,8 @@ pub(super) struct Link {
     class: Class,
     pub(super) settings: Settings,
     told: Told,
+    /// No entries leave before: what left last was old (see [`super::Pace`]), whatever stream it was of.
+    not_before: Option<Instant>,
 }
 
 fn rpc_error(error: RpcError) -> RPCError<C> {
@@ -168,11 +174,12 @@ impl Link {
     }
 }
 
-type Answered = (usize, Result<Bytes, RpcError>);
+/// Bytes of an append, whether it was old, and its answer.
+type Answered = (usize, bool, Result<Bytes, RpcError>);
 
 /// One stream of appends.
 struct Pipeline<'s, S> {
-    link: &'s Link,
+    link: &'s mut Link,
     input: S,
     stream: u64,
     seq: u64,
@@ -182,7 +189,7 @@ struct Pipeline<'s, S> {
 }
 
 impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
-    fn new(link: &'s Link, input: S) -> Pipeline<'s, S> {
+    fn new(link: &'s mut Link, input: S) -> Pipeline<'s, S> {
         Pipeline {
             link,
             input,
@@ -196,33 +203,70 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
     }
 
     fn send(&mut self, request: AppendEntriesRequest<C>) {
+        let old = is_old(&request);
         let stall = Duration::from_millis(self.link.settings.append_stall_ms);
         let (len, answer) = self.link.append((self.stream, self.seq), request, stall);
         self.seq += 1;
         self.bytes += len;
-        self.in_flight.push_back(answer.map(move |answer| (len, answer)).boxed());
+        self.in_flight.push_back(answer.map(move |answer| (len, old, answer)).boxed());
+        match self.link.network.catch_up() {
+            Some(pace) if old => {
+                let now = Instant::now();
+                self.link.not_before = Some(pace.old(len, now)).filter(|due| *due > now);
+            }
+            Some(pace) => pace.new_entries(len),
+            None => {}
+        }
+    }
+
+    /// Settles what an old append cost: nothing, if it never left.
+    fn sent_old(&mut self, len: usize, answer: &Result<Bytes, RpcError>) {
+        if !matches!(answer, Err(RpcError::Unreachable(_))) {
+            metrics::counter!("flotilla_raft_catch_up_sent_bytes_total").increment(len as u64);
+        } else if let Some(pace) = self.link.network.catch_up() {
+            pace.give_back(len);
+            self.link.not_before = None;
+        }
     }
 
     /// The next answer; meanwhile sends what there is to send. `None`: input and answers ended.
     async fn next(&mut self) -> Option<Result<StreamAppendResult<C>, RPCError<C>>> {
         loop {
             let room = self.in_flight.len() < WINDOW_MESSAGES_MAX
-                && self.bytes < self.link.settings.append_window_bytes;
+                && self.bytes < self.link.settings.append_window_bytes
+                && !self.input_ended;
+            let due = self.link.not_before;
             tokio::select! {
                 biased;
-                Some((len, answer)) = self.in_flight.next() => {
+                Some((len, old, answer)) = self.in_flight.next() => {
                     self.bytes -= len;
+                    if old {
+                        self.sent_old(len, &answer);
+                    }
                     return Some(answer.map_err(rpc_error).and_then(|bytes| {
                         wire::decode_append_answer(&bytes).map_err(garbage)
                     }));
                 }
-                request = self.input.next(), if room && !self.input_ended => match request {
+                () = until(due), if room && due.is_some() => self.link.not_before = None,
+                request = self.input.next(), if room && due.is_none() => match request {
                     Some(request) => self.send(request),
                     None => self.input_ended = true,
                 },
                 else => return None,
             }
         }
+    }
+}
+
+/// Whether a request carries entries that its member should have had long ago.
+fn is_old(request: &AppendEntriesRequest<C>) -> bool {
+    let committed = convert::log_id(request.leader_commit.as_ref()).index;
+    request.entries.last().is_some_and(|last| last.log_id.index + OLD_ENTRIES < committed)
+}
+
+async fn until(due: Option<Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due.into()).await;
     }
 }
 

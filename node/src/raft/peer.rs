@@ -1,6 +1,7 @@
 //! How messages reach other members: the small part of the transport that Raft needs, as a trait,
 //! so that tests may cut, hold and lose messages.
 
+use super::pace::Pace;
 use super::types::Member;
 use crate::transport::{Class, Client, RpcError};
 use bytes::Bytes;
@@ -41,4 +42,9 @@ pub trait Network: Send + Sync + 'static {
     /// for every message, so that an address may change. The same process must always give the same
     /// peer: the order of messages depends on it.
     fn peer(&self, replica: ReplicaId, member: &Member) -> Option<Arc<dyn Peer>>;
+
+    /// How fast old entries may leave, of all groups together; `None`: as fast as it goes.
+    fn catch_up(&self) -> Option<&Pace> {
+        None
+    }
 }

@@ -3,7 +3,7 @@
 use crate::clock;
 use crate::group::Group;
 use crate::group::skew::Clocks;
-use crate::raft::{Member, Network, Peer};
+use crate::raft::{Member, Network, Pace, Peer};
 use crate::tls::Tls;
 use crate::transport::{Class, Client, Expect};
 use arc_swap::ArcSwapOption;
@@ -37,6 +37,8 @@ pub struct Places {
     raft: Handle,
     /// All others live on this one, where clients are served.
     runtime: Handle,
+    /// For entries that other nodes lack because they were away.
+    catch_up: Pace,
     map: ArcSwapOption<ClusterMap>,
     groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
     clients: Mutex<HashMap<(Role, String), Client>>,
@@ -44,7 +46,8 @@ pub struct Places {
 
 impl Places {
     /// An address book without a map. Without `tls` there are no other nodes. Raft's connections to them
-    /// live on the runtime `raft`, all others on the caller's.
+    /// live on the runtime `raft`, all others on the caller's. What a node lacks that was away is sent at
+    /// the pace `catch_up`.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
@@ -54,6 +57,7 @@ impl Places {
         cluster: ClusterId,
         tls: Option<Tls>,
         raft: Handle,
+        catch_up: Pace,
     ) -> Arc<Places> {
         Arc::new(Places {
             node,
@@ -62,6 +66,7 @@ impl Places {
             tls,
             raft,
             runtime: Handle::current(),
+            catch_up,
             map: ArcSwapOption::empty(),
             groups: RwLock::default(),
             clients: Mutex::default(),
@@ -191,6 +196,10 @@ impl Clocks for Places {
 }
 
 impl Network for Places {
+    fn catch_up(&self) -> Option<&Pace> {
+        Some(&self.catch_up)
+    }
+
     fn peer(&self, _replica: ReplicaId, member: &Member) -> Option<Arc<dyn Peer>> {
         let client = self.client(member.role, &member.name)?;
         Some(Arc::new(client))

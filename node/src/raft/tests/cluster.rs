@@ -1,7 +1,7 @@
 //! Electing, proposing, reading, changing members.
 
 use super::harness::{Book, Cluster, id, member, payload, until};
-use crate::raft::{ChangeError, Member, Membership, Outcome, RaftRole, Verdict};
+use crate::raft::{ChangeError, Member, Membership, Outcome, Pace, RaftRole, Verdict};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -62,6 +62,24 @@ async fn a_group_outlives_its_leader() {
     cluster.settle(second, &[id(1), id(2), id(3)]).await;
     let wanted: Vec<Bytes> = (0..200).map(payload).collect();
     assert!(cluster.books.values().all(|book| book.payloads() == wanted));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_away_is_sent_old_entries_at_a_pace() {
+    let mut cluster = Cluster::of_three().await;
+    let leader = cluster.leader().await;
+    let away = [1, 2, 3].map(id).into_iter().find(|node| *node != leader).unwrap();
+    cluster.stop(away).await;
+    cluster.write(leader, 0..12_000).await;
+    let bytes: usize = (0..12_000).map(|n| payload(n).len()).sum();
+    cluster.net.catch_up_at(Pace::new(bytes as u64 / 2));
+    let start = Instant::now();
+    cluster.start(away).await;
+    cluster.write(leader, 12_000..12_010).await; // not held up by what is old
+    cluster.settle(leader, &[away]).await;
+    // Two seconds' worth, less a burst and the last message, a MiB at most, which is not old.
+    assert!(start.elapsed() > Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(cluster.books[&away].payloads(), (0..12_010).map(payload).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

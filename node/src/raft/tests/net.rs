@@ -1,7 +1,7 @@
 //! A network in one process: messages in order per link and class, links that can be cut, bulk
 //! messages that get lost.
 
-use crate::raft::{Member, Network, Peer, RaftGroups};
+use crate::raft::{Member, Network, Pace, Peer, RaftGroups};
 use crate::transport::{Class, ReplyTo, RpcError, RpcRefused, kinds};
 use bytes::Bytes;
 use flotilla_topology::ids::ReplicaId;
@@ -9,8 +9,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,6 +30,8 @@ struct NetState {
     older: Mutex<HashSet<ReplicaId>>,
     lanes: Mutex<HashMap<(ReplicaId, ReplicaId, Class), mpsc::UnboundedSender<Delivery>>>,
     bulk: Mutex<BulkFaults>,
+    /// Of old entries, if there is one.
+    pace: OnceLock<Pace>,
 }
 
 /// Every n-th bulk message gets lost on its way, if n is not 0.
@@ -62,6 +64,11 @@ impl TestNet {
             cut.insert((replica, *other));
             cut.insert((*other, replica));
         }
+    }
+
+    /// From now on old entries leave at this pace.
+    pub(super) fn catch_up_at(&self, pace: Pace) {
+        assert!(self.inner.pace.set(pace).is_ok(), "it has one");
     }
 
     /// Nothing passes between these two.
@@ -182,6 +189,10 @@ pub(super) struct NodeNet {
 }
 
 impl Network for NodeNet {
+    fn catch_up(&self) -> Option<&Pace> {
+        self.net.inner.pace.get()
+    }
+
     fn peer(&self, replica: ReplicaId, _member: &Member) -> Option<Arc<dyn Peer>> {
         Some(Arc::new(TestPeer { net: self.net.clone(), from: self.me, to: replica }))
     }
