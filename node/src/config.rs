@@ -141,8 +141,8 @@ pub struct RaftTiming {
 
 /// Slower ones would hardly end.
 const BYTES_PER_SECOND_MIN: u64 = 1 << 20;
-/// A quarter of what one snapshot may take: all groups share it, on the threads that carry their appends.
-const CATCH_UP_BYTES_PER_SECOND: u64 = 16 << 20;
+/// Half of what one snapshot may take: all groups share it, on the threads that carry their appends.
+const CATCH_UP_BYTES_PER_SECOND: u64 = 32 << 20;
 
 impl Default for RaftTiming {
     fn default() -> Self {
