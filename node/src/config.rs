@@ -373,6 +373,29 @@ mod tests {
     }
 
     #[test]
+    fn rates_are_none_or_at_least_a_mebibyte() {
+        let mut config = Config::standalone("/tmp/x".into(), 7000);
+        for key in ["snapshot_bytes_per_second", "catch_up_bytes_per_second"] {
+            for (rate, holds) in [("0", true), ("1048576", true), ("1048575", false)] {
+                config.raft = toml::from_str(&format!("{key} = {rate}")).unwrap();
+                assert_eq!(config.validate(true).is_ok(), holds, "{key} {rate}");
+            }
+            let text = config.validate(true).unwrap_err().to_string();
+            assert!(text.contains(key), "{text}");
+        }
+    }
+
+    #[test]
+    fn scheduling_is_shown_in_the_words_of_the_file() {
+        let mut config = Config::standalone("/tmp/x".into(), 7000);
+        for word in ["batch", "normal"] {
+            config.scheduling = toml::Value::from(word).try_into().unwrap();
+            assert!(config.settings().contains(&("scheduling".to_owned(), word.to_owned())));
+        }
+        assert!(toml::Value::from("fifo").try_into::<Scheduling>().is_err());
+    }
+
+    #[test]
     fn unknown_keys_are_refused() {
         let error = toml::from_str::<Limits>("connections = 5").unwrap_err().to_string();
         assert!(error.contains("unknown field"), "{error}");

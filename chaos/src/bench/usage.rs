@@ -6,6 +6,8 @@ use std::path::Path;
 
 /// Linux reports CPU time to user space in hundredths of a second on every machine.
 const TICKS_PER_SECOND: f64 = 100.0;
+/// A sector of /proc/diskstats, whatever those of the disk are (kernel: Documentation/admin-guide/iostats).
+const SECTOR_BYTES: u64 = 512;
 
 /// CPU seconds that each process has used, user and system.
 pub(super) fn seconds_of_all(processes: &[(String, u32)]) -> Result<Vec<f64>> {
@@ -19,9 +21,6 @@ pub(super) fn seconds_of_all(processes: &[(String, u32)]) -> Result<Vec<f64>> {
 pub(super) fn seconds_of_this_thread() -> Result<f64> {
     seconds("/proc/thread-self/stat")
 }
-
-/// A sector of /proc/diskstats, whatever those of the disk are (kernel: Documentation/admin-guide/iostats).
-const SECTOR_BYTES: u64 = 512;
 
 /// Bytes that the disk of a directory has been given to write, by everybody: what processes are charged
 /// with in /proc/PID/io counts whole folios, megabytes for a synced block, where a file system has such.

@@ -15,6 +15,7 @@ use crate::group::leader::{Leader, LeaderClock, Work};
 use crate::group::run::{Run, Unproposed, Verdict};
 use crate::group::skew::{Clocks, SkewLimit, voters_clocks};
 use crate::raft::{self, Completion, Completions, RaftGroup, RaftRole, RaftStatus};
+use futures::future::OptionFuture;
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
@@ -92,6 +93,7 @@ impl Evaluator {
             self.follow_raft();
             let takes = self.takes_work();
             let due = self.leader.as_ref().and_then(Leader::wait_due);
+            let due = due.map(|due| tokio::time::sleep_until(due.into()));
             tokio::select! {
                 biased;
                 Some(completion) = self.completions.recv() => self.completed(completion),
@@ -116,7 +118,7 @@ impl Evaluator {
                         housekeeping.reset_after(HOUSEKEEPING_INTERVAL_IDLE);
                     }
                 }
-                () = until(due) => self.rouse(),
+                Some(()) = OptionFuture::from(due) => self.rouse(),
             }
         }
         if let Some(mut leader) = self.leader.take() {
@@ -307,13 +309,5 @@ impl Evaluator {
         let kept = leader.housekeep(&self.rows, clock);
         self.ends_on_error(kept);
         self.propose().await;
-    }
-}
-
-/// Never, if nothing is due.
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
     }
 }

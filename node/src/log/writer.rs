@@ -129,8 +129,8 @@ impl Shared {
     }
 
     /// Wakes the writer when the runtime of this thread, if it is one's, has run what is ready to run: at
-    /// once, it would take the processor from the thread that is about to bring more. A runtime looks
-    /// up after 61 polls at the latest, and a wake-up that is dropped with it still comes.
+    /// once, it would take the processor from the thread that is about to bring more. That is after 61
+    /// polls at the latest (Tokio's `event_interval`), and also if the runtime ends before.
     fn wake_behind_this_turn(self: &Arc<Self>) {
         let wake = Wake(self.clone());
         if let Ok(runtime) = Handle::try_current() {

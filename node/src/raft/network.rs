@@ -17,7 +17,7 @@ use crate::codec::DecodeError;
 use crate::transport::{Class, RpcError, RpcRefused, kinds};
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, ReplicaId};
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{BoxStream, FuturesOrdered};
 use futures::{FutureExt, Stream, StreamExt};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -235,7 +235,8 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
             let room = self.in_flight.len() < WINDOW_MESSAGES_MAX
                 && self.bytes < self.link.settings.append_window_bytes
                 && !self.input_ended;
-            let due = self.link.not_before;
+            let due = self.link.not_before.map(|due| tokio::time::sleep_until(due.into()));
+            let held = due.is_some();
             tokio::select! {
                 biased;
                 Some((len, old, answer)) = self.in_flight.next() => {
@@ -247,8 +248,8 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
                         wire::decode_append_answer(&bytes).map_err(garbage)
                     }));
                 }
-                () = until(due), if room && due.is_some() => self.link.not_before = None,
-                request = self.input.next(), if room && due.is_none() => match request {
+                Some(()) = OptionFuture::from(due), if room => self.link.not_before = None,
+                request = self.input.next(), if room && !held => match request {
                     Some(request) => self.send(request),
                     None => self.input_ended = true,
                 },
@@ -262,12 +263,6 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
 fn is_old(request: &AppendEntriesRequest<C>) -> bool {
     let committed = convert::log_id(request.leader_commit.as_ref()).index;
     request.entries.last().is_some_and(|last| last.log_id.index + OLD_ENTRIES < committed)
-}
-
-async fn until(due: Option<Instant>) {
-    if let Some(due) = due {
-        tokio::time::sleep_until(due.into()).await;
-    }
 }
 
 impl RaftNetworkV2<C> for Link {

@@ -48,6 +48,24 @@ fn error_of(limits: Limits, input: &[u8]) -> String {
 }
 
 #[test]
+fn tells_up_to_where_the_argument_at_hand_goes() {
+    let whole = request_bytes(&[b"SET".to_vec(), b"k".to_vec(), vec![b'v'; 300]]);
+    for cut in 0..whole.len() {
+        let mut reader = RequestReader::new(Limits::default());
+        let mut buffer = BytesMut::from(&whole[..cut]);
+        assert_eq!(reader.next(&mut buffer), Ok(None), "{cut}");
+        let needed = reader.needed();
+        assert!(needed == 0 || (cut < needed && needed <= whole.len()), "{needed} at {cut}");
+        if cut >= whole.len() - 302 {
+            assert_eq!(needed, whole.len(), "the value's length is known at {cut}");
+        }
+        buffer.extend_from_slice(&whole[cut..]);
+        assert!(matches!(reader.next(&mut buffer), Ok(Some(_))), "{cut}");
+        assert_eq!(reader.needed(), 0, "{cut}");
+    }
+}
+
+#[test]
 fn refuses_with_the_words_of_redis() {
     let cases: [(&[u8], &str); 16] = [
         (b"*abc\r\n", "invalid multibulk length"),
