@@ -193,6 +193,12 @@ impl Demo {
         self.dir.path().join("demo/config").join(format!("{name}.toml"))
     }
 
+    /// What a process has said so far.
+    pub fn log(&self, name: &str) -> String {
+        let path = self.dir.path().join("demo/logs").join(format!("{name}.log"));
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
     /// The number of a process.
     pub fn pid(&self, name: &str) -> u64 {
         let found = self.pids().into_iter().find(|(known, _)| known == name);

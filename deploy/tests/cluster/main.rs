@@ -7,6 +7,7 @@ mod chaos;
 mod clients;
 mod conflicts;
 mod full_state;
+mod handover;
 mod harness;
 mod internal_ports;
 mod link_ops;

@@ -2,9 +2,9 @@
 //! leads, proposes the entries, hands verdicts back.
 //!
 //! One task per group and node. On followers it refuses work, naming the leader. Between winning an
-//! election and having applied the term's blank entry work waits in the queue; after a refusal work
-//! is refused until everything in flight has ended. A clock that is too far ahead of the voters' is
-//! held back (`skew`).
+//! election and having applied the term's blank entry work waits in the queue, and so it does after a
+//! leadership was handed over, until somebody knows who leads now; after a refusal work is refused until
+//! everything in flight has ended. A clock that is too far ahead of the voters' is held back (`skew`).
 
 use crate::clock;
 use crate::engine::rocks::Engine;
@@ -32,6 +32,8 @@ const HOUSEKEEPING_INTERVAL_IDLE: Duration = Duration::from_secs(2);
 const IDLE_AFTER: Duration = Duration::from_secs(5);
 /// Confirmations of leadership whose answer waits for this task at once, at most.
 const CONFIRMATIONS_MAX: usize = 64;
+/// So long work waits for the name of the next leader, at most: an election takes longer than a transfer.
+const SUCCESSOR_WAIT: Duration = Duration::from_millis(500);
 
 type Confirmation = (u64, Unproposed, Verdict);
 
@@ -51,6 +53,8 @@ pub(crate) struct Evaluator {
     skew: Arc<Mutex<SkewLimit>>,
     /// When there last was something to do.
     busy: Instant,
+    /// The last term that was handed over, and until when work waits for the name of the next leader.
+    handed_over: Option<(u64, Instant)>,
 }
 
 impl Evaluator {
@@ -82,6 +86,7 @@ impl Evaluator {
             clocks,
             skew,
             busy: Instant::now(),
+            handed_over: None,
         }
     }
 
@@ -94,6 +99,8 @@ impl Evaluator {
             let takes = self.takes_work();
             let due = self.leader.as_ref().and_then(Leader::wait_due);
             let due = due.map(|due| tokio::time::sleep_until(due.into()));
+            let patience = self.waits_for_successor();
+            let patience = patience.map(|until| tokio::time::sleep_until(until.into()));
             tokio::select! {
                 biased;
                 Some(completion) = self.completions.recv() => self.completed(completion),
@@ -119,6 +126,7 @@ impl Evaluator {
                     }
                 }
                 Some(()) = OptionFuture::from(due) => self.rouse(),
+                Some(()) = OptionFuture::from(patience) => {}
             }
         }
         if let Some(mut leader) = self.leader.take() {
@@ -139,13 +147,20 @@ impl Evaluator {
             }
             if leader.run.is_stopped() {
                 leader.end_waits();
+                let term = leader.run.term;
+                if self.raft.has_handed_over(term)
+                    && self.handed_over.is_none_or(|(of, _)| of != term)
+                {
+                    self.handed_over = Some((term, Instant::now() + SUCCESSOR_WAIT));
+                }
                 if leader.run.is_drained() {
                     self.leader = None;
                 }
             }
         }
         let state = *self.applied.borrow_and_update();
-        if self.leader.is_none() && ready && state.fence.term == term {
+        let may_lead = ready && !self.raft.has_handed_over(term);
+        if self.leader.is_none() && may_lead && state.fence.term == term {
             self.rows = TabletRows::new(&self.engine, state.tablet);
             let run = Run::start(term, state.fence, state.clock, self.context.origin);
             self.leader = Some(Leader::new(self.context.clone(), run));
@@ -156,12 +171,33 @@ impl Evaluator {
     }
 
     /// Whether to look at the queue: to evaluate, or to refuse. A leader that has not applied its
-    /// blank entry yet does neither.
+    /// blank entry yet does neither, nor does who waits for the one that it handed over to.
     fn takes_work(&self) -> bool {
         match self.leader.as_ref().map(|leader| &leader.run) {
-            Some(run) => run.is_stopped() || run.can_take(),
-            None => self.status.borrow().role != RaftRole::Leader,
+            Some(run) if !run.is_stopped() => run.can_take(),
+            _ if self.waits_for_successor().is_some() => false,
+            Some(_) => true,
+            None => !self.is_leader(),
         }
+    }
+
+    /// Whether this replica leads in a term that it has not handed over.
+    fn is_leader(&self) -> bool {
+        let status = self.status.borrow();
+        status.role == RaftRole::Leader && !self.raft.has_handed_over(status.term)
+    }
+
+    /// Who else leads, as far as is known.
+    fn successor(&self) -> Option<String> {
+        let status = self.status.borrow();
+        let (leader, member) = status.leader.as_ref()?;
+        (*leader != self.raft.me()).then(|| member.name.clone())
+    }
+
+    /// Until when it does, if this replica has handed over and nobody else is known to lead.
+    fn waits_for_successor(&self) -> Option<Instant> {
+        let (_, until) = self.handed_over.filter(|(_, until)| Instant::now() < *until)?;
+        (self.successor().is_none() && !self.is_leader()).then_some(until)
     }
 
     fn is_idle(&self) -> bool {
@@ -210,11 +246,8 @@ impl Evaluator {
     }
 
     fn refuse(&self, work: Work) {
-        let (leader, term) = {
-            let status = self.status.borrow();
-            (status.leader.as_ref().map(|(_, member)| member.name.clone()), status.term)
-        };
-        work.refuse(leader, term);
+        let term = self.status.borrow().term;
+        work.refuse(self.successor(), term);
     }
 
     /// Asks for the clocks of the voters, shows how far ours is ahead of them, and warns when it is

@@ -407,7 +407,9 @@ impl RaftGroup {
         &self.inner.reader
     }
 
-    pub(super) fn has_handed_over(&self, term: u64) -> bool {
+    /// Whether it led in `term` and has handed that over: it takes no more proposals in that term, whatever
+    /// comes of it.
+    pub fn has_handed_over(&self, term: u64) -> bool {
         self.inner.handed_over.load(Ordering::Acquire) == term
     }
 

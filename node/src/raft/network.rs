@@ -39,6 +39,9 @@ const WINDOW_MESSAGES_MAX: usize = 64;
 /// Entries that end so far below what is committed are old: the member was away.
 const OLD_ENTRIES: u64 = 128;
 
+/// Pause before a transfer that did not leave is said again.
+const TRANSFER_AGAIN_AFTER: Duration = Duration::from_millis(10);
+
 /// Makes the clients of one group.
 pub(super) struct Links {
     pub(super) group: GroupId,
@@ -352,8 +355,19 @@ impl RaftNetworkV2<C> for Link {
         req: TransferLeaderRequest<C>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<C>, RPCError<C>> {
+        // The library says it once, and takes no more proposals in this term whatever comes of it: what did
+        // not leave is said again for as long as it waits.
         let payload = wire::encode_transfer(&self.address, &req);
-        let bytes = self.control(kinds::TRANSFER_LEADER, payload, option.hard_ttl()).await?;
-        wire::decode_transfer_answer(&bytes).map_err(garbage)
+        let (kind, end) = (kinds::TRANSFER_LEADER, Instant::now() + option.hard_ttl());
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.call(Class::Control, kind, payload.clone(), left).await {
+                Err(RpcError::Unreachable(_)) if left > TRANSFER_AGAIN_AFTER => {
+                    tokio::time::sleep(TRANSFER_AGAIN_AFTER).await;
+                }
+                Err(error) => return Err(rpc_error(error)),
+                Ok(bytes) => return wire::decode_transfer_answer(&bytes).map_err(garbage),
+            }
+        }
     }
 }

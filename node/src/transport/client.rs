@@ -4,6 +4,7 @@ use super::lane::{Lane, Target};
 use super::{Class, Expect, PeerClock, RpcError};
 use crate::tls::Tls;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -75,8 +76,8 @@ impl Client {
         tls: &Tls,
         expect: Expect,
     ) -> Client {
-        let (raft, runtime) = (raft.clone(), runtime.clone());
-        let target = Arc::new(Target { addr, expect, tls: tls.client(), raft, runtime });
+        let (raft, runtime, reached) = (raft.clone(), runtime.clone(), Mutex::default());
+        let target = Arc::new(Target { addr, expect, tls: tls.client(), raft, runtime, reached });
         let lanes = Class::ALL.map(|class| Arc::new(Lane::new(class, target.clone())));
         Client { inner: Arc::new(Inner { lanes }) }
     }

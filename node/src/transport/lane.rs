@@ -38,6 +38,14 @@ pub(super) struct Target {
     pub raft: Handle,
     /// Where all others do.
     pub runtime: Handle,
+    /// When a connection of any class last came up.
+    pub reached: Mutex<Option<Instant>>,
+}
+
+impl Target {
+    fn was_reached_since(&self, when: Instant) -> bool {
+        self.reached.lock().is_some_and(|reached| reached > when)
+    }
 }
 
 type Answer = Result<Bytes, RpcError>;
@@ -51,8 +59,9 @@ enum Phase {
     Up,
     /// The server said goodbye; answers may still come.
     Draining(Arc<str>),
-    /// The last dial or connection failed; calls fail until the next dial is due.
-    Down { until: Instant, reason: Arc<str> },
+    /// The last dial or connection failed; calls fail until the next dial is due, or the peer is reached
+    /// by another class.
+    Down { since: Instant, until: Instant, reason: Arc<str> },
     /// The last [`super::Client`] is gone.
     Closed,
 }
@@ -160,7 +169,9 @@ impl Lane {
             Phase::Dialing | Phase::Up => return Ok(()),
             Phase::Closed => return Err(self.unreachable("the client is closed")),
             Phase::Draining(reason) => return Err(RpcError::Unreachable(reason.clone())),
-            Phase::Down { until, reason } if Instant::now() < *until => {
+            Phase::Down { since, until, reason }
+                if Instant::now() < *until && !self.target.was_reached_since(*since) =>
+            {
                 return Err(RpcError::Unreachable(reason.clone()));
             }
             Phase::Down { .. } | Phase::Idle => {}
@@ -231,7 +242,8 @@ impl Lane {
             wait
         };
         let full: Arc<str> = format!("{}: {reason}", self.target.addr).into();
-        self.end(Phase::Down { until: Instant::now() + wait, reason: full }, &reason);
+        let since = Instant::now();
+        self.end(Phase::Down { since, until: since + wait, reason: full }, &reason);
     }
 
     /// The server will serve nothing more: fail what has not left, wait for the other answers.
@@ -318,6 +330,8 @@ async fn drive(lane: Arc<Lane>) {
             return;
         }
         state.phase = Phase::Up;
+        // A peer that was away is back: no other class waits out its pause.
+        *lane.target.reached.lock() = Some(Instant::now());
     }
     let meter = Meter::new(lane.class, "client");
     let (mut input, mut output) = tokio::io::split(stream);

@@ -19,7 +19,8 @@
 //!   [`RpcError::Refused`] that it said no. [`RpcError::Lost`] and [`RpcError::Timeout`] mean that
 //!   nobody knows. Nothing is ever sent twice.
 //! * **Speed of failure.** While a peer is down, calls fail at once until the next dial is due
-//!   ([`RECONNECT_MAX`] at most); who repeats a call waits before it does.
+//!   ([`RECONNECT_MAX`] at most), or a connection of another class reaches it; who repeats a call waits
+//!   before it does.
 //! * **Dropping** the future of a call gives it up: it is not sent if it still waits in the queue,
 //!   and its answer is ignored otherwise.
 //!

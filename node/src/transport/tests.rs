@@ -189,6 +189,31 @@ async fn a_restarted_server_is_found_again() {
 }
 
 #[tokio::test]
+async fn who_is_reached_by_one_class_is_dialed_by_all() {
+    let authority = authority();
+    let (tls, probe) = (node(&authority, "a"), Arc::new(Probe::default()));
+    let server = Server::bind("127.0.0.1:0", &tls, nodes_of_1, probe.clone()).await.unwrap();
+    let addr = server.local_addr();
+    server.shutdown().await;
+    let client = Client::new(addr.to_string(), &node(&authority, "b"), any_node());
+    // Until the control connection would wait for longer than the other one needs.
+    let mut dials = 0;
+    while dials < 5 {
+        let start = Instant::now();
+        assert!(matches!(echo(&client, Class::Control, "1").await, Err(RpcError::Unreachable(_))));
+        dials += 1;
+        let wait = RECONNECT_MIN * 2u32.pow(dials - 1);
+        if dials < 5 {
+            tokio::time::sleep_until((start + wait + RECONNECT_MIN).into()).await;
+        }
+    }
+    let _server = Server::bind(addr, &tls, nodes_of_1, probe.clone()).await.unwrap();
+    assert!(matches!(echo(&client, Class::Control, "2").await, Err(RpcError::Unreachable(_))));
+    echo(&client, Class::Data, "3").await.unwrap();
+    echo(&client, Class::Control, "4").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_shutdown_delivers_what_is_owed() {
     let Pair { client, probe, server } = pair().await;
     let held = client.call(Class::Forward, HOLD, Bytes::new(), DEADLINE);

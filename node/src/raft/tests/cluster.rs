@@ -162,6 +162,25 @@ async fn leadership_is_handed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_that_does_not_leave_is_said_again() {
+    let mut cluster = Cluster::of_three().await;
+    let old = cluster.leader().await;
+    cluster.write(old, 0..10).await;
+    let target = *cluster.nodes.keys().find(|node| **node != old).unwrap();
+    let last = cluster.status(old).last_index;
+    let matched = || cluster.status(old).replication.get(&target).is_some_and(|m| m.index == last);
+    until("the target has all", matched).await;
+    let term = cluster.status(old).term;
+    // One for each of the other two, and one of them once more.
+    cluster.net.hold_transfers(3);
+    cluster.raft(old).transfer_leader(target).await.unwrap();
+    until("the target leads", || cluster.status(target).ready()).await;
+    assert_eq!(cluster.net.transfers_held(), 0, "it did not wait for an election");
+    assert_eq!(cluster.status(target).term, term + 1);
+    cluster.write(target, 10..20).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_data_less_learner_streams_from_its_seed() {
     let mut cluster = Cluster::of_three().await;
     let leader = cluster.leader().await;

@@ -30,6 +30,8 @@ struct NetState {
     older: Mutex<HashSet<ReplicaId>>,
     lanes: Mutex<HashMap<(ReplicaId, ReplicaId, Class), mpsc::UnboundedSender<Delivery>>>,
     bulk: Mutex<BulkFaults>,
+    /// So many transfers of leadership are still not delivered.
+    transfers_held: AtomicUsize,
     /// Of old entries, if there is one.
     pace: OnceLock<Pace>,
 }
@@ -90,6 +92,20 @@ impl TestNet {
         self.inner.older.lock().insert(replica);
     }
 
+    /// The next transfers of leadership cannot be delivered, so many.
+    pub(super) fn hold_transfers(&self, n: usize) {
+        self.inner.transfers_held.store(n, Ordering::SeqCst);
+    }
+
+    fn holds_transfer(&self) -> bool {
+        let (held, order) = (&self.inner.transfers_held, Ordering::SeqCst);
+        held.fetch_update(order, order, |n| n.checked_sub(1)).is_ok()
+    }
+
+    pub(super) fn transfers_held(&self) -> usize {
+        self.inner.transfers_held.load(Ordering::SeqCst)
+    }
+
     pub(super) fn lose_every_bulk(&self, n: usize) {
         self.inner.bulk.lock().lose_every = n;
     }
@@ -139,6 +155,9 @@ impl TestNet {
             Ok(groups) => groups,
             Err(error) => return drop(answer.send(Err(error))),
         };
+        if kind == kinds::TRANSFER_LEADER && self.holds_transfer() {
+            return drop(answer.send(Err(RpcError::Unreachable("held by the test".into()))));
+        }
         let (reply, told) = ReplyTo::local();
         if kind != kinds::RAFT_PARKED {
             self.inner.carried.fetch_add(1, Ordering::SeqCst);
