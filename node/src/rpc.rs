@@ -122,10 +122,7 @@ impl NodeService {
     fn barrier(&self, payload: &Bytes) -> Result<Pending, RpcRefused> {
         let (group, at_ms) = decode_barrier_request(payload).map_err(|e| bad_payload(&e))?;
         let group = self.group(group)?;
-        Ok(Box::pin(async move {
-            let answer = if at_ms == 0 { group.barrier().await } else { group.tick(at_ms).await };
-            Ok(encode_barrier(&answer))
-        }))
+        Ok(Box::pin(async move { Ok(encode_barrier(&group.barrier_elsewhere(at_ms).await)) }))
     }
 
     /// Answers at once: what must wait is asked for alone.

@@ -27,7 +27,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Levels: level 0 is compacted at this many files, each about one write buffer, so that level 0
 /// and the base level have one size and a compaction between them is balanced.
-const LEVEL0_TRIGGER: u64 = 4;
+const LEVEL0_TRIGGER: u64 = 8;
+/// Write buffers of the rows, at most: one that is written to, and those that wait to be flushed.
+const WRITE_BUFFERS: i32 = 8;
 /// One partition of a filter or an index: what a point read that misses the cache reads of it.
 const PARTITION_BYTES: usize = 4096;
 /// Bytes that flushes and compactions write a second at most, unless the configuration says otherwise.
@@ -75,14 +77,14 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// Fractions of a node's memory budget: 45 % blocks, 15 % rows, and four write buffers of 1/32,
-    /// 4 to 32 MiB each.
+    /// Fractions of a node's memory budget: 45 % blocks, 15 % rows, and eight write buffers of 1/64,
+    /// 2 to 8 MiB each.
     pub fn for_memory(bytes: u64) -> EngineConfig {
         let percent = |part: u64| usize::try_from(bytes / 100 * part).unwrap_or(usize::MAX);
         EngineConfig {
             block_cache_bytes: percent(45),
             row_cache_bytes: percent(15),
-            write_buffer_bytes: (bytes / 32).clamp(4 << 20, 32 << 20) as usize,
+            write_buffer_bytes: (bytes / 64).clamp(2 << 20, 8 << 20) as usize,
             background_bytes_per_second: BACKGROUND_BYTES_PER_SECOND,
         }
     }
@@ -167,7 +169,7 @@ impl Engine {
         options.set_block_based_table_factory(&table);
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_write_buffer_size(config.write_buffer_bytes);
-        options.set_max_write_buffer_number(4);
+        options.set_max_write_buffer_number(WRITE_BUFFERS);
         options.set_level_zero_file_num_compaction_trigger(LEVEL0_TRIGGER as i32);
         options.set_max_bytes_for_level_base(LEVEL0_TRIGGER * config.write_buffer_bytes as u64);
         options.set_level_compaction_dynamic_level_bytes(true);

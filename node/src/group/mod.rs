@@ -375,7 +375,15 @@ impl Group {
             // Applied is its term's first entry at least, since there is a lease.
             barrier.log_id.index = index;
         }
+        self.raft.hasten(barrier.log_id.index);
         Some(Ok(barrier))
+    }
+
+    /// The barrier for a read of another replica: behind a tick at `at_ms`, unless that is 0.
+    pub async fn barrier_elsewhere(&self, at_ms: u64) -> BarrierAnswer {
+        let barrier = if at_ms == 0 { self.barrier().await } else { self.tick(at_ms).await }?;
+        self.raft.hasten(barrier.log_id.index);
+        Ok(barrier)
     }
 
     fn barrier_behind(&self, applied: AppliedState) -> Barrier {

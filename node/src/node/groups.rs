@@ -310,6 +310,8 @@ impl GroupKeeper {
     pub async fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         for group in self.places.groups() {
+            // First, or who goes on sending to it would be told so by an error in the log for each message.
+            self.raft.remove(group.context.group);
             group.raft.shutdown().await;
         }
         let engine = self.engine.clone();

@@ -4,7 +4,8 @@ use super::adapter::{Machine, Progress};
 use super::config::{self, Answer, AnswerSender, C, Completions, Payload};
 use super::convert;
 use super::machine::StateMachine;
-use super::network::{Links, Told};
+use super::network::Links;
+use super::news::Told;
 use super::parking::Parking;
 use super::peer::{Network, Peer};
 use super::server::{Door, Gate};
@@ -199,6 +200,12 @@ impl RaftGroup {
         let handed_over = self.has_handed_over(term);
         let holds = !handed_over && Instant::now() < acknowledged + self.inner.settings.lease();
         holds.then(|| self.inner.told.index())
+    }
+
+    /// Leader only: another replica waits until it knows that `index` is committed. Without this it hears so
+    /// with the next entries, or some milliseconds later.
+    pub fn hasten(&self, index: u64) {
+        self.inner.told.want(index);
     }
 
     /// Leader only: how far a replica must have applied to answer a read that begins now. Answered

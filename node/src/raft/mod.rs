@@ -19,6 +19,7 @@ mod group;
 mod herd;
 mod machine;
 mod network;
+mod news;
 mod pace;
 mod parking;
 mod peer;

@@ -9,6 +9,7 @@
 use super::adapter::SnapshotData;
 use super::config::{C, Vote};
 use super::convert;
+use super::news::{News, Told};
 use super::peer::Network;
 use super::send_snapshot;
 use super::types::{Member, Settings};
@@ -16,7 +17,7 @@ use super::wire::{self, Address, Append};
 use crate::codec::DecodeError;
 use crate::transport::{Class, RpcError, RpcRefused, kinds};
 use bytes::Bytes;
-use flotilla_topology::ids::{GroupId, ReplicaId};
+use flotilla_topology::ids::{GroupId, ReplicaId, Role};
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{BoxStream, FuturesOrdered};
 use futures::{FutureExt, Stream, StreamExt};
@@ -30,7 +31,6 @@ use openraft::storage::Snapshot;
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Appends that one stream has in flight, at most.
@@ -49,23 +49,6 @@ pub(super) struct Links {
     pub(super) settings: Settings,
     pub(super) network: Arc<dyn Network>,
     pub(super) told: Told,
-}
-
-/// Up to which index this replica, as leader, has told others that the log is committed. Noted before
-/// a message leaves, so nobody else knows of more.
-#[derive(Clone, Default)]
-pub(super) struct Told(Arc<AtomicU64>);
-
-impl Told {
-    /// The highest index; 0 for none.
-    pub(super) fn index(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
-    }
-
-    fn note(&self, request: &AppendEntriesRequest<C>) {
-        let committed = convert::log_id(request.leader_commit.as_ref());
-        self.0.fetch_max(committed.index, Ordering::AcqRel);
-    }
 }
 
 impl Links {
@@ -189,10 +172,13 @@ struct Pipeline<'s, S> {
     in_flight: FuturesOrdered<BoxFuture<'static, Answered>>,
     bytes: usize,
     input_ended: bool,
+    news: News,
 }
 
 impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
     fn new(link: &'s mut Link, input: S) -> Pipeline<'s, S> {
+        // A learner works on what is committed, as a syncer does.
+        let news = News::new(link.member.role == Role::Node);
         Pipeline {
             link,
             input,
@@ -202,6 +188,13 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
             in_flight: FuturesOrdered::new(),
             bytes: 0,
             input_ended: false,
+            news,
+        }
+    }
+
+    fn take(&mut self, request: AppendEntriesRequest<C>) {
+        if let Some(request) = self.news.pass(request, &self.link.told, Instant::now()) {
+            self.send(request);
         }
     }
 
@@ -238,6 +231,15 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
             let room = self.in_flight.len() < WINDOW_MESSAGES_MAX
                 && self.bytes < self.link.settings.append_window_bytes
                 && !self.input_ended;
+            let told = self.link.told.clone();
+            let news_due = self.news.due();
+            // Taken before it is looked what is wanted, so that nothing is missed.
+            let more_wanted = news_due.map(|_| told.more_wanted());
+            if let Some(news) = self.news.release(&told, Instant::now()) {
+                self.send(news);
+                continue;
+            }
+            let news_due = news_due.map(|due| tokio::time::sleep_until(due.into()));
             let due = self.link.not_before.map(|due| tokio::time::sleep_until(due.into()));
             let held = due.is_some();
             tokio::select! {
@@ -252,9 +254,16 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
                     }));
                 }
                 Some(()) = OptionFuture::from(due), if room => self.link.not_before = None,
+                Some(()) = OptionFuture::from(more_wanted) => {}
+                Some(()) = OptionFuture::from(news_due) => {}
                 request = self.input.next(), if room && !held => match request {
-                    Some(request) => self.send(request),
-                    None => self.input_ended = true,
+                    Some(request) => self.take(request),
+                    None => {
+                        self.input_ended = true;
+                        if let Some(news) = self.news.end() {
+                            self.send(news);
+                        }
+                    }
                 },
                 else => return None,
             }
