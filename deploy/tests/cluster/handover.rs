@@ -35,7 +35,8 @@ fn a_node_that_is_told_to_stop_leads_once_and_every_write_is_kept() {
                 let mut n = 0;
                 while !stop.load(Ordering::SeqCst) {
                     let (key, value) = (format!("key:{writer}:{}", n % 64), n.to_string());
-                    redis.call(&["SET", &key, &value]);
+                    // What was under way as a leader went may end as unknown: then it is done again.
+                    eventually("a write ends", || redis.try_call(&["SET", &key, &value]));
                     written.fetch_add(1, Ordering::SeqCst);
                     n += 1;
                 }
@@ -55,6 +56,8 @@ fn a_node_that_is_told_to_stop_leads_once_and_every_write_is_kept() {
     signal("-TERM", pid);
     wait_for_writes("clients write while a node leaves");
     eventually("the node ends", || if runs(pid) { Err(demo.log("east-n1")) } else { Ok(()) });
+    let handed_over = begun(&demo.log("east-n1"));
+    assert!(!handed_over.is_empty(), "it led some groups");
     demo.ctl(&["restart", "east-n1"]);
     wait_for_writes("clients write while it comes back");
     stop.store(true, Ordering::SeqCst);
@@ -66,10 +69,9 @@ fn a_node_that_is_told_to_stop_leads_once_and_every_write_is_kept() {
             assert_eq!(redis.call(&["GET", &key]), last.to_string(), "{key}");
         }
     }
-    for node in ["east-n1", "east-n2", "east-n3"] {
-        for (of, times) in begun(&demo.log(node)) {
-            assert_eq!(times, 1, "{node} began so often to lead {of}");
-        }
+    // Elsewhere a leader whose lease ran out for a moment may begin again in its term.
+    for (of, times) in handed_over {
+        assert_eq!(times, 1, "it began so often to lead {of}");
     }
     demo.stop();
 }
