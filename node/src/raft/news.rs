@@ -4,13 +4,7 @@
 //! it: half of all appends under load. A voter needs to know soon only if somebody reads from it, and
 //! whoever does asks the leader first how far it must have applied ([`Told::want`]). So news waits, for
 //! [`NEWS_WAIT`] at most, and is dropped when an append with entries, which says as much, takes its place.
-//!
-//! Dropping one is safe: an answer acknowledges everything up to where the member's log agrees. With an
-//! earlier append's answer the library also takes the member's promise as one of the moment at which it
-//! asked for the news to be sent (it does so whether it was sent or not): too late by as long as that answer
-//! took. Who could stand for election has waited for an election's timeout beyond its promise. And if one
-//! was cut off before, too few are left whose answers come behind the commit to make up a majority's
-//! promise without one that came before it.
+//! Dropping one is safe: an answer acknowledges everything up to where the member's log agrees.
 
 use super::config::C;
 use super::convert;
