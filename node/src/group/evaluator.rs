@@ -11,10 +11,11 @@ use crate::engine::rocks::Engine;
 use crate::engine::rows::TabletRows;
 use crate::group::GroupContext;
 use crate::group::apply::AppliedState;
+use crate::group::handover::{HandOver, LOOK_AGAIN_AFTER};
 use crate::group::leader::{Leader, LeaderClock, Work};
 use crate::group::run::{Run, Unproposed, Verdict};
 use crate::group::skew::{Clocks, SkewLimit, voters_clocks};
-use crate::raft::{self, Completion, Completions, RaftGroup, RaftRole, RaftStatus};
+use crate::raft::{self, ChangeError, Completion, Completions, RaftGroup, RaftRole, RaftStatus};
 use futures::future::OptionFuture;
 use parking_lot::Mutex;
 use std::io;
@@ -55,6 +56,9 @@ pub(crate) struct Evaluator {
     busy: Instant,
     /// The last term that was handed over, and until when work waits for the name of the next leader.
     handed_over: Option<(u64, Instant)>,
+    handovers: mpsc::Receiver<HandOver>,
+    /// The one that is under way: no work is taken.
+    handing_over: Option<HandOver>,
 }
 
 impl Evaluator {
@@ -63,7 +67,7 @@ impl Evaluator {
         engine: Arc<Engine>,
         raft: RaftGroup,
         applied: watch::Receiver<AppliedState>,
-        work: mpsc::Receiver<Work>,
+        (work, handovers): (mpsc::Receiver<Work>, mpsc::Receiver<HandOver>),
         completions: Completions,
         (clocks, skew): (Arc<dyn Clocks>, Arc<Mutex<SkewLimit>>),
     ) -> Evaluator {
@@ -87,6 +91,8 @@ impl Evaluator {
             skew,
             busy: Instant::now(),
             handed_over: None,
+            handovers,
+            handing_over: None,
         }
     }
 
@@ -95,9 +101,12 @@ impl Evaluator {
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING_INTERVAL);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            self.hand_over().await;
             self.follow_raft();
             let takes = self.takes_work();
-            let due = self.leader.as_ref().and_then(Leader::wait_due);
+            let goes_on = self.handing_over.is_none();
+            let look_again = (!goes_on).then(|| tokio::time::sleep(LOOK_AGAIN_AFTER));
+            let due = self.leader.as_ref().filter(|_| goes_on).and_then(Leader::wait_due);
             let due = due.map(|due| tokio::time::sleep_until(due.into()));
             let patience = self.waits_for_successor();
             let patience = patience.map(|until| tokio::time::sleep_until(until.into()));
@@ -106,6 +115,8 @@ impl Evaluator {
                 Some(completion) = self.completions.recv() => self.completed(completion),
                 Some(confirmation) = self.confirmations.recv() => self.confirmed(confirmation),
                 changed = self.status.changed() => if changed.is_err() { break },
+                Some(asked) = self.handovers.recv(), if goes_on => self.handing_over = Some(asked),
+                Some(()) = OptionFuture::from(look_again) => {}
                 changed = self.applied.changed(), if self.leader.is_none() => {
                     if changed.is_err() { break }
                 }
@@ -119,7 +130,7 @@ impl Evaluator {
                     }
                     None => break,
                 },
-                _ = housekeeping.tick(), if self.leader.is_some() => {
+                _ = housekeeping.tick(), if self.leader.is_some() && goes_on => {
                     self.housekeep().await;
                     if self.is_idle() {
                         housekeeping.reset_after(HOUSEKEEPING_INTERVAL_IDLE);
@@ -170,10 +181,30 @@ impl Evaluator {
         }
     }
 
+    /// Has the next leader told, once nothing is in flight and it has everything.
+    async fn hand_over(&mut self) {
+        let Some(asked) = self.handing_over.take() else { return };
+        let drained = self.leader.as_ref().is_none_or(|leader| leader.run.is_drained());
+        if !drained && asked.can_wait() {
+            self.handing_over = Some(asked);
+            return;
+        }
+        let told = self.raft.transfer_leader(asked.to).await;
+        if matches!(told, Err(ChangeError::Refused(_))) && asked.can_wait() {
+            self.handing_over = Some(asked);
+            return;
+        }
+        if let (Ok(()), Some(leader)) = (&told, &mut self.leader) {
+            leader.run.stop();
+        }
+        asked.end(told);
+    }
+
     /// Whether to look at the queue: to evaluate, or to refuse. A leader that has not applied its
     /// blank entry yet does neither, nor does who waits for the one that it handed over to.
     fn takes_work(&self) -> bool {
         match self.leader.as_ref().map(|leader| &leader.run) {
+            _ if self.handing_over.is_some() => false,
             Some(run) if !run.is_stopped() => run.can_take(),
             _ if self.waits_for_successor().is_some() => false,
             Some(_) => true,

@@ -58,6 +58,8 @@ pub mod wait;
 
 mod evaluator;
 
+mod handover;
+
 mod apply;
 
 mod read;
@@ -75,6 +77,7 @@ use crate::engine::view::{Overlay, Rows, View};
 use crate::eval::ScanMarks;
 use crate::group::evaluator::Evaluator;
 use crate::group::exec::{Barrier, BarrierAnswer, Outcome};
+use crate::group::handover::HandOver;
 use crate::group::live::LiveSet;
 use crate::group::remote::{Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatch};
 use crate::group::run::Verdict;
@@ -83,7 +86,7 @@ use crate::group::state::{StateRequest, StateVerdict};
 use crate::group::transaction::Ask;
 use crate::group::wait::{Told, Wait};
 use crate::model::Synced;
-use crate::raft::{Completions, Membership, RaftGroup, RaftRole, RaftStatus};
+use crate::raft::{ChangeError, Completions, Membership, RaftGroup, RaftRole, RaftStatus, Stopped};
 use flotilla_topology::api::PeerCluster;
 use flotilla_topology::ids::{ClusterId, GroupId, Origin, ReplicaId};
 use flotilla_topology::slot::SlotRange;
@@ -143,6 +146,7 @@ pub struct Group {
     applied: watch::Receiver<AppliedState>,
     skew: Arc<Mutex<SkewLimit>>,
     work: mpsc::Sender<Work>,
+    handovers: mpsc::Sender<HandOver>,
     scans: ScanMarks,
 }
 
@@ -158,20 +162,43 @@ impl Group {
         clocks: Arc<dyn Clocks>,
     ) -> Arc<Group> {
         let (work, queue) = mpsc::channel(WORK_QUEUE_MAX);
+        let (handovers, asked) = mpsc::channel(1);
         let skew = Arc::new(Mutex::new(SkewLimit::new(context.max_skew_ms)));
         let evaluator = Evaluator::new(
             context.clone(),
             engine.clone(),
             raft.clone(),
             applied.clone(),
-            queue,
+            (queue, asked),
             completions,
             (clocks, skew.clone()),
         );
         tokio::spawn(evaluator.drive());
         let status = raft.watch();
         let scans = ScanMarks::default();
-        Arc::new(Group { context, replica, raft, engine, status, applied, skew, work, scans })
+        Arc::new(Group {
+            context,
+            replica,
+            raft,
+            engine,
+            status,
+            applied,
+            skew,
+            work,
+            handovers,
+            scans,
+        })
+    }
+
+    /// Leader only: hands the leadership to `to`, a voter. Work waits meanwhile, and what is in flight ends
+    /// first; one that lacks much is refused at once. Returns when the target was
+    /// told, or why it was not.
+    pub async fn hand_over(&self, to: ReplicaId) -> Result<(), ChangeError> {
+        HandOver::check(&self.raft.status(), to)?;
+        let ended = || Stopped("the group's evaluator has ended".to_owned());
+        let (asked, told) = HandOver::new(to);
+        self.handovers.send(asked).await.map_err(|_| ended())?;
+        told.await.unwrap_or_else(|_| Err(ended().into()))
     }
 
     /// Where the applied state is.

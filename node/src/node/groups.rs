@@ -204,12 +204,14 @@ impl GroupKeeper {
         {
             let mut transfers = self.transfers.lock();
             let last = transfers.entry(info.id).or_insert_with(Instant::now);
-            if last.elapsed() < TRANSFER_INTERVAL {
+            // A group that was handed over and is still here takes no writes: said again at once.
+            let stuck = group.raft.has_handed_over(group.term());
+            if last.elapsed() < TRANSFER_INTERVAL && !stuck {
                 return;
             }
             *last = Instant::now();
         }
-        if let Err(error) = group.raft.transfer_leader(preferred.id).await {
+        if let Err(error) = group.hand_over(preferred.id).await {
             tracing::debug!(group = %info.id, %error, "leadership not handed over yet");
         }
     }
@@ -288,20 +290,21 @@ impl GroupKeeper {
         let deadline = Instant::now() + HAND_OVER_MAX;
         while Instant::now() < deadline {
             let led: Vec<_> = self.places.groups().into_iter().filter(|g| g.leads()).collect();
-            let mut waiting = false;
-            for group in led {
-                let status = group.raft.status();
+            let hand_over = |group: &Arc<Group>| {
+                let (group, status) = (group.clone(), group.raft.status());
                 let others = status
                     .replication
                     .iter()
                     .filter(|(id, _)| **id != group.replica && status.membership.is_voter(**id));
-                let Some((to, _)) = others.max_by_key(|(_, at)| at.index) else { continue };
-                waiting = true;
-                let _ = group.raft.transfer_leader(*to).await; // behind by now: tried again
-            }
-            if !waiting {
+                let to = *others.max_by_key(|(_, at)| at.index)?.0;
+                Some(async move { group.hand_over(to).await })
+            };
+            let all: Vec<_> = led.iter().filter_map(hand_over).collect();
+            if all.is_empty() {
                 return;
             }
+            // Who is behind is asked again.
+            let _ = futures::future::join_all(all).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
