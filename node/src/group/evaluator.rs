@@ -54,8 +54,8 @@ pub(crate) struct Evaluator {
     skew: Arc<Mutex<SkewLimit>>,
     /// When there last was something to do.
     busy: Instant,
-    /// The last term that was handed over, and until when work waits for the name of the next leader.
-    handed_over: Option<(u64, Instant)>,
+    /// Until when work waits for the name of the next leader, since the last handover.
+    successor_by: Option<Instant>,
     handovers: mpsc::Receiver<HandOver>,
     /// The one that is under way: no work is taken.
     handing_over: Option<HandOver>,
@@ -90,7 +90,7 @@ impl Evaluator {
             clocks,
             skew,
             busy: Instant::now(),
-            handed_over: None,
+            successor_by: None,
             handovers,
             handing_over: None,
         }
@@ -158,12 +158,6 @@ impl Evaluator {
             }
             if leader.run.is_stopped() {
                 leader.end_waits();
-                let term = leader.run.term;
-                if self.raft.has_handed_over(term)
-                    && self.handed_over.is_none_or(|(of, _)| of != term)
-                {
-                    self.handed_over = Some((term, Instant::now() + SUCCESSOR_WAIT));
-                }
                 if leader.run.is_drained() {
                     self.leader = None;
                 }
@@ -196,6 +190,7 @@ impl Evaluator {
         }
         if let (Ok(()), Some(leader)) = (&told, &mut self.leader) {
             leader.run.stop();
+            self.successor_by = Some(Instant::now() + SUCCESSOR_WAIT);
         }
         asked.end(told);
     }
@@ -227,7 +222,7 @@ impl Evaluator {
 
     /// Until when it does, if this replica has handed over and nobody else is known to lead.
     fn waits_for_successor(&self) -> Option<Instant> {
-        let (_, until) = self.handed_over.filter(|(_, until)| Instant::now() < *until)?;
+        let until = self.successor_by.filter(|until| Instant::now() < *until)?;
         (self.successor().is_none() && !self.is_leader()).then_some(until)
     }
 

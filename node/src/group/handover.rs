@@ -14,6 +14,9 @@ use tokio::sync::oneshot;
 const PAUSE_MAX: Duration = Duration::from_millis(40);
 /// Who lacks more entries than this is not waited for.
 const NEAR_ENTRIES: u64 = 64;
+/// How long the evaluator may take to answer: it may be at a long command. It hands over
+/// then, if that is still to be done.
+pub(super) const ANSWER_MAX: Duration = Duration::from_millis(500);
 /// Pause between two looks whether the next leader has everything.
 pub(super) const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
@@ -33,7 +36,7 @@ impl HandOver {
 
     /// Refuses if `to` lacks so much that nobody should wait for it.
     pub(super) fn check(status: &RaftStatus, to: ReplicaId) -> Result<(), ChangeError> {
-        let (last, has) = (status.last_index, status.replication.get(&to).map_or(0, |at| at.index));
+        let (last, has) = (status.last_index, status.matched(to));
         if has + NEAR_ENTRIES < last {
             let behind = format!(
                 "replica {to} has {has} of {last} entries: hand over when it has caught up"

@@ -77,7 +77,7 @@ use crate::engine::view::{Overlay, Rows, View};
 use crate::eval::ScanMarks;
 use crate::group::evaluator::Evaluator;
 use crate::group::exec::{Barrier, BarrierAnswer, Outcome};
-use crate::group::handover::HandOver;
+use crate::group::handover::{ANSWER_MAX, HandOver};
 use crate::group::live::LiveSet;
 use crate::group::remote::{Answer, LeaderIs, LinkFloor, RemoteAnswer, RemoteBatch};
 use crate::group::run::Verdict;
@@ -191,14 +191,17 @@ impl Group {
     }
 
     /// Leader only: hands the leadership to `to`, a voter. Work waits meanwhile, and what is in flight ends
-    /// first; one that lacks much is refused at once. Returns when the target was
-    /// told, or why it was not.
+    /// first; one that lacks much is refused at once. Returns when the target was told, or why it was not.
     pub async fn hand_over(&self, to: ReplicaId) -> Result<(), ChangeError> {
         HandOver::check(&self.raft.status(), to)?;
         let ended = || Stopped("the group's evaluator has ended".to_owned());
         let (asked, told) = HandOver::new(to);
-        self.handovers.send(asked).await.map_err(|_| ended())?;
-        told.await.unwrap_or_else(|_| Err(ended().into()))
+        let answered = async {
+            self.handovers.send(asked).await.map_err(|_| ended())?;
+            told.await.unwrap_or_else(|_| Err(ended().into()))
+        };
+        let busy = || ChangeError::Refused("the group's evaluator is busy: try again".to_owned());
+        tokio::time::timeout(ANSWER_MAX, answered).await.unwrap_or_else(|_| Err(busy()))
     }
 
     /// Where the applied state is.

@@ -329,7 +329,7 @@ impl RaftGroup {
         if !status.membership.is_voter(to) {
             return Err(ChangeError::Refused(format!("replica {to} does not vote")));
         }
-        let matched = status.replication.get(&to).map_or(0, |id| id.index);
+        let matched = status.matched(to);
         if matched < status.last_index {
             return Err(ChangeError::Refused(format!(
                 "replica {to} has {matched} of {} entries: stop proposing, and try again",

@@ -172,6 +172,11 @@ impl RaftStatus {
     pub fn ready(&self) -> bool {
         self.role == RaftRole::Leader && self.own_blank_applied
     }
+
+    /// Up to which index a member has this leader's log, as far as this leader knows; 0 for nothing.
+    pub fn matched(&self, member: ReplicaId) -> u64 {
+        self.replication.get(&member).map_or(0, |at| at.index)
+    }
 }
 
 /// This replica does not lead, or cannot prove that it still does.

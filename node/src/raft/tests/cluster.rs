@@ -145,10 +145,7 @@ async fn leadership_is_handed_over() {
     let mut cluster = Cluster::of_three().await;
     let old = cluster.leader().await;
     cluster.write(old, 0..100).await;
-    let target = *cluster.nodes.keys().find(|node| **node != old).unwrap();
-    let last = cluster.status(old).last_index;
-    let matched = || cluster.status(old).replication.get(&target).is_some_and(|m| m.index == last);
-    until("the target has all", matched).await;
+    let target = cluster.follower_with_all(old).await;
     let refused = cluster.raft(target).transfer_leader(old).await.unwrap_err();
     assert!(matches!(refused, ChangeError::NotLeader(_)), "{refused}");
     let refused = cluster.raft(old).transfer_leader(id(9)).await.unwrap_err();
@@ -166,10 +163,7 @@ async fn a_transfer_that_does_not_leave_is_said_again() {
     let mut cluster = Cluster::of_three().await;
     let old = cluster.leader().await;
     cluster.write(old, 0..10).await;
-    let target = *cluster.nodes.keys().find(|node| **node != old).unwrap();
-    let last = cluster.status(old).last_index;
-    let matched = || cluster.status(old).replication.get(&target).is_some_and(|m| m.index == last);
-    until("the target has all", matched).await;
+    let target = cluster.follower_with_all(old).await;
     let term = cluster.status(old).term;
     // One for each of the other two, and one of them once more.
     cluster.net.hold_transfers(3);

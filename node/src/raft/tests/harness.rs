@@ -380,6 +380,14 @@ impl Cluster {
         }
     }
 
+    /// One of the others, once `leader` knows that it has all that `leader` has now.
+    pub(super) async fn follower_with_all(&self, leader: ReplicaId) -> ReplicaId {
+        let follower = *self.nodes.keys().find(|node| **node != leader).unwrap();
+        let last = self.status(leader).last_index;
+        until("a follower has all", || self.status(leader).matched(follower) == last).await;
+        follower
+    }
+
     /// Waits until these replicas have applied the same, and as much as `leader`.
     pub(super) async fn settle(&self, leader: ReplicaId, replicas: &[ReplicaId]) {
         let goal = self.raft(leader).applied();
