@@ -131,11 +131,12 @@ pub struct RaftTiming {
     /// A group that this node leads, and that nobody has read or written for so many milliseconds, sends no
     /// more heartbeats until somebody does. 0: never.
     pub park_after_ms: u64,
-    /// Bytes a second at which this node sends the state of one group to a replica that lacks more than the
-    /// log has. 0: as fast as it goes.
+    /// Most bytes a second at which this node sends the state of one group to a replica that lacks more than
+    /// the log has; down to an eighth of it while the node is busy. 0: as fast as it goes.
     pub snapshot_bytes_per_second: u64,
-    /// Bytes a second at which this node sends old entries of all groups together to replicas that were
-    /// away, and twice what it sends of new ones beside. 0: as fast as it goes.
+    /// Most bytes a second at which this node sends old entries of all groups together to replicas that
+    /// were away, and twice what it sends of new ones beside; down to a thirty-second of it while the node
+    /// is busy. 0: as fast as it goes.
     pub catch_up_bytes_per_second: u64,
 }
 

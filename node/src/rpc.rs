@@ -8,6 +8,7 @@ use crate::group::exec::{
     ExecRequest, Outcome, decode_barrier_request, decode_barriers_request, encode_barrier,
     encode_barriers, encode_outcomes,
 };
+use crate::group::handover::encode_applied;
 use crate::group::remote::{
     Answer, CursorsAnswer, CursorsRequest, FloorAnswer, LinkFloor, RemoteBatch, Seed, SeedAnswer,
     SeedRequest,
@@ -133,6 +134,12 @@ impl NodeService {
             None => Some(Err(None)),
         };
         Ok(encode_barriers(&groups.into_iter().map(answer).collect::<Vec<_>>()))
+    }
+
+    fn applied(&self, payload: &Bytes) -> Result<Bytes, RpcRefused> {
+        let groups = decode_barriers_request(payload).map_err(|e| bad_payload(&e))?;
+        let index = |id| self.places.group(id).map_or(0, |group| group.applied().log_id.index);
+        Ok(encode_applied(&groups.into_iter().map(index).collect::<Vec<_>>()))
     }
 
     /// Queues a batch at once, in the order of arrival.
@@ -308,13 +315,19 @@ async fn read_here(group: &Group, commands: &[crate::command::Command]) -> Vec<O
 impl Service for NodeService {
     fn call(&self, peer: &Identity, kind: u16, payload: Bytes, reply: ReplyTo) {
         use kinds::{
-            ASK, CENSUS, CURSORS, DIGEST, EXEC, FULL_STATE, LINK_FLOOR, LINK_SEED, MERGE_STEP,
-            RAFT_APPEND, RAFT_PARKED, READ_INDEX, READ_INDEXES, REMOTE_BATCH, TICK, WAIT,
+            APPLIED, ASK, CENSUS, CURSORS, DIGEST, EXEC, FULL_STATE, LINK_FLOOR, LINK_SEED,
+            MERGE_STEP, RAFT_APPEND, RAFT_PARKED, READ_INDEX, READ_INDEXES, REMOTE_BATCH, TICK,
+            WAIT,
         };
         let allowed = match kind {
-            RAFT_APPEND..=RAFT_PARKED | EXEC | READ_INDEX | READ_INDEXES | TICK | ASK | WAIT => {
-                peer.role == Role::Node
-            }
+            RAFT_APPEND..=RAFT_PARKED
+            | EXEC
+            | READ_INDEX
+            | READ_INDEXES
+            | TICK
+            | ASK
+            | WAIT
+            | APPLIED => peer.role == Role::Node,
             REMOTE_BATCH | CURSORS | LINK_FLOOR | LINK_SEED | MERGE_STEP | FULL_STATE => {
                 peer.role == Role::Syncer
             }
@@ -336,6 +349,7 @@ impl Service for NodeService {
                 return;
             }
             READ_INDEXES => return reply.send(self.barriers(&payload)),
+            APPLIED => return reply.send(self.applied(&payload)),
             READ_INDEX | TICK => self.barrier(&payload),
             ASK => self.ask(&payload),
             WAIT => self.wait(&payload),

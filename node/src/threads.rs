@@ -39,6 +39,22 @@ fn set_batch() -> bool {
     false
 }
 
+/// Sets how nice the calling thread is, and those that it starts from now on: 19 asks for least, -20 for most
+/// of a processor that others want, too. Refusal is normal for less than now (it takes a privilege), and
+/// changes nothing.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+pub(crate) fn set_nice(nice: i32) -> bool {
+    // SAFETY: setpriority takes three integers and touches no memory of ours. On Linux, "process 0"
+    // means the calling thread only, which is what we want.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) == 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn set_nice(_nice: i32) -> bool {
+    false
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     #[test]

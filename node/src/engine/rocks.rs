@@ -12,12 +12,12 @@
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::engine::meta::GroupMeta;
 use crate::engine::row_cache::{Change, RowCache};
-use crate::threads::{INLINE_BYTES_MAX, may_block};
+use crate::threads::{INLINE_BYTES_MAX, may_block, set_nice};
 use bytes::Bytes;
 use flotilla_topology::ids::GroupId;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
-    DBCompressionType, ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions, ReadTier,
+    DBCompressionType, Env, ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions, ReadTier,
     WriteBatch, WriteOptions,
 };
 use std::io;
@@ -28,6 +28,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Levels: level 0 is compacted at this many files, each about one write buffer, so that level 0
 /// and the base level have one size and a compaction between them is balanced.
 const LEVEL0_TRIGGER: u64 = 8;
+/// With so many files in level 0 writes are slowed down, and with so many they wait. Files are small, and who
+/// catches up writes more of them than compactions keep up with.
+const LEVEL0_SLOWDOWN: i32 = 64;
+const LEVEL0_STOP: i32 = 96;
 /// Write buffers of the rows, at most: one that is written to, and those that wait to be flushed.
 const WRITE_BUFFERS: i32 = 8;
 /// One partition of a filter or an index: what a point read that misses the cache reads of it.
@@ -39,6 +43,12 @@ pub const BACKGROUND_BYTES_PER_SECOND: u64 = 256 << 20;
 const RATE_PERIOD_US: i64 = 10_000;
 /// One time in so many a compaction goes before a flush.
 const RATE_FAIRNESS: i32 = 10;
+/// How nice a compaction is: of a processor that others want, too, it gets a tenth of what a thread that
+/// serves gets, so that those who wait for an answer hardly notice it. It must not be starved: writes wait
+/// for it in the end.
+const COMPACTION_NICE: i32 = 10;
+/// Threads for compactions. One is used: see `max_background_jobs`.
+const COMPACTION_THREADS: i32 = 2;
 const DATA: &str = "data";
 const META: &str = "meta";
 const NEXT_TABLET: &[u8] = b"\0next-tablet";
@@ -112,6 +122,20 @@ impl From<EngineError> for io::Error {
     }
 }
 
+/// A thread is as nice as the one that starts it, and RocksDB starts those for compactions when it is told
+/// their number, if that is more than one. Once in a process; if it fails they are not nice.
+fn start_compaction_threads() {
+    let start = || {
+        set_nice(COMPACTION_NICE);
+        if let Ok(mut env) = Env::new() {
+            env.set_low_priority_background_threads(COMPACTION_THREADS);
+        }
+    };
+    if std::thread::spawn(start).join().is_err() {
+        tracing::debug!("compactions run at normal priority");
+    }
+}
+
 /// A row with its full key, as the store gives it.
 pub type StoredRow = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>;
 
@@ -138,6 +162,7 @@ impl Engine {
         options.set_max_log_file_size(16 << 20);
         let rate = i64::try_from(config.background_bytes_per_second).unwrap_or(i64::MAX);
         options.set_auto_tuned_ratelimiter(rate, RATE_PERIOD_US, RATE_FAIRNESS);
+        start_compaction_threads();
         let cache = Cache::new_lru_cache(config.block_cache_bytes);
         let families = [DATA, META]
             .map(|name| ColumnFamilyDescriptor::new(name, Self::family_options(config, &cache)));
@@ -171,6 +196,8 @@ impl Engine {
         options.set_write_buffer_size(config.write_buffer_bytes);
         options.set_max_write_buffer_number(WRITE_BUFFERS);
         options.set_level_zero_file_num_compaction_trigger(LEVEL0_TRIGGER as i32);
+        options.set_level_zero_slowdown_writes_trigger(LEVEL0_SLOWDOWN);
+        options.set_level_zero_stop_writes_trigger(LEVEL0_STOP);
         options.set_max_bytes_for_level_base(LEVEL0_TRIGGER * config.write_buffer_bytes as u64);
         options.set_level_compaction_dynamic_level_bytes(true);
         options
@@ -428,5 +455,26 @@ mod tests {
         assert_eq!(engine.group(group).unwrap().unwrap().applied.index, 6);
         engine.flush().unwrap();
         assert_eq!(on_disk(), Some(6));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn threads_for_compactions_are_nice_and_those_for_flushes_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path(), &EngineConfig::for_memory(64 << 20)).unwrap();
+        engine.new_tablet().unwrap();
+        engine.flush().unwrap();
+        let mut nice = std::collections::BTreeMap::<String, i32>::new();
+        for task in std::fs::read_dir("/proc/self/task").unwrap() {
+            // A thread of another test may have ended meanwhile.
+            let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("stat")) else {
+                continue;
+            };
+            let (name, rest) = stat.rsplit_once(") ").unwrap();
+            let name = name.split_once('(').unwrap().1.to_owned();
+            nice.insert(name, rest.split(' ').nth(16).unwrap().parse().unwrap()); // field 19
+        }
+        assert_eq!(nice["rocksdb:low"], COMPACTION_NICE);
+        assert_ne!(nice["rocksdb:high"], COMPACTION_NICE);
     }
 }

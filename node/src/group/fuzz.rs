@@ -8,6 +8,7 @@ use super::digest::{
 };
 use super::entry::{Entry, Evaluation, Header, RowOp};
 use super::exec::{self, Barrier, ExecRequest};
+use super::handover::{decode_applied, encode_applied};
 use super::levelled::{Levelled, Levels};
 use super::life::Life;
 use super::live::LiveSet;
@@ -278,6 +279,12 @@ fn digests() -> Vec<Target> {
             |group| census::encode_request(*group),
         ),
         answers("census answer", vec![census]),
+        Target::new(
+            "applied answer",
+            vec![vec![0, 300, u64::MAX]],
+            |bytes| decode_applied(bytes),
+            |indexes| encode_applied(indexes),
+        ),
     ]
 }
 

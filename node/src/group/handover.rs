@@ -5,15 +5,19 @@
 //! no work, lets what is in flight end, and only then has the other replica told; what came meanwhile waits
 //! in the queue for the next leader's name.
 
+use crate::codec::{DecodeError, Decoder, Encoder};
+use crate::group::exec::BARRIERS_MAX;
 use crate::raft::{ChangeError, RaftStatus};
+use bytes::Bytes;
 use flotilla_topology::ids::ReplicaId;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// How long what is in flight may take to end, and the next leader to have it. Then it is tried anyway.
 const PAUSE_MAX: Duration = Duration::from_millis(40);
-/// Who lacks more entries than this is not waited for.
+/// Who lacks more entries than this, in its log or applied, is not waited for.
 const NEAR_ENTRIES: u64 = 64;
+const APPLIED_VERSION: u8 = 1;
 /// How long the evaluator may take to answer: it may be at a long command. It hands over
 /// then, if that is still to be done.
 pub(super) const ANSWER_MAX: Duration = Duration::from_millis(500);
@@ -34,14 +38,22 @@ impl HandOver {
         (HandOver { to, until: Instant::now() + PAUSE_MAX, answer }, told)
     }
 
-    /// Refuses if `to` lacks so much that nobody should wait for it.
-    pub(super) fn check(status: &RaftStatus, to: ReplicaId) -> Result<(), ChangeError> {
-        let (last, has) = (status.last_index, status.matched(to));
-        if has + NEAR_ENTRIES < last {
-            let behind = format!(
-                "replica {to} has {has} of {last} entries: hand over when it has caught up"
-            );
-            return Err(ChangeError::Refused(behind));
+    /// Refuses if `to` lacks so much that nobody should wait for it: in its log, or of what it has `applied`,
+    /// since it serves only when it has applied what it has.
+    pub(super) fn check(
+        status: &RaftStatus,
+        to: ReplicaId,
+        applied: u64,
+    ) -> Result<(), ChangeError> {
+        let logged = ("has", status.matched(to), status.last_index);
+        let applied = ("has applied", applied, status.applied.index);
+        for (verb, has, last) in [logged, applied] {
+            if has + NEAR_ENTRIES < last {
+                let behind = format!(
+                    "replica {to} {verb} {has} of {last} entries: hand over when it has caught up"
+                );
+                return Err(ChangeError::Refused(behind));
+            }
         }
         Ok(())
     }
@@ -55,6 +67,26 @@ impl HandOver {
     pub(super) fn end(self, told: Result<(), ChangeError>) {
         let _ = self.answer.send(told); // who asked may be gone
     }
+}
+
+/// The payload of the answer to RPC kind 40, whose request is that of kind 25: up to which index the replicas
+/// of these groups have applied, in the order of the request; 0 where there is none.
+pub fn encode_applied(indexes: &[u64]) -> Bytes {
+    let mut out = Encoder::with_capacity(4 + 8 * indexes.len());
+    out.put_u8(APPLIED_VERSION);
+    out.put_varint(indexes.len() as u64);
+    indexes.iter().for_each(|index| out.put_varint(*index));
+    out.into_bytes()
+}
+
+/// Reads it.
+pub fn decode_applied(payload: &Bytes) -> Result<Vec<u64>, DecodeError> {
+    let mut input = Decoder::shared(payload);
+    input.version(APPLIED_VERSION)?;
+    let count = input.count(BARRIERS_MAX, 1)?;
+    let indexes = (0..count).map(|_| input.varint()).collect::<Result<_, _>>()?;
+    input.finish()?;
+    Ok(indexes)
 }
 
 #[cfg(test)]
@@ -81,8 +113,11 @@ mod tests {
             membership: Arc::new(Membership::default()),
             purged: LogId::default(),
         };
-        assert_eq!(HandOver::check(&status, near), Ok(()));
-        let refused = |to| matches!(HandOver::check(&status, to), Err(ChangeError::Refused(_)));
-        assert!(refused(far) && refused(ReplicaId(9)), "one that is not there has nothing");
+        let check = |to, applied| HandOver::check(&status, to, applied);
+        assert_eq!(check(near, 1000 - NEAR_ENTRIES), Ok(()));
+        let refused = |to, applied| matches!(check(to, applied), Err(ChangeError::Refused(_)));
+        assert!(refused(near, 999 - NEAR_ENTRIES), "it would have to apply first");
+        assert!(refused(far, 1000));
+        assert!(refused(ReplicaId(9), 1000), "one that is not there has nothing");
     }
 }

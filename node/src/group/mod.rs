@@ -58,7 +58,7 @@ pub mod wait;
 
 mod evaluator;
 
-mod handover;
+pub mod handover;
 
 mod apply;
 
@@ -190,10 +190,11 @@ impl Group {
         })
     }
 
-    /// Leader only: hands the leadership to `to`, a voter. Work waits meanwhile, and what is in flight ends
-    /// first; one that lacks much is refused at once. Returns when the target was told, or why it was not.
-    pub async fn hand_over(&self, to: ReplicaId) -> Result<(), ChangeError> {
-        HandOver::check(&self.raft.status(), to)?;
+    /// Leader only: hands the leadership to `to`, a voter that says that it has `applied` up to that index.
+    /// Work waits meanwhile, and what is in flight ends first; one that lacks much is refused at once.
+    /// Returns when the target was told, or why it was not.
+    pub async fn hand_over(&self, to: ReplicaId, applied: u64) -> Result<(), ChangeError> {
+        HandOver::check(&self.raft.status(), to, applied)?;
         let ended = || Stopped("the group's evaluator has ended".to_owned());
         let (asked, told) = HandOver::new(to);
         let answered = async {

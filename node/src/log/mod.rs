@@ -15,7 +15,6 @@
 
 mod group;
 mod memory;
-mod priority;
 mod record;
 mod store;
 mod tail;

@@ -10,7 +10,8 @@
 
 use super::group::GroupInner;
 use super::record::{Record, Stored, StoredIndex};
-use super::{Flushed, LogConfig, priority};
+use super::{Flushed, LogConfig};
+use crate::threads::set_nice;
 use bytes::Bytes;
 use flotilla_topology::ids::LogId;
 use parking_lot::{Condvar, Mutex};
@@ -21,6 +22,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+
+/// How nice the log writer is. Everybody's acknowledgement waits for it, and on a busy machine a thread of
+/// normal priority that was asleep in a sync may wait milliseconds for a processor afterwards. Nearly the
+/// strongest, since it sleeps nearly always.
+const NICE: i32 = -15;
 
 /// Largest batch of one write. The engine keeps a buffer of this size for the next one.
 const BATCH_BYTES_MAX: usize = 8 << 20;
@@ -188,7 +194,7 @@ fn stop_process(reason: &str) -> ! {
 /// Body of the thread.
 pub(super) fn run(engine: &Engine, shared: &Shared) {
     let _guard = AbortOnPanic;
-    if !priority::raise_current_thread() {
+    if !set_nice(NICE) {
         tracing::debug!("the log writer runs at normal priority: raising it was not permitted");
     }
     while let Some(jobs) = shared.take() {

@@ -6,17 +6,20 @@
 
 use crate::config::Config;
 use crate::engine::rocks::Engine;
+use crate::group::exec::encode_barriers_request;
+use crate::group::handover::decode_applied;
 use crate::group::{Group, GroupContext, Machine};
 use crate::http::Health;
 use crate::log::LogStore;
 use crate::node::StartError;
 use crate::pd_client::{PdClient, PdError};
-use crate::raft::{Member, Membership, RaftGroup, RaftGroups, Settings, Start};
+use crate::raft::{ChangeError, Member, Membership, RaftGroup, RaftGroups, Settings, Start};
 use crate::router::Places;
+use crate::transport::{Class, kinds};
 use flotilla_topology::api::{
     ClusterMap, GroupInfo, NodeInfo, PdRequest, PdResponse, ReplicaInfo, ReplicaStatus,
 };
-use flotilla_topology::ids::{ClusterId, GroupId, Origin, ReplicaId};
+use flotilla_topology::ids::{ClusterId, GroupId, Origin, ReplicaId, Role};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +40,8 @@ const MAX_SKEW_MS: u64 = 500;
 const EXIT_GROUP_STOPPED: i32 = 1;
 /// Exit code when the cluster begins another life.
 const EXIT_OTHER_LIFE: i32 = 1;
+/// How long a replica may take to say how far it is, before its group's leadership goes to it.
+const APPLIED_DEADLINE: Duration = Duration::from_millis(500);
 /// How long a stopping node tries to hand its leaderships over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
@@ -211,9 +216,25 @@ impl GroupKeeper {
             }
             *last = Instant::now();
         }
-        if let Err(error) = group.hand_over(preferred.id).await {
+        if let Err(error) = self.hand_over_to(group, preferred.id, &preferred.node).await {
             tracing::debug!(group = %info.id, %error, "leadership not handed over yet");
         }
+    }
+
+    /// Hands a group's leadership to the replica `to` on `node`, once that says how far it is.
+    async fn hand_over_to(
+        &self,
+        group: &Group,
+        to: ReplicaId,
+        node: &str,
+    ) -> Result<(), ChangeError> {
+        let silent = || ChangeError::Refused(format!("node {node} does not say how far it is"));
+        let client = self.places.client(Role::Node, node).ok_or_else(silent)?;
+        let payload = encode_barriers_request(&[group.context.group]);
+        let asked = client.call(Class::Forward, kinds::APPLIED, payload, APPLIED_DEADLINE);
+        let answer = asked.await.map_err(|_| silent())?;
+        let applied = decode_applied(&answer).ok().and_then(|applied| applied.first().copied());
+        group.hand_over(to, applied.ok_or_else(silent)?).await
     }
 
     async fn drop_group(&self, group: &Group) {
@@ -297,7 +318,8 @@ impl GroupKeeper {
                     .iter()
                     .filter(|(id, _)| **id != group.replica && status.membership.is_voter(**id));
                 let to = *others.max_by_key(|(_, at)| at.index)?.0;
-                Some(async move { group.hand_over(to).await })
+                let node = status.membership.members.get(&to)?.name.clone();
+                Some(async move { self.hand_over_to(&group, to, &node).await })
             };
             let all: Vec<_> = led.iter().filter_map(hand_over).collect();
             if all.is_empty() {

@@ -12,8 +12,9 @@ use crate::group::live::LiveSet;
 use crate::node::backlog::Backlog;
 use crate::node::groups::GroupKeeper;
 use crate::node::host;
+use crate::raft::Lags;
 use crate::router::Router;
-use flotilla_topology::api::{ClusterMap, PeerCluster, Standing};
+use flotilla_topology::api::{BacklogBudget, ClusterMap, PeerCluster, Standing};
 use flotilla_topology::ids::GroupId;
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -23,8 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Entries kept behind the applied position, so that a replica that was away for a moment is
-/// served from the log and needs no snapshot.
+/// served from the log and needs no snapshot, whoever leads then.
 const KEPT_ENTRIES: u64 = 10_000;
+/// Entries that a leader keeps for replicas that lack them, and how many bytes of them for how long. It costs
+/// the log's index some 50 bytes of memory for each.
+const LAG_ENTRIES_MAX: u64 = 100_000;
+const LAG_MAX: BacklogBudget = BacklogBudget { bytes: 128 << 20, age_seconds: 3600 };
 /// Purging is worth its flush only from so many entries on, or so many bytes.
 const PURGE_STEP: u64 = 10_000;
 const PURGE_STEP_BYTES: u64 = 16 << 20;
@@ -148,9 +153,16 @@ fn purge_upto(
 ) -> Option<u64> {
     let (applied, label) = (group.applied(), group.context.group.to_string());
     let budget = keeper.places.map().map(|map| map.backlog).unwrap_or_default();
-    let beyond = backlog.beyond(Instant::now(), applied.bytes, budget);
-    // Entries may be large: what is kept in case some replica was away has the same budget.
-    let kept = applied.log_id.index.saturating_sub(KEPT_ENTRIES).max(beyond);
+    let (now, last) = (Instant::now(), applied.log_id.index);
+    let beyond = backlog.beyond(now, applied.bytes, budget);
+    let mut kept = last.saturating_sub(KEPT_ENTRIES);
+    if !over_budget {
+        let lag_max = backlog.beyond(now, applied.bytes, LAG_MAX);
+        let lag_max = lag_max.max(last.saturating_sub(LAG_ENTRIES_MAX));
+        kept = kept_for(group.raft.lags(), kept, lag_max);
+    }
+    // Entries may be large: what is kept for replicas has the same budget as what is kept for peers.
+    let kept = kept.max(beyond);
     let upto = match floor(keeper, group) {
         Ok(Some(floor)) if !over_budget => {
             let behind = backlog.bytes_behind(floor, applied.bytes) as f64;
@@ -168,6 +180,13 @@ fn purge_upto(
     let many = upto >= purged + PURGE_STEP
         || bytes(purged).saturating_sub(bytes(upto)) >= PURGE_STEP_BYTES;
     many.then_some(upto)
+}
+
+/// Up to where the log may go of which others lack something, if it could go up to `kept` otherwise; those
+/// that are sent entries hold nothing back up to `lag_max`. Who is sent a snapshot lacks all behind it.
+fn kept_for(lags: Lags, kept: u64, lag_max: u64) -> u64 {
+    let log = lags.log.map(|index| index.max(lag_max));
+    [log, lags.snapshot].into_iter().flatten().fold(kept, u64::min)
 }
 
 /// Purges logs. What is applied up to there must be on the disk, so one flush, beside the groups' work,
@@ -194,4 +213,19 @@ fn floor(keeper: &GroupKeeper, group: &Group) -> std::io::Result<Option<u64>> {
     let Some(map) = keeper.places.map().filter(|_| group.synced().is_on()) else { return Ok(None) };
     let positions = group.acknowledged(map.peers.iter().filter(|peer| peer.counts()))?;
     Ok(positions.into_iter().map(|(_, index)| index).min())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_keeps_what_others_lack_within_bounds() {
+        let kept = |log, snapshot| kept_for(Lags { log, snapshot }, 1000, 500);
+        assert_eq!(kept(None, None), 1000);
+        assert_eq!(kept(Some(2000), Some(2000)), 1000, "nobody is behind what is kept anyway");
+        assert_eq!(kept(Some(700), None), 700);
+        assert_eq!(kept(Some(200), None), 500, "it has been away for too long");
+        assert_eq!(kept(Some(700), Some(200)), 200, "it is being brought up");
+    }
 }

@@ -8,6 +8,7 @@ use super::network::Links;
 use super::news::Told;
 use super::parking::Parking;
 use super::peer::{Network, Peer};
+use super::purge::Transfers;
 use super::server::{Door, Gate};
 use super::status;
 use super::storage::Storage;
@@ -18,20 +19,17 @@ use crate::log::Log;
 use crate::transport::ReplyTo;
 use bytes::Bytes;
 use flotilla_topology::ids::{GroupId, LogId, ReplicaId, Role};
+use openraft::ChangeMembers;
 use openraft::errors::{
     ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError,
 };
 use openraft::raft::linearizable_read::LinearizerOption;
-use openraft::{ChangeMembers, async_runtime::watch::WatchReceiver};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-
-/// How long a purge waits until the state machine says how far it is durable.
-const PURGE_MARK_WAIT: Duration = Duration::from_secs(10);
 
 /// A replica cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +67,7 @@ pub struct Start {
     pub runtime: Handle,
 }
 
-type Raft = openraft::Raft<C, Machine>;
+pub(super) type Raft = openraft::Raft<C, Machine>;
 
 /// A replica of a group. Clones are handles of the same one.
 #[derive(Clone)]
@@ -90,6 +88,7 @@ struct Inner {
     /// The term in which this replica has handed its leadership over; 0 for none.
     handed_over: AtomicU64,
     told: Told,
+    transfers: Transfers,
     parking: Arc<Parking>,
     network: Arc<dyn Network>,
     runtime: Handle,
@@ -341,33 +340,6 @@ impl RaftGroup {
         self.inner.raft.trigger().transfer_leader(to.0).await.map_err(|f| stopped(&f).into())
     }
 
-    /// Lets the log forget entries up to `upto`, as far as the state machine has them durably. To be
-    /// called on every replica, again and again as the floor moves; it acts when it can.
-    pub async fn purge(&self, upto: u64) -> Result<(), Stopped> {
-        let upto = upto.min(self.applied().index);
-        if upto == 0 || self.purged().index >= upto {
-            return Ok(());
-        }
-        let raft = &self.inner.raft;
-        let mut metrics = raft.metrics();
-        let marked =
-            |metrics: &openraft::RaftMetrics<C>| convert::log_id(metrics.snapshot.as_ref());
-        let before = marked(&metrics.borrow_and_update());
-        if before.index < upto {
-            raft.trigger().snapshot().await.map_err(|fatal| stopped(&fatal))?;
-            let moved = async {
-                while metrics.changed().await.is_ok() {
-                    if marked(&metrics.borrow_and_update()) > before {
-                        break;
-                    }
-                }
-            };
-            // Nothing new may be durable; then the purge goes as far as it went before.
-            let _ = tokio::time::timeout(PURGE_MARK_WAIT, moved).await;
-        }
-        raft.trigger().purge_log(upto - 1).await.map_err(|fatal| stopped(&fatal))
-    }
-
     /// Takes one message of another member: see [`crate::transport::kinds`]. Never blocks; messages of one
     /// sender must be handed in in the order in which they came.
     pub fn handle(&self, kind: u16, payload: &Bytes, reply: ReplyTo) {
@@ -404,6 +376,14 @@ impl RaftGroup {
         let raft = self.inner.raft.clone();
         // An error means that the group has stopped.
         self.inner.runtime.spawn(async move { raft.trigger().heartbeat().await });
+    }
+
+    pub(super) fn library(&self) -> &Raft {
+        &self.inner.raft
+    }
+
+    pub(super) fn transfers(&self) -> &Transfers {
+        &self.inner.transfers
     }
 
     pub(super) fn parking(&self) -> &Parking {
@@ -448,13 +428,14 @@ async fn start_inside<L: Log>(
     let (machine, progress, receiver) =
         Machine::new(machine, Box::new(move |upto| applied_log.applied(upto)))
             .map_err(|error| storage_error(error.to_string()))?;
-    let told = Told::default();
+    let (told, transfers) = (Told::default(), Transfers::default());
     let links = Links {
         group,
         me,
         settings: settings.clone(),
         network: network.clone(),
         told: told.clone(),
+        transfers: transfers.clone(),
     };
     let raft = Raft::new(me.0, library, links, Storage::new(log), machine)
         .await
@@ -485,6 +466,7 @@ async fn start_inside<L: Log>(
         status,
         handed_over,
         told,
+        transfers,
         parking,
         network,
         runtime,
@@ -492,6 +474,6 @@ async fn start_inside<L: Log>(
     Ok((RaftGroup { inner: Arc::new(inner) }, Completions { queue }))
 }
 
-fn stopped(fatal: &Fatal<C>) -> Stopped {
+pub(super) fn stopped(fatal: &Fatal<C>) -> Stopped {
     Stopped(fatal.to_string())
 }

@@ -23,6 +23,7 @@ mod news;
 mod pace;
 mod parking;
 mod peer;
+mod purge;
 mod recv_snapshot;
 mod registry;
 mod send_snapshot;
@@ -42,6 +43,7 @@ pub use machine::{
 };
 pub use pace::Pace;
 pub use peer::{Network, Peer};
+pub use purge::Lags;
 pub use registry::RaftGroups;
 pub use types::{
     Applied, Body, ChangeError, Committed, Completion, Member, Membership, NotLeader, Outcome,

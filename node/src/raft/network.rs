@@ -11,6 +11,7 @@ use super::config::{C, Vote};
 use super::convert;
 use super::news::{News, Told};
 use super::peer::Network;
+use super::purge::Transfers;
 use super::send_snapshot;
 use super::types::{Member, Settings};
 use super::wire::{self, Address, Append};
@@ -49,6 +50,7 @@ pub(super) struct Links {
     pub(super) settings: Settings,
     pub(super) network: Arc<dyn Network>,
     pub(super) told: Told,
+    pub(super) transfers: Transfers,
 }
 
 impl Links {
@@ -61,6 +63,7 @@ impl Links {
             class,
             settings: self.settings.clone(),
             told: self.told.clone(),
+            transfers: self.transfers.clone(),
             not_before: None,
         }
     }
@@ -86,10 +89,11 @@ impl RaftNetworkFactory<C> for Links {
 pub(super) struct Link {
     pub(super) address: Address,
     member: Member,
-    network: Arc<dyn Network>,
+    pub(super) network: Arc<dyn Network>,
     class: Class,
     pub(super) settings: Settings,
     told: Told,
+    transfers: Transfers,
     /// No entries leave before: what left last was old (see [`super::Pace`]), whatever stream it was of.
     not_before: Option<Instant>,
 }
@@ -215,6 +219,14 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
         }
     }
 
+    /// Old entries may leave again.
+    fn end_pause(&mut self) {
+        let due = self.link.not_before.take();
+        if let (Some(pace), Some(due)) = (self.link.network.catch_up(), due) {
+            pace.woke(due, Instant::now());
+        }
+    }
+
     /// Settles what an old append cost: nothing, if it never left.
     fn sent_old(&mut self, len: usize, answer: &Result<Bytes, RpcError>) {
         if !matches!(answer, Err(RpcError::Unreachable(_))) {
@@ -253,7 +265,7 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
                         wire::decode_append_answer(&bytes).map_err(garbage)
                     }));
                 }
-                Some(()) = OptionFuture::from(due), if room => self.link.not_before = None,
+                Some(()) = OptionFuture::from(due), if room => self.end_pause(),
                 Some(()) = OptionFuture::from(more_wanted) => {}
                 Some(()) = OptionFuture::from(news_due) => {}
                 request = self.input.next(), if room && !held => match request {
@@ -353,10 +365,16 @@ impl RaftNetworkV2<C> for Link {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
-        tokio::select! {
+        let at = convert::log_id(snapshot.meta.last_log_id.as_ref()).index;
+        let transfer = self.transfers.begin(self.address.to, at);
+        let sent = tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = send_snapshot::send(self, vote, snapshot.snapshot) => sent,
+        };
+        if sent.is_ok() {
+            transfer.arrived();
         }
+        sent
     }
 
     async fn transfer_leader(

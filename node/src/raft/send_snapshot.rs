@@ -9,6 +9,7 @@ use super::adapter::SnapshotData;
 use super::config::{C, Vote};
 use super::machine::{SnapshotCut, SnapshotSource};
 use super::network::Link;
+use super::pace::FIRST_SHARE;
 use super::wire::{SnapshotAnswer, SnapshotPart};
 use crate::transport::{Class, RpcError, RpcRefused};
 use bytes::Bytes;
@@ -62,7 +63,8 @@ struct Transfer<'a> {
     kept: VecDeque<Bytes>,
     oldest: u64,
     sent: u64,
-    bytes: u64,
+    /// The next chunk does not leave before.
+    due: Instant,
     started: Instant,
     progress: Instant,
 }
@@ -79,7 +81,7 @@ impl<'a> Transfer<'a> {
             kept: VecDeque::new(),
             oldest: 0,
             sent: 0,
-            bytes: 0,
+            due: now,
             started: now,
             progress: now,
         }
@@ -233,14 +235,23 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Waits as long as the rate limit demands.
+    /// Waits as long as the rate limit demands: on a busy node a share of it, as for old entries, but so much
+    /// at least that the log behind the snapshot need not be kept for too long.
     async fn pace(&mut self, len: usize) {
-        let limit = self.link.settings.snapshot_bytes_per_s;
         metrics::counter!("flotilla_raft_snapshot_sent_bytes_total").increment(len as u64);
-        self.bytes += len as u64;
-        if limit > 0 {
-            let due = Duration::from_secs_f64(self.bytes as f64 / limit as f64);
-            tokio::time::sleep(due.saturating_sub(self.started.elapsed())).await;
+        let limit = self.link.settings.snapshot_bytes_per_s;
+        if limit == 0 {
+            return;
         }
+        let pace = self.link.network.catch_up();
+        if self.due > Instant::now() {
+            tokio::time::sleep_until(self.due.into()).await;
+            if let Some(pace) = pace {
+                pace.woke(self.due, Instant::now());
+            }
+        }
+        let now = Instant::now();
+        let share = pace.map_or(1.0, |pace| pace.share(now).max(FIRST_SHARE));
+        self.due = now + Duration::from_secs_f64(len as f64 / (limit as f64 * share));
     }
 }

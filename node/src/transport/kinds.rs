@@ -50,8 +50,8 @@ pub const FULL_STATE: u16 = 36;
 /// Count a replica's rows.
 pub const CENSUS: u16 = 37;
 
-/// Change or inspect a group.
-pub const GROUP_ADMIN: u16 = 40;
+/// Ask how far a node's replicas of several groups have applied.
+pub const APPLIED: u16 = 40;
 
 /// A request to a placement driver.
 pub const PD_CALL: u16 = 100;

@@ -73,11 +73,15 @@ async fn a_replica_behind_the_purge_gets_a_snapshot_over_a_bad_line() {
     purge(&cluster, &rest, 2900).await;
     cluster.net.lose_every_bulk(7);
     cluster.start(behind).await;
+    until("a snapshot is on its way", || cluster.raft(leader).lags().snapshot.is_some()).await;
+    let needed = cluster.raft(leader).lags();
+    assert!(needed.snapshot >= Some(2900) && needed.log >= needed.snapshot, "{needed:?}");
     until("a snapshot is installed", || cluster.books[&behind].state().installs > 0).await;
     cluster.write(leader, 3000..3100).await;
     cluster.settle(leader, &[behind]).await;
     let wanted: Vec<Bytes> = (0..3100).map(payload).collect();
     assert!(cluster.books[&behind].payloads() == wanted);
+    until("it needs the log of after", || cluster.raft(leader).lags().snapshot.is_none()).await;
     let opened = cluster.books[&behind].state().sinks_opened;
     assert_eq!(opened, 1, "{} chunks, every 7th message lost: resumed", 3000 / CHUNK_ENTRIES);
     // It goes on as if it had the log all along.
