@@ -279,12 +279,9 @@ fn digests() -> Vec<Target> {
             |group| census::encode_request(*group),
         ),
         answers("census answer", vec![census]),
-        Target::new(
-            "applied answer",
-            vec![vec![0, 300, u64::MAX]],
-            |bytes| decode_applied(bytes),
-            |indexes| encode_applied(indexes),
-        ),
+        Target::new("applied answer", vec![vec![0, 300, u64::MAX]], decode_applied, |indexes| {
+            encode_applied(indexes)
+        }),
     ]
 }
 
