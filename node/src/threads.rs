@@ -18,13 +18,9 @@ pub(crate) fn may_block<T>(what: impl FnOnce() -> T) -> T {
 /// Has the kernel schedule this thread, and those that it starts from now on, as batch work: see
 /// [`crate::config::Scheduling::Batch`]. False if it does not; nothing else changes then. What an operator
 /// chose, other than the usual policy, stays.
-pub fn schedule_as_batch() -> bool {
-    set_batch()
-}
-
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
-fn set_batch() -> bool {
+pub fn schedule_as_batch() -> bool {
     // SAFETY: both take integers and a pointer to an initialised struct that outlives the call; "thread 0"
     // is the calling one.
     unsafe {
@@ -34,8 +30,9 @@ fn set_batch() -> bool {
     }
 }
 
+/// Not on this system.
 #[cfg(not(target_os = "linux"))]
-fn set_batch() -> bool {
+pub fn schedule_as_batch() -> bool {
     false
 }
 
@@ -50,20 +47,27 @@ pub(crate) fn set_nice(nice: i32) -> bool {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) == 0 }
 }
 
+/// Not on this system.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn set_nice(_nice: i32) -> bool {
     false
 }
 
+/// A field of a thread's `stat`, from the third on, by its number in proc_pid_stat(5).
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) fn stat_field(stat: &str, number: usize) -> &str {
+    let (_, behind_the_name) = stat.rsplit_once(") ").unwrap();
+    behind_the_name.split(' ').nth(number - 3).unwrap()
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use super::stat_field;
+
     #[test]
     fn threads_started_later_are_batch_too() {
         let policy = || std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-        let told = |stat: String| {
-            let fields = stat.rsplit(") ").next().unwrap().to_owned();
-            fields.split(' ').nth(38).unwrap().to_owned() // field 41 of the line, counted behind the name
-        };
+        let told = |stat: String| stat_field(&stat, 41).to_owned();
         std::thread::spawn(move || {
             assert!(super::schedule_as_batch());
             let child = std::thread::spawn(move || told(policy())).join().unwrap();

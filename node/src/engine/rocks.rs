@@ -125,14 +125,10 @@ impl From<EngineError> for io::Error {
 /// A thread is as nice as the one that starts it, and RocksDB starts those for compactions when it is told
 /// their number, if that is more than one. Once in a process; if it fails they are not nice.
 fn start_compaction_threads() {
-    let start = || {
-        set_nice(COMPACTION_NICE);
-        if let Ok(mut env) = Env::new() {
-            env.set_low_priority_background_threads(COMPACTION_THREADS);
-        }
-    };
-    if std::thread::spawn(start).join().is_err() {
-        tracing::debug!("compactions run at normal priority");
+    let tell = |mut env: Env| env.set_low_priority_background_threads(COMPACTION_THREADS);
+    let start = move || set_nice(COMPACTION_NICE) && Env::new().map(tell).is_ok();
+    if !std::thread::spawn(start).join().unwrap_or(false) {
+        tracing::debug!("compactions run at normal priority: threads for them were not started");
     }
 }
 
@@ -431,6 +427,8 @@ fn decode_meta(group: GroupId, bytes: &[u8]) -> Result<GroupMeta, EngineError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_os = "linux")]
+    use crate::threads::stat_field;
     use flotilla_topology::ids::{LogId, ReplicaId};
 
     #[test]
@@ -467,12 +465,10 @@ mod tests {
         let mut nice = std::collections::BTreeMap::<String, i32>::new();
         for task in std::fs::read_dir("/proc/self/task").unwrap() {
             // A thread of another test may have ended meanwhile.
-            let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("stat")) else {
-                continue;
-            };
-            let (name, rest) = stat.rsplit_once(") ").unwrap();
-            let name = name.split_once('(').unwrap().1.to_owned();
-            nice.insert(name, rest.split(' ').nth(16).unwrap().parse().unwrap()); // field 19
+            let path = task.unwrap().path();
+            let read = |file| std::fs::read_to_string(path.join(file));
+            let (Ok(name), Ok(stat)) = (read("comm"), read("stat")) else { continue };
+            nice.insert(name.trim_end().to_owned(), stat_field(&stat, 19).parse().unwrap());
         }
         assert_eq!(nice["rocksdb:low"], COMPACTION_NICE);
         assert_ne!(nice["rocksdb:high"], COMPACTION_NICE);

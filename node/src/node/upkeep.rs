@@ -155,8 +155,10 @@ fn purge_upto(
     let budget = keeper.places.map().map(|map| map.backlog).unwrap_or_default();
     let (now, last) = (Instant::now(), applied.log_id.index);
     let beyond = backlog.beyond(now, applied.bytes, budget);
+    let purged = group.raft.purged().index;
     let mut kept = last.saturating_sub(KEPT_ENTRIES);
-    if !over_budget {
+    // Nearly all groups of a node that has many have nothing to purge: nobody is asked what they lack.
+    if !over_budget && kept > purged {
         let lag_max = backlog.beyond(now, applied.bytes, LAG_MAX);
         let lag_max = lag_max.max(last.saturating_sub(LAG_ENTRIES_MAX));
         kept = kept_for(group.raft.lags(), kept, lag_max);
@@ -175,7 +177,6 @@ fn purge_upto(
             return None;
         }
     };
-    let purged = group.raft.purged().index;
     let bytes = |index| backlog.bytes_behind(index, applied.bytes);
     let many = upto >= purged + PURGE_STEP
         || bytes(purged).saturating_sub(bytes(upto)) >= PURGE_STEP_BYTES;

@@ -16,7 +16,7 @@ const BURST: Duration = Duration::from_millis(50);
 /// faster than what comes.
 const PER_NEW_BYTE: u32 = 2;
 /// The share begins with this, and so it does again after a time in which nothing old was sent.
-pub(super) const FIRST_SHARE: f64 = 1.0 / 8.0;
+const FIRST_SHARE: f64 = 1.0 / 8.0;
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
 /// The least share, however busy the node is.
 const LEAST_SHARE: f64 = 1.0 / 32.0;

@@ -9,7 +9,6 @@ use super::adapter::SnapshotData;
 use super::config::{C, Vote};
 use super::machine::{SnapshotCut, SnapshotSource};
 use super::network::Link;
-use super::pace::FIRST_SHARE;
 use super::wire::{SnapshotAnswer, SnapshotPart};
 use crate::transport::{Class, RpcError, RpcRefused};
 use bytes::Bytes;
@@ -27,6 +26,9 @@ const WINDOW_CHUNKS_MAX: usize = 4;
 /// How long one part waits for its answer: installing happens within the last one.
 const PART_DEADLINE: Duration = Duration::from_secs(10);
 const END_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The least share of the rate, however busy the node is: the log behind the snapshot is kept meanwhile.
+const LEAST_SHARE: f64 = 1.0 / 8.0;
 
 /// Pause before the receiver is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -235,8 +237,7 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Waits as long as the rate limit demands: on a busy node a share of it, as for old entries, but so much
-    /// at least that the log behind the snapshot need not be kept for too long.
+    /// Waits as long as the rate limit demands: on a busy node a share of it, as for old entries.
     async fn pace(&mut self, len: usize) {
         metrics::counter!("flotilla_raft_snapshot_sent_bytes_total").increment(len as u64);
         let limit = self.link.settings.snapshot_bytes_per_s;
@@ -251,7 +252,7 @@ impl<'a> Transfer<'a> {
             }
         }
         let now = Instant::now();
-        let share = pace.map_or(1.0, |pace| pace.share(now).max(FIRST_SHARE));
+        let share = pace.map_or(1.0, |pace| pace.share(now).max(LEAST_SHARE));
         self.due = now + Duration::from_secs_f64(len as f64 / (limit as f64 * share));
     }
 }

@@ -72,12 +72,13 @@ async fn who_was_away_is_sent_old_entries_at_a_pace() {
     cluster.stop(away).await;
     cluster.write(leader, 0..12_000).await;
     let bytes: usize = (0..12_000).map(|n| payload(n).len()).sum();
-    cluster.net.catch_up_at(Pace::new(bytes as u64)); // begins with an eighth of it a second
+    cluster.net.catch_up_at(Pace::new(bytes as u64 * 4)); // begins with an eighth of it a second
     let start = Instant::now();
     cluster.start(away).await;
     cluster.write(leader, 12_000..12_010).await; // not held up by what is old
     cluster.settle(leader, &[away]).await;
-    // A second's worth at the most, less a burst and the last message, a MiB at most, which is not old.
+    // Two seconds' worth, less a burst and the last message, a MiB at most, which is not old; each of the six
+    // messages raises the rate by a twentieth.
     assert!(start.elapsed() > Duration::from_secs(1), "{:?}", start.elapsed());
     assert_eq!(cluster.books[&away].payloads(), (0..12_010).map(payload).collect::<Vec<_>>());
 }
