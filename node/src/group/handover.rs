@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 /// How long what is in flight may take to end, and the next leader to have it. Then it is tried anyway.
 const PAUSE_MAX: Duration = Duration::from_millis(40);
 /// Who lacks more entries than this, in its log or applied, is not waited for.
-const NEAR_ENTRIES: u64 = 64;
+const NEAR_ENTRIES: u64 = 128;
 const APPLIED_VERSION: u8 = 1;
 /// How long the evaluator may take to answer: it may be at a long command. It hands over
 /// then, if that is still to be done.

@@ -67,9 +67,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// What surrounds a payload counts as so many bytes.
+    pub const OVERHEAD: usize = 64;
+
     /// What it counts for in limits: the payload and what surrounds it.
     pub fn bytes(&self) -> usize {
-        self.payload.len() + 64
+        self.payload.len() + Record::OVERHEAD
     }
 
     fn header(&self) -> Encoder {

@@ -94,6 +94,15 @@ pub(super) fn committed(entry: Entry) -> Committed {
     Committed { log_id, body }
 }
 
+/// What an entry counts for in limits, as [`Record::bytes`] does.
+pub(super) fn entry_bytes(entry: &Entry) -> usize {
+    let payload = match &entry.payload {
+        EntryPayload::Normal(Payload(bytes)) => bytes.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+    };
+    payload + Record::OVERHEAD
+}
+
 pub(super) fn record(entry: Entry) -> Record {
     let id = log_id(Some(&entry.log_id));
     let (kind, payload) = match entry.payload {

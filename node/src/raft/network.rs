@@ -167,6 +167,8 @@ impl Link {
 /// Bytes of an append, whether it was old, and its answer.
 type Answered = (usize, bool, Result<Bytes, RpcError>);
 
+type AppendAnswer = Result<StreamAppendResult<C>, RPCError<C>>;
+
 /// One stream of appends.
 struct Pipeline<'s, S> {
     link: &'s mut Link,
@@ -176,6 +178,8 @@ struct Pipeline<'s, S> {
     in_flight: FuturesOrdered<BoxFuture<'static, Answered>>,
     bytes: usize,
     input_ended: bool,
+    /// The answer that ends the stream, behind one that is told first.
+    end: Option<AppendAnswer>,
     news: News,
 }
 
@@ -192,6 +196,7 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
             in_flight: FuturesOrdered::new(),
             bytes: 0,
             input_ended: false,
+            end: None,
             news,
         }
     }
@@ -237,8 +242,36 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
         }
     }
 
+    fn settle(&mut self, (len, old, answer): Answered) -> AppendAnswer {
+        self.bytes -= len;
+        if old {
+            self.sent_old(len, &answer);
+        }
+        let bytes = answer.map_err(rpc_error)?;
+        wire::decode_append_answer(&bytes).map_err(garbage)
+    }
+
+    /// Of answers that are here already the last one says what those before it say: the library's core hears of
+    /// one. What ends the stream is told after it.
+    fn last_of_those_here(&mut self, mut answer: AppendAnswer) -> AppendAnswer {
+        while let Ok(Ok(_)) = answer {
+            let Some(Some(next)) = self.in_flight.next().now_or_never() else { break };
+            match self.settle(next) {
+                Ok(Ok(matching)) => answer = Ok(Ok(matching)),
+                end => {
+                    self.end = Some(end);
+                    break;
+                }
+            }
+        }
+        answer
+    }
+
     /// The next answer; meanwhile sends what there is to send. `None`: input and answers ended.
-    async fn next(&mut self) -> Option<Result<StreamAppendResult<C>, RPCError<C>>> {
+    async fn next(&mut self) -> Option<AppendAnswer> {
+        if let Some(end) = self.end.take() {
+            return Some(end);
+        }
         loop {
             let room = self.in_flight.len() < WINDOW_MESSAGES_MAX
                 && self.bytes < self.link.settings.append_window_bytes
@@ -256,14 +289,9 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<C>> + Unpin> Pipeline<'s, S> {
             let held = due.is_some();
             tokio::select! {
                 biased;
-                Some((len, old, answer)) = self.in_flight.next() => {
-                    self.bytes -= len;
-                    if old {
-                        self.sent_old(len, &answer);
-                    }
-                    return Some(answer.map_err(rpc_error).and_then(|bytes| {
-                        wire::decode_append_answer(&bytes).map_err(garbage)
-                    }));
+                Some(answered) = self.in_flight.next() => {
+                    let first = self.settle(answered);
+                    return Some(self.last_of_those_here(first));
                 }
                 Some(()) = OptionFuture::from(due), if room => self.end_pause(),
                 Some(()) = OptionFuture::from(more_wanted) => {}

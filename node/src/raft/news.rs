@@ -1,12 +1,16 @@
-//! When news that only the log's end is committed may wait for entries to go with.
+//! When news that more of the log is committed may wait.
 //!
-//! The library tells each member of each commit, by an append of its own if no entries are there to carry
-//! it: half of all appends under load. A voter needs to know soon only if somebody reads from it, and
+//! The library tells each member of each commit: with the next entries, or by an append of its own if there
+//! are none; half of all appends under load. A voter needs to know soon only if somebody reads from it, and
 //! whoever does asks the leader first how far it must have applied ([`Told::want`]). So news waits, for
-//! [`NEWS_WAIT`] at most, and is dropped when an append with entries, which says as much, takes its place.
-//! Dropping one is safe: an answer acknowledges everything up to where the member's log agrees.
+//! [`NEWS_WAIT`] or [`NEWS_BYTES_MAX`] at most: an append without entries is not sent, one with entries says
+//! what was said before. What has become committed meanwhile is then applied in one go, where an apply for
+//! each entry costs a turn of two tasks and a batch of its own.
+//!
+//! To drop an append without entries is safe: an answer acknowledges everything up to where the member's log
+//! agrees. To say less is: Raft asks only that a member hears of nothing that is not committed.
 
-use super::config::C;
+use super::config::{C, RaftLogId};
 use super::convert;
 use openraft::raft::AppendEntriesRequest;
 use std::sync::Arc;
@@ -17,6 +21,10 @@ use tokio::sync::futures::OwnedNotified;
 
 /// How long it waits at most.
 pub(super) const NEWS_WAIT: Duration = Duration::from_millis(10);
+
+/// Bytes of entries that a member may hold without knowing that they are committed, for that reason: it applies
+/// them in one go, and its Raft thread does nothing else then.
+const NEWS_BYTES_MAX: usize = 32 << 10;
 
 type Request = AppendEntriesRequest<C>;
 
@@ -67,26 +75,41 @@ impl Told {
 pub(super) struct News {
     waits: bool,
     /// What the stream has told its member, once it has carried entries.
-    told: Option<u64>,
+    told: Option<Option<RaftLogId>>,
+    /// Bytes of entries that it has carried since.
+    bytes: usize,
+    /// What would tell the rest.
     held: Option<(Request, Instant)>,
 }
 
 impl News {
     /// `waits`: whether the member can wait at all.
     pub(super) fn new(waits: bool) -> News {
-        News { waits, told: None, held: None }
+        News { waits, told: None, bytes: 0, held: None }
     }
 
     /// Takes what the library wants sent; gives what is to be sent now.
-    pub(super) fn pass(&mut self, request: Request, told: &Told, now: Instant) -> Option<Request> {
-        let before = self.held.take();
-        let is_news = self.told.is_some() && request.entries.is_empty();
-        if !self.waits || !is_news || self.is_wanted(told) {
+    pub(super) fn pass(
+        &mut self,
+        mut request: Request,
+        told: &Told,
+        now: Instant,
+    ) -> Option<Request> {
+        self.bytes += request.entries.iter().map(convert::entry_bytes).sum::<usize>();
+        let due = self.held.take().map_or(now + NEWS_WAIT, |(_, due)| due);
+        let may_wait = self.waits && due > now && self.bytes <= NEWS_BYTES_MAX;
+        let Some(said) = self.told.filter(|said| may_wait && *said < request.leader_commit) else {
+            return Some(self.sent(request));
+        };
+        if self.is_wanted(told) {
             return Some(self.sent(request));
         }
-        let due = before.map_or(now + NEWS_WAIT, |(_, due)| due);
-        self.held = Some((request, due));
-        None
+        let end = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
+        let (vote, leader_commit) = (request.vote, request.leader_commit);
+        let news = Request { vote, prev_log_id: end, leader_commit, entries: Vec::new() };
+        self.held = Some((news, due));
+        request.leader_commit = said;
+        (!request.entries.is_empty()).then_some(request)
     }
 
     /// What waited, if its time has come or somebody wants it.
@@ -108,12 +131,13 @@ impl News {
     }
 
     fn is_wanted(&self, told: &Told) -> bool {
-        self.told.is_some_and(|knows| knows < told.wanted())
+        self.told.is_some_and(|said| convert::log_id(said.as_ref()).index < told.wanted())
     }
 
     fn sent(&mut self, request: Request) -> Request {
         if self.told.is_some() || !request.entries.is_empty() {
-            self.told = self.told.max(Some(committed(&request)));
+            self.told = Some(self.told.flatten().max(request.leader_commit));
+            self.bytes = 0;
         }
         request
     }
@@ -123,13 +147,20 @@ impl News {
 mod tests {
     use super::super::config::Vote;
     use super::*;
-    use crate::log::Record;
+    use crate::log::{Record, RecordKind};
     use flotilla_topology::ids::LogId;
 
     /// An append of the one entry at this index, or of none, that says this is committed.
     fn append(entry: Option<u64>, committed: u64) -> Request {
+        append_of(entry, committed, 0)
+    }
+
+    fn append_of(entry: Option<u64>, committed: u64, bytes: usize) -> Request {
         let at = |index| convert::raft_log_id(LogId { term: 1, index });
-        let entry = entry.map(|index| Record { id: LogId { term: 1, index }, ..Record::default() });
+        let kind = RecordKind::Normal;
+        let record =
+            |index| Record { id: LogId { term: 1, index }, kind, payload: vec![0; bytes].into() };
+        let entry = entry.map(record);
         Request {
             vote: Vote::new_committed(1, 1),
             prev_log_id: at(1),
@@ -156,8 +187,34 @@ mod tests {
         let mut news = open(&told, now);
         assert_eq!(index(news.pass(append(None, 4), &told, now)), None);
         assert_eq!(news.due(), Some(now + NEWS_WAIT));
-        assert_eq!(index(news.pass(append(Some(5), 4), &told, now)), Some(4));
-        assert_eq!((news.due(), index(news.end())), (None, None));
+        let later = now + NEWS_WAIT / 2;
+        let passed = news.pass(append(Some(5), 4), &told, later);
+        assert_eq!(index(passed), Some(3), "entries say what was said before");
+        assert_eq!(index(news.pass(append(Some(6), 5), &told, later)), Some(3));
+        assert_eq!(news.due(), Some(now + NEWS_WAIT), "and so the news goes on waiting");
+        assert_eq!(index(news.pass(append(Some(7), 6), &told, now + NEWS_WAIT)), Some(6));
+        assert_eq!((news.due(), index(news.end())), (None, None), "until entries may carry it");
+    }
+
+    #[test]
+    fn news_behind_entries_is_of_their_end() {
+        let (told, now) = (Told::default(), Instant::now());
+        let mut news = open(&told, now);
+        assert_eq!(index(news.pass(append(Some(5), 4), &told, now)), Some(3));
+        let news = news.release(&told, now + NEWS_WAIT).unwrap();
+        assert_eq!((committed(&news), news.entries.len()), (4, 0));
+        assert_eq!(convert::log_id(news.prev_log_id.as_ref()).index, 5);
+    }
+
+    #[test]
+    fn a_member_holds_no_more_than_it_may_without_knowing_that_it_is_committed() {
+        let (told, now) = (Told::default(), Instant::now());
+        let mut news = open(&told, now);
+        let half = || append_of(Some(5), 4, NEWS_BYTES_MAX / 2);
+        for said in [3, 4, 4] {
+            assert_eq!(index(news.pass(half(), &told, now)), Some(said));
+        }
+        assert_eq!(index(news.pass(append(Some(6), 5), &told, now)), Some(4));
     }
 
     #[test]

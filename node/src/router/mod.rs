@@ -140,12 +140,30 @@ impl Router {
         Err(Reply::error(line))
     }
 
+    /// The group of a command that is alone in its run and in one slot, as most are: there is nothing to split,
+    /// nor to put together. `None` also for what is refused.
+    fn sole_group(
+        &self,
+        map: &ClusterMap,
+        session: SessionView,
+        command: &Command,
+    ) -> Option<GroupId> {
+        self.admit(command).ok()?;
+        let of_all = command.spec.place == Place::EveryGroup;
+        if of_all { None } else { split::sole_group(map, session.namespace, command) }
+    }
+
     async fn run(self: Arc<Self>, session: SessionView, commands: Vec<Command>) -> Vec<Reply> {
         let Some(map) = self.places.map() else {
             let reply =
                 Reply::error("TRYAGAIN this node has no partition map yet: is PD reachable?");
             return vec![reply; commands.len()];
         };
+        if let [command] = &commands[..]
+            && let Some(group) = self.sole_group(&map, session, command)
+        {
+            return self.execute_in_group(session, &map, group, commands).await;
+        }
         let mut plan = Plan::new(commands.len());
         let mut whole = Vec::new();
         for (index, command) in commands.into_iter().enumerate() {

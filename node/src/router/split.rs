@@ -154,6 +154,13 @@ fn part_of(command: &Command, keys: &[usize]) -> Command {
     Command { spec: command.spec, args }
 }
 
+/// The group of all keys of a command, if they are in one slot.
+pub fn sole_group(map: &ClusterMap, namespace: NamespaceId, command: &Command) -> Option<GroupId> {
+    let mut slots = command.keys().map(|key| Slot::of(key));
+    let slot = slots.next()?;
+    if slots.all(|other| other == slot) { group_of(map, namespace, slot).ok() } else { None }
+}
+
 /// The group that owns a slot of a namespace.
 pub fn group_of(map: &ClusterMap, namespace: NamespaceId, slot: Slot) -> Result<GroupId, Reply> {
     map.groups

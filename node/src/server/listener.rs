@@ -133,7 +133,9 @@ async fn accept(
                     refuse(stream, &shared, &tasks);
                     continue;
                 };
-                tasks.spawn(client(stream, peer, place, shared.clone(), stop.clone()));
+                // A token of its own: all that wait on one share a lock, and take it at each read.
+                let stop = stop.child_token();
+                tasks.spawn(client(stream, peer, place, shared.clone(), stop));
             }
             Err(error) => {
                 tracing::warn!(door = door.as_str(), %error, "cannot accept a client");

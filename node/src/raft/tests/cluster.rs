@@ -1,7 +1,7 @@
 //! Electing, proposing, reading, changing members.
 
 use super::harness::{Book, Cluster, id, member, payload, until};
-use crate::raft::{ChangeError, Member, Membership, Outcome, Pace, RaftRole, Verdict};
+use crate::raft::{ChangeError, Member, Membership, Outcome, Pace, RaftRole, Settings, Verdict};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -116,6 +116,35 @@ async fn reads_need_a_leader_that_a_majority_answers() {
     cluster.settle(new, &[old]).await;
     until("the old leader follows", || cluster.status(old).role == RaftRole::Follower).await;
     assert_eq!(cluster.books[&old].payloads(), (0..20).map(payload).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_votes_alone_has_a_lease_and_loses_it_to_others() {
+    let mut cluster = Cluster::of_three().await;
+    let alone = cluster.leader().await;
+    let others: Vec<_> = [1, 2, 3].map(id).into_iter().filter(|node| *node != alone).collect();
+    cluster.write(alone, 0..10).await;
+    cluster.raft(alone).set_voters(&BTreeSet::from([alone])).await.unwrap();
+    cluster.net.isolate(alone, &others);
+    let end = Instant::now() + Settings::default().lease() * 3;
+    while Instant::now() < end {
+        assert!(cluster.raft(alone).leased_index().is_some(), "nobody else can be elected");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cluster.write(alone, 10..20).await;
+
+    cluster.net.heal();
+    let learners = others.iter().map(|other| (*other, member(*other))).collect();
+    cluster.raft(alone).set_learners(&learners).await.unwrap();
+    cluster.settle(alone, &others).await;
+    cluster.raft(alone).set_voters(&BTreeSet::from([1, 2, 3].map(id))).await.unwrap();
+    assert!(cluster.raft(alone).read_index().await.is_ok());
+    cluster.net.isolate(alone, &others);
+    let new = cluster.leader_among(&others).await;
+    assert_eq!(cluster.raft(alone).leased_index(), None, "others may lead, and do");
+    cluster.write(new, 20..30).await;
+    cluster.net.heal();
+    cluster.settle(new, &[alone]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,9 @@ mod process;
 
 use super::backend::Door;
 use super::session::Session;
-use crate::command::{Command, CommandError, Id, Place, lookup, subcommand, subcommands_of};
+use crate::command::{
+    Command, CommandError, Id, Place, lookup, named_subcommand, subcommand, subcommands_of,
+};
 use crate::resp::Reply;
 use bytes::Bytes;
 
@@ -73,10 +75,8 @@ fn container(session: &mut Session, command: &Command, answer: Answerer) -> Repl
 /// The name that CLIENT LIST shows, with the subcommand.
 pub(super) fn display_name(args: &[Bytes]) -> Option<&'static str> {
     let spec = lookup(args.first()?)?;
-    match subcommand(spec.id, args) {
-        Ok(sub) => Some(sub.full_name),
-        Err(_) => Some(spec.name),
-    }
+    let sub = args.get(1).and_then(|name| named_subcommand(spec.id, name));
+    Some(sub.map_or(spec.name, |sub| sub.full_name))
 }
 
 fn help(command: &Command) -> Reply {
