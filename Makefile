@@ -24,7 +24,7 @@ ROUNDS ?= 20
 # Limits for what is large on purpose, in MiB.
 LARGE = --data-max 32768 --log-max 16384 --memory-max 4096 $(if $(SEED),--seed $(SEED))
 
-.PHONY: help setup setup-clients build demo test bench chaos hunt join failover drain steady disk-full flood outage overrun collect large simulate calibrate fuzz fmt lint
+.PHONY: help setup setup-clients build demo test bench chaos hunt join failover drain steady disk-full flood outage overrun collect large simulate calibrate fuzz instructions fmt lint
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -100,6 +100,10 @@ fuzz: build ## gives damaged bytes to every decoder for FUZZ_SECONDS, from SEED
 redis-py-suite: build ## the test suite of redis-py against a node, RESP2 and RESP3 (pip; SUITE_ARGS="-k NAME")
 	@./.ci/setup-redis-py-suite
 	@python3 deploy/tests/clients/redis_py_suite/run.py $(SUITE_ARGS)
+
+instructions: build ## counts a node's instructions per SET and GET, by thread (valgrind)
+	@command -v callgrind_control >/dev/null || .ci/setup valgrind
+	@.ci/instructions $(BINARY)
 
 fmt: ## formats the code
 	cargo fmt --all
